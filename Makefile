@@ -1,0 +1,64 @@
+# Everything runs in .venv, which the first target that needs it creates. `make` alone prints this list.
+PYTHON ?= python3
+# The training extra: cpu, cu126 or cu120. A machine with an NVIDIA driver gets cu126.
+EXTRA  ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cu126 || echo cpu)
+# Further options for pip, for example the index of PyTorch's CPU builds.
+PIP    ?=
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP)
+
+SAMPLES ?= data/samples
+SCANS   ?= $(SAMPLES)/scans
+SHAPES  ?= $(SAMPLES)/shapes
+DATA    ?= data/sequences
+PRESET  ?= small
+RUN     ?= runs/pretrain
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo build pretrain test bench lint format clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gen4d needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + ": set PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.gen4d: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.train: pyproject.toml constraints.txt | $(VENV)/.gen4d
+	$(PIP_INSTALL) -e '.[$(EXTRA),test]'
+	@touch $@
+
+install: $(VENV)/.train ## make .venv with gen4d, the trainer and the test tools
+
+demo: $(VENV)/.gen4d ## write built-in scans and shapes, build 20 sequences a scan, verify, draw one
+	$(BIN)/gen4d samples $(SAMPLES)
+	$(BIN)/gen4d build --scans $(SCANS) --shapes $(SHAPES) --out $(DATA) --pairs --workers $(WORKERS)
+	$(BIN)/gen4d verify $(DATA)
+	$(BIN)/gen4d view $(DATA) --out data/sequence.png
+
+build: $(VENV)/.gen4d ## build sequences from SCANS and SHAPES into DATA
+	$(BIN)/gen4d build --scans $(SCANS) --shapes $(SHAPES) --out $(DATA) --workers $(WORKERS)
+
+test: $(VENV)/.train ## run every test
+	$(BIN)/python -m pytest tests
+
+bench: $(VENV)/.train ## measure the generator against its references, then the loader
+	$(BIN)/python -m tests.bench
+
+lint: $(VENV)/.train ## check style and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.train ## rewrite to the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove .venv and caches; data and runs stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Static 3D scans and CAD shapes in, 4D sequences with exact correspondences out."""
