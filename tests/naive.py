@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 _GOLDEN = 0x9E3779B97F4A7C15  # SplitMix64's increment
-_SECOND = 0xD6E8FEB86659FD93  # separates the lanes of frames 4-7 from those of frames 0-3
+LATE_FRAMES = 0xD6E8FEB86659FD93  # separates the lanes of frames 4-7 from those of frames 0-3
 _FLOOR_LAYER = 16  # the layer in whose middle the floor lies
 
 STEP_MIN_M, STEP_MAX_M = 0.30, 0.90  # 4DContrast, section 3.3
@@ -200,15 +200,18 @@ def quantise(point, low, extent):
     return np.ascontiguousarray(np.clip(step, 0, 65535).astype(np.uint16).T)
 
 
-def lane(count, frame, key):
-    """Sixteen random bits (N,) uint64 of each of `count` points in one frame: SplitMix64 of the key and the point."""
-    if frame >= 4:
-        key = int(key) ^ _SECOND
+def mixed(count, key):
+    """Hash (N,) uint64 of each of `count` points: SplitMix64's finaliser over a sequence that starts at the key."""
     z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GOLDEN) + np.uint64(key)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z = z ^ (z >> np.uint64(31))
-    return (z >> np.uint64(16 * (frame % 4))) & np.uint64(0xFFFF)
+    return z ^ (z >> np.uint64(31))
+
+
+def lane(count, frame, key):
+    """Sixteen bits (N,) uint64 that decide whether one frame samples each of `count` points; a hash serves 4 frames."""
+    hashed = mixed(count, key if frame < 4 else int(key) ^ LATE_FRAMES)
+    return (hashed >> np.uint64(16 * (frame % 4))) & np.uint64(0xFFFF)
 
 
 def draw_masks(quantised, box, box_count, threshold, key):
@@ -289,6 +292,16 @@ class Frame(NamedTuple):
     point: np.ndarray  # (K, 3) float32
     actor: np.ndarray  # (K,) uint8, 0 the scan, 1 the shape
     index: np.ndarray  # (K,) int32, the row in the actor's cloud
+
+
+def accepted(common, size, kept):
+    """Whether a sequence keeps enough (4DContrast, section 3.3).
+
+    `common` (2,) points of scan and shape that all frames keep, `size` (2,) points they have, `kept` (t,) points that
+    each frame keeps of both.
+    """
+    all_share_enough = all(part >= COMMON_SHARE * whole for part, whole in zip(common, size, strict=True))
+    return bool(all_share_enough and min(kept) >= FRAME_SHARE * sum(size))
 
 
 def shape_poses(position, yaw_rad, floor_m):
