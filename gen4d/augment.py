@@ -51,3 +51,10 @@ def draw_bits(quantised: np.ndarray, chunks: Chunks, keep: float, rng: np.random
 def no_chunks(frames: int) -> Chunks:
     """Chunks for a cloud that loses none, as shapes do."""
     return Chunks(np.zeros((frames, 0, 6), np.uint16), np.zeros(frames, np.int64))
+
+
+def pack_planes(bits: np.ndarray, frames: int) -> np.ndarray:
+    """Bit planes (t, ceil(N/8)) uint8, in numpy.packbits order, from one byte a point (N,)."""
+    out = np.empty((frames, (len(bits) + 7) // 8), np.uint8)
+    kernels.pack_planes(bits, out)
+    return out
