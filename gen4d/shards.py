@@ -132,7 +132,9 @@ def _column(actors, rows, name):
     )
 
 
-class _Array(NamedTuple):
+class StoredArray(NamedTuple):
+    """What a shard says of one of its arrays."""
+
     dtype: np.dtype
     shape: tuple[int, ...]
     chunk: tuple[int, ...]
@@ -191,7 +193,7 @@ class ZipShard:
             raise FormatError(f"{self.path}: {entry} does not describe a Zarr v3 node")
         return value
 
-    def _describe(self, name: str, spec: ArraySpec) -> _Array:
+    def _describe(self, name: str, spec: ArraySpec) -> StoredArray:
         meta = self._metadata(f"{name}/zarr.json")
         row = row_shape(spec, self.frames)
         try:
@@ -207,7 +209,7 @@ class ZipShard:
         whole = all(isinstance(size, int) and 0 <= size < 2**40 for size in sizes) and len(shape) == len(chunk)
         if not (known and plain and whole and shape[1:] == chunk[1:] == row and 1 <= chunk[0] <= 4 * spec.chunk):
             raise FormatError(f"{self.path}: {name} has shape {shape}, chunks {chunk}: not as the format has it")
-        return _Array(np.dtype(spec.dtype), shape, chunk)
+        return StoredArray(np.dtype(spec.dtype), shape, chunk)
 
     def length(self, name: str) -> int:
         """Rows of an array."""
@@ -225,7 +227,7 @@ class ZipShard:
             return parts[0]
         return np.concatenate(parts) if parts else np.empty((0, *array.shape[1:]), array.dtype)
 
-    def _chunk(self, name: str, array: _Array, number: int) -> np.ndarray:
+    def _chunk(self, name: str, array: StoredArray, number: int) -> np.ndarray:
         with self._lock:
             if (name, number) in self._chunks:
                 self._chunks.move_to_end((name, number))
@@ -237,7 +239,7 @@ class ZipShard:
                 self._chunks.popitem(last=False)
         return chunk
 
-    def _decode(self, name: str, array: _Array, number: int) -> np.ndarray:
+    def _decode(self, name: str, array: StoredArray, number: int) -> np.ndarray:
         entry = f"{name}/c/{number}" + "/0" * (len(array.shape) - 1)
         content = self._read(entry)
         body, tail = content[:-4], content[-4:]
