@@ -73,6 +73,16 @@ class Frame(NamedTuple):
     instance: np.ndarray | None  # (N,) int32, -1 = none
 
 
+class FloorPlan(NamedTuple):
+    """Where a shape may stand in a sequence's scan: cell (i, j) starts at (origin + (i, j)) * cell_m."""
+
+    valid: np.ndarray  # (nx, ny) bool
+    origin: np.ndarray  # (2,) int32
+    cell_m: float
+    floor_m: float
+    radius_m: float  # kept free around the shape's axis
+
+
 class Sequence:
     """t frames of the same actors. Two points of two frames correspond if their identities are equal."""
 
@@ -341,6 +351,16 @@ class Tables:
             column[name] = column[name] if (column[name] >= 0).any() else None
         return Cloud(**column)
 
+    def floor_plan(self, row: int, cell_m: float) -> FloorPlan:
+        """The floor plan of a sequence's scan."""
+        table = self.table
+        scan = int(table["sequence/scan"][row])
+        nx, ny = table["scan/cells"][scan].tolist()
+        bits = self.shard.read("scan/valid", *self._range("scan/valid_start", scan))
+        valid = np.unpackbits(bits, count=nx * ny).reshape(nx, ny).view(np.bool_)
+        floor_m, radius_m = float(table["scan/floor_m"][scan]), float(table["sequence/radius_m"][row])
+        return FloorPlan(valid, table["scan/origin"][scan], cell_m, floor_m, radius_m)
+
     def _range(self, name: str, row: int) -> tuple[int, int]:
         table = self.table[name]
         if not 0 <= row < len(table) - 1:
@@ -400,11 +420,32 @@ class Dataset:
         ]
 
     def __getitem__(self, i: int) -> Sequence:
+        shard, row = self._locate(i)
+        return self._tables(shard).sequence(row, lambda cloud: self._cloud(shard, cloud))
+
+    def floor_plan(self, i: int) -> FloorPlan:
+        """The floor plan of the scan of sequence i."""
+        shard, row = self._locate(i)
+        return self._tables(shard).floor_plan(row, self.config["cell_m"])
+
+    def find(self, id: str) -> int:
+        """Number of the sequence of an id, "scene0000_00/003". Raises KeyError where there is none."""
+        scan, _, k = id.rpartition("/")
+        if scan in self.scan_names and k.isdigit():
+            number = self.scan_names.index(scan)
+            start = self._end[number - 1] if number else 0
+            for i in range(start, self._end[number]):
+                shard, row = self._locate(i)
+                if int(self._tables(shard).table["sequence/k"][row]) == int(k):
+                    return i
+        raise KeyError(id)
+
+    def _locate(self, i: int) -> tuple[int, int]:
         if not -len(self) <= i < len(self):
             raise IndexError(f"sequence {i} of a data set of {len(self)}")
         i %= len(self)
         shard = self._shard_of_scan[self.scan_of(i)]
-        return self._tables(shard).sequence(i - self._shard_start[shard], lambda cloud: self._cloud(shard, cloud))
+        return shard, i - self._shard_start[shard]
 
     def __iter__(self):
         return (self[i] for i in range(len(self)))
