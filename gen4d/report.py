@@ -49,9 +49,9 @@ def _total(scans: list[dict], key: str) -> collections.Counter:
 
 def _classes(scans: list[dict]) -> list[str]:
     drawn, accepted, shrunk = (_total(scans, key) for key in ("drawn", "accepted", "shrunk"))
-    all_accepted = sum(accepted.values()) or 1
+    everything = sum(accepted.values()) or 1
     rows = [
-        f"  {name:<16} {accepted[name] / all_accepted:4.0%} of the sequences, {accepted[name]} of {drawn[name]} attempts"
+        f"  {name:<16} {accepted[name] / everything:4.0%} of the sequences, {accepted[name]} of {drawn[name]} attempts"
         + (f", {shrunk[name]} shrunk to fit" if shrunk[name] else "")
         for name in sorted(drawn)
     ]
