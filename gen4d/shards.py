@@ -38,6 +38,8 @@ _MAX_METADATA = 16 << 20
 _OPEN_SHARDS = 32
 _CACHED_CHUNKS = 8
 _CACHED_CLOUDS = 4
+_SPARE = 8  # rows that branch-free kernels write past their result
+_IDENTITY = np.eye(4, dtype=np.float32)
 _TABLES = ("actor/", "sequence/", "scan/", "cloud/start")
 
 
@@ -101,15 +103,22 @@ class Sequence:
 
     def frame(self, i: int) -> Frame:
         """The points that frame i keeps, under their actors' poses."""
-        parts = [_kept(actor, i) for actor in self.actors]
-        rows = [row for _, row in parts]
-        number = np.repeat(np.arange(len(parts), dtype=np.uint8), [len(row) for row in rows])
-        columns = [_column(self.actors, rows, name) for name in ("label", "instance")]
-        return Frame(np.concatenate([point for point, _ in parts]), number, np.concatenate(rows), *columns)
+        counts = [kernels.count_bits(actor.planes[i]) for actor in self.actors]
+        ends = list(itertools.accumulate(counts))
+        point, index = np.empty((ends[-1] + _SPARE, 3), np.float32), np.empty(ends[-1] + _SPARE, np.int32)
+        for actor, count, end in zip(self.actors, counts, ends, strict=True):
+            kept = slice(end - count, end)
+            kernels.compact(actor.planes[i], actor.cloud.point, point[end - count :], index[end - count :])
+            if not np.array_equal(actor.pose[i], _IDENTITY):  # where it is, points stay as they are, bit for bit
+                kernels.transform(point[kept], actor.pose[i], point[kept])
+        point, index = point[: ends[-1]], index[: ends[-1]]
+        number = np.repeat(np.arange(len(counts), dtype=np.uint8), counts)
+        columns = [_column(self.actors, counts, index, name) for name in ("label", "instance")]
+        return Frame(point, number, index, *columns)
 
     def correspondences(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows (K,) int32 of frame i and rows (K,) int32 of frame j of the points that both keep."""
-        space = sum(len(actor.cloud.point) for actor in self.actors) + 8 * len(self.actors)
+        space = sum(min(kernels.count_bits(a.planes[i]), kernels.count_bits(a.planes[j])) for a in self.actors) + _SPARE
         first, second = np.empty(space, np.int32), np.empty(space, np.int32)
         done, row_i, row_j = 0, 0, 0
         for actor in self.actors:
@@ -120,26 +129,14 @@ class Sequence:
         return first[:done], second[:done]
 
 
-def _kept(actor: Actor, frame: int) -> tuple[np.ndarray, np.ndarray]:
-    n = len(actor.cloud.point)
-    point, index = np.empty((n + 1, 3), np.float32), np.empty(n + 1, np.int32)
-    count = kernels.compact(actor.planes[frame], actor.cloud.point, point, index)
-    point, pose = point[:count], actor.pose[frame].astype(np.float64)
-    if not np.array_equal(pose, np.eye(4)):
-        point = (point @ pose[:3, :3].T + pose[:3, 3]).astype(np.float32)
-    return point, index[:count]
-
-
-def _column(actors, rows, name):
+def _column(actors, counts, index, name):
+    """Label or instance of a frame's points, or None where no actor has any."""
     columns = [getattr(actor.cloud, name) for actor in actors]
     if all(column is None for column in columns):
         return None
-    return np.concatenate(
-        [
-            np.full(len(row), -1, np.int32) if column is None else column[row]
-            for column, row in zip(columns, rows, strict=True)
-        ]
-    )
+    rows = np.split(index, np.cumsum(counts)[:-1])
+    parts = [np.full(len(r), -1, np.int32) if c is None else c[r] for c, r in zip(columns, rows, strict=True)]
+    return np.concatenate(parts)
 
 
 class StoredArray(NamedTuple):
