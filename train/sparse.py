@@ -126,8 +126,8 @@ def check_coordinates(coordinate: torch.Tensor, size: Sequence[int], batch_size:
     for name, least, most, limit in zip(names, low, high, bound, strict=True):
         if least < 0 or most >= limit:
             raise SparseError(
-                f"{name} spans {least} to {most}: 0 to {limit - 1} allowed; shift by the minimum and give the batch and "
-                "size that enclose all voxels"
+                f"{name} spans {least} to {most}: 0 to {limit - 1} allowed; shift by the minimum and give the "
+                "batch and size that enclose all voxels"
             )
     _check_unique(coordinate, bound)
 

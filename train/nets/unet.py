@@ -1,7 +1,7 @@
 """One residual sparse U-Net for 3 and 4 dimensions (4DContrast, appendix A).
 
-Shapes. n voxels; level l has stride 2^l in space; time is never strided. planes has an entry per encoder level, then one
-per decoder level.
+Shapes. n voxels; level l has stride 2^l in space, time is never strided. planes has an entry per encoder level, then
+one per decoder level.
 
     stem      3 -> stem
     encoder l strided convolution that keeps its channels, norm, ReLU; layers[l] blocks to planes[l]
@@ -64,6 +64,9 @@ class Norm:
         return nn.BatchNorm1d(channels, eps=self.eps, momentum=self.momentum)
 
 
+DEFAULT_NORM = Norm()
+
+
 class ConvNorm(nn.Module):
     """Convolution, norm, ReLU."""
 
@@ -106,13 +109,12 @@ class UNet(nn.Module):
     """The backbone: features of voxels in, features of the same voxels out, `channels` of them."""
 
     def __init__(
-        self, shape: NetShape, dims: int, generator: torch.Generator, channels_in: int = 3, norm: Norm | None = None
+        self, shape: NetShape, dims: int, generator: torch.Generator, channels_in: int = 3, norm: Norm = DEFAULT_NORM
     ):
         """dims 3 or 4; generator draws the weights (a CPU one). Raises ValueError for other dims."""
         super().__init__()
         if dims not in (3, 4):
             raise ValueError(f"dims {dims}: 3 or 4")
-        norm = norm or Norm()
         levels, planes = shape.levels, shape.planes
         skips = (shape.stem, *planes[: levels - 1])  # channels of what level l hands over to its decoder
         step = (2, 2, 2) if dims == 3 else (2, 2, 2, 1)
