@@ -9,7 +9,7 @@ VOXEL_M, VOXEL_4D_M = 0.1, 0.15  # coarse, so that nets of two levels see more t
 
 
 def make_batch(rng, t=3, size=2, points=500, samples=48, has_4d=True) -> Batch:
-    """t frames of `size` sequences with `points` points each, `samples` samples a sequence, a quarter of them moving."""
+    """t frames of `size` sequences with `points` points and `samples` samples each, a quarter of them moving."""
     sequences = [_Sequence(rng, t, points, samples) for _ in range(size)]
     frame, rows = [], []
     for i in range(t):
@@ -94,5 +94,7 @@ def _rows_4d(sequences, t, samples):
         by_time.append(out)
     pairs = frame_pairs(t)
     pair_row = [[_stack(sequences, [r[k] for r in by_time], p) for k in pair] for p, pair in enumerate(pairs)]
-    point_row = [np.concatenate([r[:, s.point[i]].T for s, r in zip(sequences, by_time, strict=True)]) for i in range(t)]
+    point_row = [
+        np.concatenate([r[:, s.point[i]].T for s, r in zip(sequences, by_time, strict=True)]) for i in range(t)
+    ]
     return voxels, pair_row, point_row
