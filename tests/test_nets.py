@@ -44,8 +44,8 @@ def parameters(module: torch.nn.Module) -> int:
 
 @pytest.mark.parametrize("name, dims, expected", [("34", 3, 37_847_808), ("14a", 4, 8_808_832)])
 def test_parameter_counts_are_those_of_the_field(name, dims, expected):
-    """Counted: stem 3 -> 32, all norms and blocks, and a pointwise head 96 -> 32 with bias, which we leave to the heads.
-    In 4D the stem has 27 taps in space and none in time, every block convolution 27 + 3."""
+    """Counted: stem 3 -> 32, all norms and blocks, and a pointwise head 96 -> 32 with bias, which we leave to the
+    heads. In 4D the stem has 27 taps in space and none in time, every block convolution 27 + 3."""
     head = 96 * 32 + 32
     assert parameters(net(dims, NETS[name], torch.float32)) + head == expected
 
