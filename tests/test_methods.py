@@ -95,7 +95,7 @@ def test_terms_of_4dcontrast_equal_eqs_3_to_8_over_separately_encoded_points():
 
     def both(encoder, predictor, voxels, row):
         z = encoder(voxels, row, batch.size)
-        return predictor(z), z
+        return predictor(z.flatten(0, -2)).reshape(z.shape), z
 
     def at_3d(i, row):
         return both(model.encoder3d, model.predictor3d, batch.frame[i], row)
@@ -115,8 +115,11 @@ def test_terms_of_4dcontrast_equal_eqs_3_to_8_over_separately_encoded_points():
         (p3, z3), (p4, z4) = at_3d(i, batch.point_row[i]), at_4d(batch.point_row_4d[i, :, i])
         cosine = losses.negative_cosine(p3, z4) + losses.negative_cosine(p4, z3)
         expected["3d-4d"] += cosine.mean().item() / 2 / len(pairs)
-    terms = {name: term.item() for name, term in model(batch).terms.items()}
-    assert terms == pytest.approx(expected, rel=1e-9)
+    loss = model(batch)
+    assert {name: term.item() for name, term in loss.terms.items()} == pytest.approx(expected, rel=1e-9)
+    z3 = [at_3d(i, batch.pair_row[p, side])[1] for p, pair in enumerate(pairs) for side, i in enumerate(pair)]
+    spread = {"3d": losses.spread(torch.stack(z3)).item(), "4d": losses.spread(at_4d(batch.pair_row_4d)[1]).item()}
+    assert {name: value.item() for name, value in loss.spread.items()} == pytest.approx(spread, rel=1e-9)
 
 
 def test_terms_of_simclr_equal_the_loss_over_pairs_and_over_frames_against_averaged_4d_features():

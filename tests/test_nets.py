@@ -144,7 +144,7 @@ def test_forward_and_backward_repeat_bit_by_bit(dims, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     voxels = voxels_of(dims)
-    row = torch.randint(0, 50, (4, 512), generator=seeded())  # many samples share a voxel
+    row = torch.randint(0, 50, (4, 4096), generator=seeded())  # many samples share a voxel
     runs = []
     for _ in range(3):
         model = Encoder(TINY, dims, 16, DEFAULT_NORM, seeded())

@@ -197,6 +197,7 @@ def test_two_threads_of_the_caller_give_the_bits_of_one():
 
 
 def test_backward_in_another_thread_is_exact():
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
     expected, results = step(), []
 
@@ -208,7 +209,7 @@ def test_backward_in_another_thread_is_exact():
     worker = threading.Thread(target=work)
     worker.start()
     worker.join()
-    torch.set_num_threads(1)
+    torch.set_num_threads(before)
     assert_equal(results[0], expected, 1e-4)
     assert results[1] == 2
 
@@ -340,6 +341,7 @@ def test_evaluation_mode_has_the_gradients_of_training_mode():
     results = []
     for mode in (True, False):
         x, leaf = run([layer.train(mode)], coordinate, features, size)
+        assert layer.training  # the path that has gradients on CUDA too
         results.append([x.features, *gradients(x.features, leaf, layer.weight)])
     assert_equal(*results, 0)
 
