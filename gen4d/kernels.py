@@ -303,7 +303,7 @@ def pair_list(plane_i, plane_j, offset_i, offset_j, first, second):
     count = 0
     rank_i, rank_j = offset_i, offset_j
     for byte in range(plane_i.shape[0]):
-        a, b = plane_i[byte], plane_j[byte]
+        a, b = np.int64(plane_i[byte]), np.int64(plane_j[byte])  # uncompiled, bytes would make counters of 8 bits
         for j in range(8):
             in_i = (a >> (7 - j)) & 1
             in_j = (b >> (7 - j)) & 1
@@ -336,5 +336,5 @@ def compact(plane, point, out_point, out_index):
         out_point[count, 1] = point[i, 1]
         out_point[count, 2] = point[i, 2]
         out_index[count] = i
-        count += (plane[i >> 3] >> (7 - (i & 7))) & 1
+        count += (np.int64(plane[i >> 3]) >> (7 - (i & 7))) & 1
     return count
