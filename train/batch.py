@@ -299,22 +299,23 @@ def _add_sequence(sequence, b: int, rng: np.random.Generator, buffer: BatchBuffe
     points = [_some(sample_common(actors, i, i, recipe, rng), i, i) for i in range(t)]
     slots = slice(b * recipe.samples, (b + 1) * recipe.samples)
     for i in range(t):
-        _add_frame(actors, i, view[i], b, buffer, scratch.frame)
+        matrix = _matrices(actors, i, view[i], recipe.voxel_m)
+        _add_frame(actors, i, matrix, b, buffer.frame[i], scratch.frame)
         wanted = [(buffer.pair_row[p, pair.index(i), slots], pairs[p]) for p, pair in _pairs_of(i, t)]
         for out, parts in (*wanted, (buffer.point_row[i, slots], points[i])):
-            _look_up(actors, i, view[i] / recipe.voxel_m, parts, scratch.frame, 0, out)
+            _look_up(actors, i, matrix, parts, scratch.frame, 0, out)
         for part in points[i]:
-            first = slots.start + part.start
-            buffer.moving[i, first : first + part.index.size] = actors[part.actor].role == MOVING
+            moving = buffer.moving[i, slots][part.start : part.start + part.index.size]
+            moving[:] = actors[part.actor].role == MOVING
     if recipe.voxel_4d_m is None:
         return
-    _add_4d(actors, b, buffer, scratch.sequence)
-    scale = np.eye(4) / recipe.voxel_4d_m
+    matrix = [_matrices(actors, i, np.eye(4), recipe.voxel_4d_m) for i in range(t)]
+    _add_4d(actors, matrix, b, buffer.sequence, scratch.sequence)
     for i in range(t):
         wanted = [(buffer.pair_row_4d[p, pair.index(i), slots], pairs[p]) for p, pair in _pairs_of(i, t)]
         wanted += [(buffer.point_row_4d[f, slots, i], points[f]) for f in range(t)]
         for out, parts in wanted:
-            _look_up(actors, i, scale, parts, scratch.sequence, i, out)
+            _look_up(actors, i, matrix[i], parts, scratch.sequence, i, out)
 
 
 def _some(parts: list[Part], i: int, j: int) -> list[Part]:
@@ -328,38 +329,36 @@ def _pairs_of(i: int, t: int) -> list[tuple[int, tuple[int, int]]]:
     return [(p, pair) for p, pair in enumerate(frame_pairs(t)) if i in pair]
 
 
-def _matrix(scaled_view: np.ndarray, pose: np.ndarray) -> np.ndarray:
-    """Cloud metres -> voxel units, (3, 4) float64."""
-    return np.ascontiguousarray((scaled_view @ pose.astype(np.float64))[:3])
+def _matrices(actors: Many, i: int, view: np.ndarray, voxel_m: float) -> list[np.ndarray]:
+    """Each actor's cloud metres -> voxel units in frame i, (3, 4) float64."""
+    scaled = view / voxel_m
+    return [np.ascontiguousarray((scaled @ actor.pose[i].astype(np.float64))[:3]) for actor in actors]
 
 
-def _add_frame(actors: Many, i: int, view: np.ndarray, b: int, buffer: BatchBuffer, grid: Grid) -> None:
+def _add_frame(actors: Many, i: int, matrix: list[np.ndarray], b: int, out: Rows, grid: Grid) -> None:
     """Voxels of frame i under its view."""
     grid.clear(sum(len(actor.cloud.point) for actor in actors), 1)
-    for actor in actors:
-        matrix = _matrix(view / buffer.recipe.voxel_m, actor.pose[i])
-        grid.mark(actor.cloud.point, actor.planes[i : i + 1], 0, matrix)
-    grid.write(b, buffer.frame[i])
+    for actor, to_voxel in zip(actors, matrix, strict=True):
+        grid.mark(actor.cloud.point, actor.planes[i : i + 1], 0, to_voxel)
+    grid.write(b, out)
 
 
-def _add_4d(actors: Many, b: int, buffer: BatchBuffer, grid: Grid) -> None:
+def _add_4d(actors: Many, matrix: list[list[np.ndarray]], b: int, out: Rows, grid: Grid) -> None:
     """Voxels of the whole sequence, time steps as generated. An actor at rest is marked once for all steps."""
-    scale = np.eye(4) / buffer.recipe.voxel_4d_m
+    t = len(matrix)
     at_rest = [bool((actor.pose == actor.pose[0]).all()) for actor in actors]
-    marks = [len(a.cloud.point) * (1 if rest else buffer.t) for a, rest in zip(actors, at_rest, strict=True)]
-    grid.clear(sum(marks), buffer.t)
-    for actor, rest in zip(actors, at_rest, strict=True):
-        if rest:
-            grid.mark(actor.cloud.point, actor.planes, 0, _matrix(scale, actor.pose[0]))
+    grid.clear(sum(len(actor.cloud.point) * (1 if rest else t) for actor, rest in zip(actors, at_rest, strict=True)), t)
+    for a, actor in enumerate(actors):
+        if at_rest[a]:
+            grid.mark(actor.cloud.point, actor.planes, 0, matrix[0][a])
             continue
-        for i in range(buffer.t):
-            grid.mark(actor.cloud.point, actor.planes[i : i + 1], i, _matrix(scale, actor.pose[i]))
-    grid.write(b, buffer.sequence)
+        for i in range(t):
+            grid.mark(actor.cloud.point, actor.planes[i : i + 1], i, matrix[i][a])
+    grid.write(b, out)
 
 
-def _look_up(actors: Many, i: int, scaled_view, parts: list[Part], grid: Grid, time: int, out: np.ndarray) -> None:
-    """Voxel rows of sampled points in frame i of a grid."""
+def _look_up(actors: Many, i: int, matrix: list[np.ndarray], parts: list[Part], grid: Grid, time: int, out) -> None:
+    """Voxel rows of sampled points in frame i of a grid, into out (samples,) int64."""
     for part in parts:
-        actor = actors[part.actor]
-        rows = out[part.start : part.start + part.index.size]
-        grid.rows_of(actor.cloud.point, actor.planes[i], time, _matrix(scaled_view, actor.pose[i]), part.index, rows)
+        actor, rows = actors[part.actor], out[part.start : part.start + part.index.size]
+        grid.rows_of(actor.cloud.point, actor.planes[i], time, matrix[part.actor], part.index, rows)
