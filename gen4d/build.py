@@ -1,0 +1,369 @@
+"""A folder of scans and a folder of shapes in, a data set out: planned, spread over workers, resumable.
+
+The plan says which scans go to which shard. It is cut from the sorted names, written before the work, and only ever
+extended, so that neither the number of workers nor an interruption changes what a shard holds. A worker takes a whole
+shard and is its only writer. A shard is done when its .json, written after it, is there and agrees with it.
+"""
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import multiprocessing
+import pathlib
+import platform
+import signal
+import sys
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from importlib import metadata
+from typing import NamedTuple
+
+from gen4d import __version__, accept, augment, files, sources
+from gen4d.cloud import CloudError
+from gen4d.config import Config, difference, to_plain
+from gen4d.format import FORMAT, SHARD_SUFFIX, VERSION, FormatError, check_version, seal, unseal
+from gen4d.generate import Shapes, generate_scan, group_shapes, lane, prepare_scan
+from gen4d.occupancy import OccupancyError
+from gen4d.writer import shard_bytes
+
+_PACKAGES = ("numpy", "numba", "scipy", "zarr", "numcodecs", "trimesh")
+_HOPELESS = 0.01
+
+
+class BuildError(ValueError):
+    """The build cannot go on; the message names what, why and the remedy."""
+
+
+class Job(NamedTuple):
+    """One shard's work."""
+
+    out: pathlib.Path
+    number: int
+    scans: tuple[sources.ScanSource, ...]
+    shapes: Shapes
+    config: Config
+    strict: bool
+
+
+class Plan(NamedTuple):
+    """What there is to do in a folder."""
+
+    jobs: tuple[Job, ...]  # shards to be built
+    sidecars: dict[int, dict]  # of the shards that are done
+    shards: int  # in all
+    changed: tuple[str, ...]  # messages: scans that differ from what was built
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What a build works on."""
+
+    scans: tuple[sources.ScanSource, ...]
+    shapes: tuple[sources.ShapeSource, ...]
+    config: Config
+
+    def identity(self) -> dict:
+        """What must be equal for a build to be continued. The list of scans is not part of it: more scans extend."""
+        listing = "\n".join(f"{shape.class_name}\t{shape.path}\t{shape.size}" for shape in self.shapes)
+        shapes = {"files": len(self.shapes), "listing_sha256": hashlib.sha256(listing.encode()).hexdigest()}
+        return {"gen4d": __version__, "config": to_plain(self.config), "shapes": shapes}
+
+
+def make_inputs(scans: sources.FoundScans, shapes: sources.FoundShapes, config: Config) -> Inputs:
+    """Inputs sorted by name, with the height ranges of the shapes' classes put into the config.
+
+    Raises BuildError where a class has no height range, or where the config would reject nearly every sequence.
+    """
+    heights = []
+    for name in sorted({shape.class_name for shape in shapes.sources}):
+        height_m = sources.height_range(name)
+        if height_m is None:
+            raise BuildError(
+                f"class {name!r} has no height range in datasets_manifest.yaml, and shapes have no units: "
+                "add one, or leave the class out with --classes"
+            )
+        heights.append((name, *height_m))
+    config = dataclasses.replace(config, height_m=tuple(heights))
+    rate = expected_acceptance(config)
+    if rate < _HOPELESS:
+        raise BuildError(
+            f"keep = {config.keep}, chunks of {config.chunk_min}-{config.chunk_max}: about {rate:.1%} of the attempts "
+            f"would keep {config.common_min:.0%} of the points in all {config.frames} frames together, because each "
+            f"frame drops points of its own; keep = 0.95 with the default chunks accepts about 90 %"
+        )
+    key = lambda source: source.name  # noqa: E731
+    ordered = tuple(sorted(shapes.sources, key=lambda s: (s.class_name, s.path)))
+    return Inputs(tuple(sorted(scans.sources, key=key)), ordered, config)
+
+
+def expected_acceptance(config: Config, draws: int = 400) -> float:
+    """Share of attempts that the acceptance rule passes, by simulation on points spread evenly over a box."""
+    rng = lane(config, "", 0, 0, "expected acceptance")
+    point = augment.quantise(rng.random((2000, 3)).astype("float32"))
+    none = augment.no_chunks(config.frames)
+    passed = 0
+    for _ in range(draws):
+        size = (config.chunk_min, config.chunk_max)
+        chunks = augment.draw_chunks(config.frames, (config.chunks_min, config.chunks_max), size, rng)
+        scan = accept.mask_histogram(augment.draw_bits(point, chunks, config.keep, rng), config.frames)
+        shape = accept.mask_histogram(augment.draw_bits(point[:, :1000], none, config.keep, rng), config.frames)
+        passed += accept.find_reason(scan, shape, config.common_min, config.frame_min) is None
+    return passed / draws
+
+
+def make_plan(out: pathlib.Path, inputs: Inputs, strict: bool = False) -> Plan:
+    """Compare the inputs with what the folder holds, extend its plan, and say what is left to do.
+
+    Raises BuildError where the folder holds another build or other files, or plans scans that are not there now.
+    """
+    stored = _read_build(out, inputs)
+    by_name = {scan.name: scan for scan in inputs.scans}
+    plan = [list(names) for names in stored]
+    sidecars, changed = {}, []
+    for number, names in enumerate(plan):
+        sidecar = read_sidecar(out, number)
+        if sidecar is None:
+            missing = [name for name in names if name not in by_name]
+            if missing:
+                raise BuildError(
+                    f"{out}: scan {missing[0]} ({len(missing)} in all) was planned here and is not built yet, but is "
+                    "not among the scans now: give the same --scans, --split and no smaller --limit, or another --out"
+                )
+            continue
+        sidecars[number] = sidecar
+        changed += _find_changed(sidecar, by_name)
+    plan += _extend(plan, sidecars, by_name, inputs.config)
+    content = seal({"format": FORMAT, "version": VERSION, **inputs.identity(), "plan": plan})
+    if not stored or plan != stored:
+        files.make_folder(out / "shards")
+        files.write(out / "build.json", content)
+    shapes = group_shapes(inputs.shapes, inputs.config.shape_up)
+    jobs = [
+        Job(out, number, tuple(by_name[name] for name in names), shapes, inputs.config, strict)
+        for number, names in enumerate(plan)
+        if number not in sidecars
+    ]
+    return Plan(tuple(jobs), sidecars, len(plan), tuple(changed))
+
+
+def _read_build(out: pathlib.Path, inputs: Inputs) -> list[list[str]]:
+    path = out / "build.json"
+    if not path.exists():
+        odd = sorted(item.name for item in out.iterdir() if item.name != "build.lock") if out.is_dir() else []
+        if odd:
+            raise BuildError(f"{out}: holds other files ({odd[0]}, {len(odd)} in all): use an empty folder as --out")
+        return []
+    stored = unseal(path.read_bytes(), str(path))
+    check_version(stored, str(path))
+    here = inputs.identity()
+    lines = difference(stored.get("config", {}), here["config"])
+    lines += [
+        f"{name}: {stored.get(name)} there, {here[name]} here"
+        for name in ("gen4d", "shapes")
+        if stored.get(name) != here[name]
+    ]
+    if lines:
+        raise BuildError(
+            f"{out}: holds a build of another config ({'; '.join(lines)}): use another --out, or the same options"
+        )
+    return stored["plan"]
+
+
+def _find_changed(sidecar: dict, by_name: dict) -> list[str]:
+    messages = []
+    for scan in sidecar["scans"]:
+        source = by_name.get(scan["name"])
+        size = scan["files"][0][1]
+        if source is not None and source.size != size:
+            messages.append(
+                f"{scan['name']}: its points file has {source.size} bytes, {size} when it was built; the old sequences "
+                "stay: build into another --out to take the change"
+            )
+    return messages
+
+
+def _extend(plan: list[list[str]], sidecars: dict[int, dict], by_name: dict, config: Config) -> list[list[str]]:
+    """New shards for scans that no shard has, and for those that failed before and can be prepared now."""
+    planned = {name for names in plan for name in names}
+    failed = {scan["name"] for sidecar in sidecars.values() for scan in sidecar["failed"]}
+    built = {scan["name"] for sidecar in sidecars.values() for scan in sidecar["scans"]}
+    waiting = {name for number, names in enumerate(plan) if number not in sidecars for name in names}
+    again = [
+        name for name in sorted(failed - built - waiting) if name in by_name and _can_prepare(by_name[name], config)
+    ]
+    new = sorted([name for name in by_name if name not in planned] + again)
+    size = config.scans_per_shard
+    return [new[i : i + size] for i in range(0, len(new), size)]
+
+
+def _can_prepare(source: sources.ScanSource, config: Config) -> bool:
+    try:
+        prepare_scan(_load(source, config), config)
+    except (sources.SourceError, CloudError, OccupancyError):
+        return False
+    return True
+
+
+def _load(source: sources.ScanSource, config: Config) -> sources.Scan:
+    return sources.load_scan(source, sources.Orientation(config.up, config.metres_per_unit))
+
+
+def shard_path(out: pathlib.Path, number: int) -> pathlib.Path:
+    """File of a shard."""
+    return out / "shards" / f"{number:05d}{SHARD_SUFFIX}"
+
+
+def sidecar_path(out: pathlib.Path, number: int) -> pathlib.Path:
+    """File that says what a shard holds, and its hash."""
+    return out / "shards" / f"{number:05d}.json"
+
+
+def read_sidecar(out: pathlib.Path, number: int) -> dict | None:
+    """What a shard's .json says, or None where the shard is not done: no .json, or one that disagrees with it."""
+    path = sidecar_path(out, number)
+    try:
+        sidecar = unseal(path.read_bytes(), str(path))
+        size = shard_path(out, number).stat().st_size
+    except (FormatError, FileNotFoundError):
+        return None
+    return sidecar if sidecar["bytes"] == size else None
+
+
+def build_shard(job: Job) -> dict:
+    """Generate, write and describe one shard. A scan that cannot be used is recorded; the others go on.
+
+    Raises OSError where the shard cannot be written and, if the job is strict, BuildError at the first bad scan.
+    """
+    records, described, failed, shapes = [], [], [], {}
+    for source in job.scans:
+        try:
+            scan = _load(source, job.config)
+            record, counts, used = generate_scan(scan, job.shapes, job.config)
+        except (sources.SourceError, CloudError, OccupancyError) as error:
+            message = str(error) if source.name in str(error) else f"{source.name}: {error}"
+            if job.strict:
+                raise BuildError(message) from None
+            failed.append({"name": source.name, "error": message})
+            continue
+        records.append(record)
+        described.append(_describe(record, scan, counts, job.config))
+        shapes |= {file.path: list(file) for file in used}
+    content = shard_bytes(tuple(records), job.config.frames, to_plain(job.config), job.config.pairs)
+    sidecar = {
+        "format": FORMAT,
+        "version": VERSION,
+        "file": shard_path(job.out, job.number).name,
+        "bytes": len(content),
+        "content_sha256": hashlib.sha256(content).hexdigest(),
+        "scans": described,
+        "failed": failed,
+        "shapes": [shapes[path] for path in sorted(shapes)],
+    }
+    files.write(shard_path(job.out, job.number), content)
+    files.write(sidecar_path(job.out, job.number), seal(sidecar))
+    return sidecar
+
+
+def _describe(record, scan, counts, config) -> dict:
+    return {
+        "name": record.name,
+        "points": len(record.point),
+        "source_points": record.source_points,
+        "dropped": record.dropped,
+        "floor_m": round(record.floor_m, 6),
+        "free_m": round(record.free_m, 6),
+        "valid_m2": round(float(record.valid.sum()) * config.cell_m**2, 4),
+        "sequences": [sequence.k for sequence in record.sequences],
+        "gaps": list(counts.gaps),
+        "attempts": counts.attempts,
+        "rejections": counts.reasons,
+        "examples": counts.example,
+        "drawn": counts.drawn,
+        "accepted": counts.accepted,
+        "shrunk": counts.shrunk,
+        "files": [list(file) for file in scan.files],
+    }
+
+
+def run(jobs: tuple[Job, ...], workers: int) -> Iterator[tuple[int, dict]]:
+    """Build the shards and yield (number, sidecar) of each as it is done; in this process if one worker is enough.
+
+    Raises BuildError where a shard cannot be written or a worker dies; what is done stays valid.
+    """
+    try:
+        if workers == 1 or len(jobs) <= 1:
+            for job in jobs:
+                yield job.number, build_shard(job)
+        else:
+            yield from _run_pool(jobs, min(workers, len(jobs)))
+    except OSError as error:
+        where = error.filename or jobs[0].out
+        raise BuildError(
+            f"{where}: cannot be written: {error.strerror}; what is done stays valid, and the same command continues it"
+        ) from None
+
+
+def _run_pool(jobs, workers):
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts)
+    try:
+        number = {pool.submit(build_shard, job): job.number for job in jobs}
+        for future in concurrent.futures.as_completed(number):
+            yield number[future], future.result()
+    except BrokenProcessPool:
+        raise BuildError(
+            "a worker process died, most likely for want of memory: use fewer --workers; the same command continues"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C reaches the whole process group: the parent handles it, and workers finish the shard in hand."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def finish(out: pathlib.Path, inputs: Inputs, sidecars: dict[int, dict]) -> dict:
+    """Write dataset.json over all shards, the last file of a build, and return its content."""
+    shards = [_entry(out, number, sidecars[number]) for number in sorted(sidecars)]
+    scans = [scan for number in sorted(sidecars) for scan in sidecars[number]["scans"]]
+    built = {scan["name"] for scan in scans}
+    failed = [scan for number in sorted(sidecars) for scan in sidecars[number]["failed"] if scan["name"] not in built]
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "must_understand": [],
+        **inputs.identity(),
+        "seed": inputs.config.seed,
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES},
+        "shards": shards,
+        "failed": failed,
+        "totals": {
+            "scans": len(scans),
+            "sequences": sum(len(scan["sequences"]) for scan in scans),
+            "gaps": sum(len(scan["gaps"]) for scan in scans),
+            "attempts": sum(scan["attempts"] for scan in scans),
+            "bytes": sum(shard["bytes"] for shard in shards),
+        },
+    }
+    content = seal(manifest)
+    path = out / "dataset.json"
+    if not path.exists() or path.read_bytes() != content:
+        files.write(path, content)
+    return manifest
+
+
+def _entry(out: pathlib.Path, number: int, sidecar: dict) -> dict:
+    return {
+        "file": sidecar["file"],
+        "bytes": sidecar["bytes"],
+        "content_sha256": sidecar["content_sha256"],
+        "sidecar_sha256": hashlib.sha256(seal(sidecar)).hexdigest(),
+        "scans": [[scan["name"], len(scan["sequences"])] for scan in sidecar["scans"]],
+    }
+
+
+def clean(out: pathlib.Path) -> None:
+    """Remove what a killed build left behind. The caller holds the folder's lock."""
+    for path in [*files.leftovers(out), *files.leftovers(out / "shards")]:
+        files.remove(path)

@@ -1,0 +1,151 @@
+"""Every constant of a build, in one frozen value that is stored with the data."""
+
+import dataclasses
+import difflib
+import math
+
+HEIGHT_CLASSES = ("chair", "desk", "dresser", "night_stand", "sofa", "table", "bathtub", "toilet")
+
+
+class ConfigError(ValueError):
+    """A value that breaks a rule; the message names value, rule and remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Constants of 4DContrast, section 3.3; those marked (A) are assumptions where the paper is silent.
+
+    Lengths in metres, angles in degrees where users type them.
+    """
+
+    seed: int = 0
+    sequences: int = 20  # a scan
+    frames: int = 4  # t; at most 8, one bit a frame in a byte a point
+    attempts: int = 50  # at one sequence before it is given up as a gap (A)
+    pairs: bool = False  # store explicit pair lists too
+    scans_per_shard: int = 16
+
+    up: str = "z"  # of the scans: an axis, a vector, or "floor"
+    metres_per_unit: float = 1.0  # of the scans
+    shape_up: str = "auto"  # of the shapes: an axis, or by file type
+    classes: tuple[str, ...] = HEIGHT_CLASSES
+    height_m: tuple[tuple[str, float, float], ...] = ()  # (class, lowest, highest): ModelNet has no units (A)
+
+    voxel_m: float = 0.02  # one point of the scan in each
+    cell_m: float = 0.10  # occupancy
+    ceiling_m: float = 2.0  # points this far above the floor do not count (A)
+    near_floor_m: float = 0.20  # highest point of a valid column
+    close_m: float = 0.50  # radius that closes the footprint (A)
+    bound: str = "disc"  # or the paper's "sphere"; the disc is exact because shapes only turn about z (A)
+    shrink_min: float = 0.5  # a shape that fits nowhere is shrunk to this at most (A)
+    shrink_step: float = 0.9  # tried factors: the widest that fits, then each time this much smaller (A)
+    shape_points: int = 1000
+
+    step_min_m: float = 0.30
+    step_max_m: float = 0.90
+    turn_max_deg: float = 150.0
+    step_tries: int = 32  # draws for one step before the walk is given up (A)
+
+    keep: float = 0.95  # chance of a point to be sampled into a frame (A)
+    chunks_min: int = 5  # removed from the scan in each frame
+    chunks_max: int = 15
+    chunk_min: float = 0.15  # of the scan's extent
+    chunk_max: float = 0.45
+    common_min: float = 0.30  # of the scan's points, and of the shape's, kept by all frames together
+    frame_min: float = 0.50  # of all points, kept by every frame
+
+    def __post_init__(self):
+        for field, value, rule in _broken_rules(self):
+            raise ConfigError(f"{field} = {value}: {rule}")
+
+
+def _broken_rules(c: Config):
+    """Yield (field, value, rule) of each rule that does not hold, in the order of the fields."""
+    rules = [
+        ("seed", 0 <= c.seed < 2**63, "a seed is a whole number from 0 to 2^63 - 1"),
+        ("sequences", c.sequences >= 1, "at least 1 sequence a scan"),
+        ("frames", 2 <= c.frames <= 8, "from 2 (or there is nothing to correspond) to 8 (one bit a frame in a byte)"),
+        ("attempts", c.attempts >= 1, "at least 1 attempt a sequence"),
+        ("scans_per_shard", 1 <= c.scans_per_shard <= 256, "from 1 to 256, so that a shard fits in memory"),
+        ("metres_per_unit", 0 < c.metres_per_unit < 1e6, "a positive number of metres"),
+        ("classes", len(c.classes) >= 1, "at least one class"),
+        ("voxel_m", 0.001 <= c.voxel_m <= 1, "from 1 mm to 1 m"),
+        ("cell_m", 0.01 <= c.cell_m <= 1, "from 1 cm to 1 m"),
+        ("ceiling_m", c.near_floor_m < c.ceiling_m <= 40 * c.cell_m, "above near_floor_m and at most 40 cells"),
+        ("near_floor_m", c.near_floor_m > 0, "positive"),
+        ("close_m", 0 <= c.close_m <= 10, "from 0 to 10 m"),
+        ("bound", c.bound in ("disc", "sphere"), "disc or sphere"),
+        ("shrink_min", 0 < c.shrink_min <= 1, "above 0, and 1 at most, which turns shrinking off"),
+        ("shrink_step", 0.1 <= c.shrink_step < 1, "from 0.1 to below 1"),
+        ("shape_points", 10 <= c.shape_points <= 1_000_000, "from 10 to a million points"),
+        ("step_min_m", 0 < c.step_min_m < c.step_max_m, "positive and below step_max_m"),
+        ("turn_max_deg", 0 < c.turn_max_deg <= 180, "above 0 and 180 at most"),
+        ("step_tries", c.step_tries >= 1, "at least 1"),
+        ("keep", 0 < c.keep <= 1, "a probability above 0"),
+        ("chunks_min", 0 <= c.chunks_min <= c.chunks_max, "from 0 to chunks_max"),
+        ("chunk_min", 0 < c.chunk_min <= c.chunk_max <= 1, "positive, chunk_max at most 1, and not above it"),
+        ("common_min", 0 <= c.common_min <= 1, "a share of the points"),
+        ("frame_min", 0 <= c.frame_min <= 1, "a share of the points"),
+    ]
+    return [(field, getattr(c, field), rule) for field, holds, rule in rules if not holds]
+
+
+def _plain(value):
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def to_plain(config: Config) -> dict:
+    """The config as JSON values."""
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def from_plain(plain: dict) -> Config:
+    """The config from JSON values. Raises ConfigError where a field is unknown, missing or of another type."""
+    fields = {field.name for field in dataclasses.fields(Config)}
+    if not isinstance(plain, dict) or set(plain) != fields:
+        odd = sorted(set(plain) ^ fields) if isinstance(plain, dict) else type(plain).__name__
+        raise ConfigError(f"stored config has other fields than this version of gen4d: {odd}")
+    try:
+        values = plain | {
+            "classes": tuple(plain["classes"]),
+            "height_m": tuple((str(name), float(low), float(high)) for name, low, high in plain["height_m"]),
+        }
+        return Config(**values)
+    except TypeError as error:
+        raise ConfigError(f"stored config has a value of another type: {error}") from None
+
+
+def override(config: Config, assignments: tuple[str, ...]) -> Config:
+    """The config with `field=value` assignments applied, as the command line takes them."""
+    types = {field.name: field.type for field in dataclasses.fields(Config)}
+    values = {}
+    for text in assignments:
+        name, _, value = text.partition("=")
+        if name not in types:
+            close = difflib.get_close_matches(name, types, 1)
+            hint = f"did you mean {close[0]}?" if close else "known: " + ", ".join(types)
+            raise ConfigError(f"--set {text}: there is no {name!r}; {hint}")
+        if types[name] not in (int, float, bool, str):
+            raise ConfigError(f"--set {text}: {name} has an option of its own or is read from the manifest")
+        values[name] = _parse(text, value, types[name])
+    return dataclasses.replace(config, **values)
+
+
+def _parse(text: str, value: str, kind: type):
+    if kind is bool:
+        if value.lower() not in ("true", "false"):
+            raise ConfigError(f"--set {text}: true or false")
+        return value.lower() == "true"
+    try:
+        number = kind(value)
+    except ValueError:
+        raise ConfigError(f"--set {text}: {value!r} is not {'a whole' if kind is int else 'a'} number") from None
+    if kind is float and not math.isfinite(number):
+        raise ConfigError(f"--set {text}: a finite number")
+    return number
+
+
+def difference(old: dict, new: dict) -> list[str]:
+    """Lines that name every field in which two plain configs differ."""
+    names = [*new, *(name for name in old if name not in new)]
+    return [f"{name}: {old.get(name)} there, {new.get(name)} here" for name in names if old.get(name) != new.get(name)]

@@ -1,0 +1,126 @@
+"""The shard format, version 1.0: names, types and rules that the writer and the readers share.
+
+A data set is a folder:
+
+    build.json               written first: the config, the shapes and the plan (which scans go to which shard)
+    shards/00000.zarr.zip    a Zarr v3 group in an uncompressed zip
+    shards/00000.json        its length and hash, its scans, sequences, counts, rejections, source files
+    dataset.json             written last: version, config, totals, hash of every shard's json
+
+Both .json kinds are canonical and carry their own hash. Every array's last codec is crc32c.
+"""
+
+import hashlib
+import json
+from typing import NamedTuple
+
+FORMAT = "gen4d"
+VERSION = "1.0"
+SHARD_SUFFIX = ".zarr.zip"
+HDF5_SUFFIX = ".h5"
+KIND_MOVING = 0  # sequence/kind: a shape moves through a scan
+ROLE_STATIC, ROLE_MOVING, ROLE_VIEW = 0, 1, 2
+
+
+class FormatError(ValueError):
+    """Data that break the format; the message names the file, what is wrong and what to do."""
+
+
+class ArraySpec(NamedTuple):
+    """One array of a shard. The first axis is open; `frames` in `row` stands for t."""
+
+    dtype: str
+    row: tuple[int | str, ...]
+    chunk: int  # rows of a chunk
+    meaning: str
+    optional: bool = False
+
+
+_TABLE = 4096
+_POINTS = 16384
+_BYTES = 65536
+
+ARRAYS = {
+    "cloud/point": ArraySpec("<f4", (3,), _POINTS, "points of all clouds, one cloud after another, metres"),
+    "cloud/start": ArraySpec("<i8", (), _TABLE, "cloud c is point[start[c]:start[c + 1]]"),
+    "cloud/vertex": ArraySpec("<i4", (), _POINTS, "index of the point in its source file, -1 if sampled"),
+    "cloud/label": ArraySpec("<i4", (), _POINTS, "label in the source's own label space, -1 = none"),
+    "cloud/instance": ArraySpec("<i4", (), _POINTS, "instance in the source's own numbering, -1 = none"),
+    "actor/start": ArraySpec("<i8", (), _TABLE, "actors of sequence s are start[s]:start[s + 1]"),
+    "actor/cloud": ArraySpec("<i4", (), _TABLE, "the actor's cloud"),
+    "actor/role": ArraySpec("|u1", (), _TABLE, "0 static, 1 moving, 2 a view of its own frame"),
+    "actor/pose": ArraySpec("<f4", ("frames", 4, 4), 1024, "cloud -> the sequence's frame of reference"),
+    "actor/mask": ArraySpec("|u1", (), _BYTES, "bit planes, big bit order, each on a byte boundary, padding bits 0"),
+    "actor/mask_start": ArraySpec("<i8", ("frames",), 1024, "byte offset of a plane, -1 = not in the frame"),
+    "sequence/scan": ArraySpec("<i4", (), _TABLE, "row of the scan"),
+    "sequence/k": ArraySpec("<i4", (), _TABLE, "number of the sequence within its scan"),
+    "sequence/attempt": ArraySpec("<i4", (), _TABLE, "the attempt that was accepted"),
+    "sequence/shape": ArraySpec("<i4", (), _TABLE, "index into the attribute `shapes`"),
+    "sequence/class": ArraySpec("<i4", (), _TABLE, "index into the attribute `classes`"),
+    "sequence/kind": ArraySpec("|u1", (), _TABLE, "0 = a shape moves through a scan"),
+    "sequence/height_m": ArraySpec("<f8", (), _TABLE, "height of the shape"),
+    "sequence/shrink": ArraySpec("<f8", (), _TABLE, "factor by which the drawn height was shrunk to fit"),
+    "sequence/radius_m": ArraySpec("<f8", (), _TABLE, "radius that was kept free around the shape's axis"),
+    "scan/cloud": ArraySpec("<i4", (), _TABLE, "the scan's cloud"),
+    "scan/floor_m": ArraySpec("<f8", (), _TABLE, "height of the floor"),
+    "scan/origin": ArraySpec("<i4", (2,), _TABLE, "index of the floor plan's first cell; cell i starts at i * cell_m"),
+    "scan/cells": ArraySpec("<i4", (2,), _TABLE, "size of the floor plan in cells, x and y"),
+    "scan/valid": ArraySpec("|u1", (), _BYTES, "floor plans row by row, one bit a cell, each on a byte boundary"),
+    "scan/valid_start": ArraySpec("<i8", (), _TABLE, "byte offset of a floor plan, and the end of the last"),
+    "scan/free_m": ArraySpec("<f8", (), _TABLE, "radius of the widest disc of free floor"),
+    "scan/transform": ArraySpec("<f8", (4, 4), 1024, "source file -> cloud: units and levelling"),
+    "scan/axis_alignment": ArraySpec("<f8", (4, 4), 1024, "the source's own alignment, not applied; NaN = none"),
+    "scan/source_points": ArraySpec("<i4", (), _TABLE, "finite points in the source file"),
+    "scan/dropped": ArraySpec("<i4", (), _TABLE, "points of the source file that are not finite"),
+    "pair/start": ArraySpec("<i8", (), _TABLE, "list p of sequence s is start[s * P + p]:start[s * P + p + 1]", True),
+    "pair/first": ArraySpec("<i4", (), _BYTES, "row in frame i; lists in order (0,1), (0,2), ... (1,2), ...", True),
+    "pair/second": ArraySpec("<i4", (), _BYTES, "row in frame j of the same point", True),
+}  # fmt: skip
+
+
+def frame_pairs(frames: int) -> list[tuple[int, int]]:
+    """All pairs of frames i < j, in the order in which pair lists are stored."""
+    return [(i, j) for i in range(frames) for j in range(i + 1, frames)]
+
+
+def row_shape(spec: ArraySpec, frames: int) -> tuple[int, ...]:
+    """Shape of one row of an array in a shard of sequences of `frames` frames."""
+    return tuple(frames if size == "frames" else size for size in spec.row)
+
+
+def canonical(value: dict) -> bytes:
+    """The one way to write a JSON value: sorted keys, no spaces, ASCII, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def seal(value: dict) -> bytes:
+    """Canonical JSON of a value, with the SHA-256 of the rest under `sha256`, and a newline."""
+    return canonical(value | {"sha256": hashlib.sha256(canonical(value)).hexdigest()}) + b"\n"
+
+
+def unseal(content: bytes, name: str) -> dict:
+    """The value that `seal` wrote. Raises FormatError where one bit differs."""
+    try:
+        value = json.loads(content)
+        digest = value.pop("sha256")
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
+        raise FormatError(f"{name}: not a sealed JSON file of gen4d; restore it from a copy or rebuild") from None
+    try:
+        intact = seal(value) == content and hashlib.sha256(canonical(value)).hexdigest() == digest
+    except ValueError:
+        intact = False
+    if not intact:
+        raise FormatError(f"{name}: its content does not match its own hash; restore it from a copy or rebuild")
+    return value
+
+
+def check_version(value: dict, name: str) -> None:
+    """Raise FormatError where `format` and `version` name something this reader does not understand."""
+    if value.get("format") != FORMAT:
+        raise FormatError(f"{name}: format is {value.get('format')!r}, not {FORMAT!r}: not a gen4d data set")
+    version = str(value.get("version"))
+    if version.split(".")[0] != VERSION.split(".")[0]:
+        raise FormatError(f"{name}: format version {version}, this gen4d reads {VERSION.split('.')[0]}.x: update gen4d")
+    unknown = sorted(set(value.get("must_understand", [])))
+    if unknown:
+        raise FormatError(f"{name}: needs {', '.join(map(str, unknown))}, unknown to this gen4d: update gen4d")

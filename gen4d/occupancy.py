@@ -1,0 +1,100 @@
+"""Where a shape may stand: the floor, and the cells of the floor that are free (4DContrast, section 3.3)."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from gen4d import kernels
+
+_MAX_CELLS = 50_000_000
+_PEAK_BIN_M = 0.05
+_PEAK_SHARE = 0.25  # of the strongest bin: what makes a peak strong
+_INLIER_M = 0.05
+
+
+class OccupancyError(ValueError):
+    """A scan without a floor plan."""
+
+
+class Occupancy(NamedTuple):
+    """The floor plan of a scan: cell (i, j) covers [origin + (i, j), origin + (i + 1, j + 1)] * cell_m."""
+
+    valid: np.ndarray  # (nx, ny) bool: the floor is free here
+    origin: np.ndarray  # (2,) int32: index of the first cell, counted from x = y = 0
+    floor_m: float
+    cell_m: float
+    observed: int  # columns with points below the ceiling
+
+    @property
+    def valid_m2(self) -> float:
+        """Area of the valid cells."""
+        return float(self.valid.sum()) * self.cell_m**2
+
+
+def find_occupancy(point: np.ndarray, cell_m: float, ceiling_m: float, near_floor_m: float, close_m: float):
+    """Occupancy of a scan's points (N, 3), z up, metres.
+
+    A column is valid with at most one occupied layer whose highest point is near the floor; one without points only
+    inside the footprint. Points higher than `ceiling_m` above the floor do not count. Raises OccupancyError where the
+    scan is too wide for a floor plan.
+    """
+    origin, shape = _grid(point, cell_m)
+    inverse_m = 1.0 / cell_m
+    minimum = np.full(shape, np.inf)
+    kernels.column_minimum(point, inverse_m, origin, minimum)
+    floor_m = find_floor(minimum[np.isfinite(minimum)])
+    layers = np.zeros(shape, np.uint64)
+    top = np.full(shape, -np.inf)
+    kernels.column_layers(point, inverse_m, origin, floor_m, ceiling_m, cell_m, layers, top)
+    observed = layers != 0
+    flat = (layers & (layers - np.uint64(1))) == 0
+    free = flat & (np.abs(top - floor_m) <= near_floor_m)
+    valid = np.where(observed, free, find_footprint(observed, close_m / cell_m))
+    return Occupancy(valid, origin, floor_m, cell_m, int(observed.sum()))
+
+
+def _grid(point: np.ndarray, cell_m: float) -> tuple[np.ndarray, tuple[int, int]]:
+    low = np.floor(point[:, :2].min(axis=0).astype(np.float64) * (1.0 / cell_m)).astype(np.int64)
+    high = np.floor(point[:, :2].max(axis=0).astype(np.float64) * (1.0 / cell_m)).astype(np.int64)
+    nx, ny = (high - low + 1).tolist()
+    if nx * ny > _MAX_CELLS:
+        raise OccupancyError(
+            f"the scan spans {nx * cell_m:.0f} x {ny * cell_m:.0f} m, more than {_MAX_CELLS} cells of {cell_m} m: "
+            "check --units, or remove far outliers"
+        )
+    return low.astype(np.int32), (nx, ny)
+
+
+def find_floor(minimum: np.ndarray) -> float:
+    """Height of the floor in metres from the lowest points of all columns (n,).
+
+    The lowest strong peak of their histogram, refined as the mean of its inliers. Columns, not points, because the
+    density of a laser scan varies by orders of magnitude between the floor near the scanner and far walls.
+    """
+    low = float(minimum.min())
+    index = np.floor((minimum - low) / _PEAK_BIN_M).astype(np.int64)
+    count = np.bincount(np.minimum(index, 100_000))
+    smooth = np.convolve(count, np.ones(3), "same")
+    strong = np.flatnonzero(smooth >= _PEAK_SHARE * smooth.max())[0]
+    rising = strong + np.argmax(np.append(smooth[strong + 1 :], -1.0) < smooth[strong:])
+    floor_m = low + (rising + 0.5) * _PEAK_BIN_M
+    for _ in range(3):
+        inlier = np.abs(minimum - floor_m) <= _INLIER_M
+        if not inlier.any():
+            break
+        floor_m = float(minimum[inlier].mean())
+    return floor_m
+
+
+def find_footprint(observed: np.ndarray, radius: float) -> np.ndarray:
+    """The inside of a room (nx, ny): observed columns closed by a disc of `radius` cells, holes filled."""
+    pad = int(np.ceil(radius)) + 1
+    wide = np.pad(observed, pad)
+    if not observed.any():
+        return observed.copy()
+    dilated = ndimage.distance_transform_edt(~wide) <= radius
+    closed = ndimage.distance_transform_edt(dilated) > radius
+    region, _ = ndimage.label(~closed)
+    outside = region == region[0, 0]
+    return ~outside[pad:-pad, pad:-pad]

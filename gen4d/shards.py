@@ -1,0 +1,485 @@
+"""Read a data set: folder -> shards -> sequences, with everything checked before it is believed.
+
+Shards are read without Zarr: a zip of stored entries lies flat in its file, so a chunk is one read at a known place,
+one crc32c and one decompression into memory of the size that the metadata promise. That takes a third of zarr-python's
+time a sequence and cannot be made to allocate more. `zarr` reads the same files; the tests compare the two.
+"""
+
+import bisect
+import itertools
+import json
+import os
+import pathlib
+import threading
+import zipfile
+from collections import OrderedDict
+from typing import NamedTuple
+
+import google_crc32c
+import numcodecs.blosc
+import numpy as np
+
+from gen4d import kernels
+from gen4d.format import (
+    ARRAYS,
+    HDF5_SUFFIX,
+    SHARD_SUFFIX,
+    ArraySpec,
+    FormatError,
+    check_version,
+    frame_pairs,
+    row_shape,
+    unseal,
+)
+
+ShardError = FormatError
+
+_MAX_METADATA = 16 << 20
+_OPEN_SHARDS = 32
+_CACHED_CHUNKS = 8
+_CACHED_CLOUDS = 4
+_TABLES = ("actor/", "sequence/", "scan/", "cloud/start")
+
+
+class Cloud(NamedTuple):
+    """An immutable set of points in its own frame of reference, metres."""
+
+    point: np.ndarray  # (N, 3) float32
+    vertex: np.ndarray  # (N,) int32: index in the source file, -1 if sampled
+    label: np.ndarray | None  # (N,) int32, -1 = none
+    instance: np.ndarray | None  # (N,) int32, -1 = none
+
+
+class Actor(NamedTuple):
+    """A cloud that takes part in a sequence."""
+
+    cloud: Cloud
+    role: int  # 0 static, 1 moving, 2 a view of its own frame
+    pose: np.ndarray  # (t, 4, 4) float32: cloud -> the sequence's frame of reference
+    planes: np.ndarray  # (t, ceil(N/8)) uint8: which points each frame keeps, numpy.packbits order
+
+    def mask(self, frame: int) -> np.ndarray:
+        """Which of the cloud's points (N,) bool a frame keeps."""
+        return np.unpackbits(self.planes[frame], count=len(self.cloud.point)).view(np.bool_)
+
+
+class Frame(NamedTuple):
+    """The points of one time step: actor 0's kept points first, each actor's in cloud order."""
+
+    point: np.ndarray  # (N, 3) float32, in the sequence's frame of reference, metres
+    actor: np.ndarray  # (N,) uint8 and
+    index: np.ndarray  # (N,) int32: the point's identity
+    label: np.ndarray | None  # (N,) int32, -1 = none
+    instance: np.ndarray | None  # (N,) int32, -1 = none
+
+
+class Sequence:
+    """t frames of the same actors. Two points of two frames correspond if their identities are equal."""
+
+    def __init__(self, id: str, scan: str, shape: str, class_name: str, actors: tuple[Actor, ...]):
+        self.id, self.scan, self.shape, self.class_name, self.actors = id, scan, shape, class_name, actors
+
+    @property
+    def t(self) -> int:
+        """Number of frames."""
+        return len(self.actors[0].pose)
+
+    @property
+    def frames(self) -> list[Frame]:
+        """All frames, in time."""
+        return [self.frame(i) for i in range(self.t)]
+
+    def frame(self, i: int) -> Frame:
+        """The points that frame i keeps, under their actors' poses."""
+        parts = [_kept(actor, i) for actor in self.actors]
+        rows = [row for _, row in parts]
+        number = np.repeat(np.arange(len(parts), dtype=np.uint8), [len(row) for row in rows])
+        columns = [_column(self.actors, rows, name) for name in ("label", "instance")]
+        return Frame(np.concatenate([point for point, _ in parts]), number, np.concatenate(rows), *columns)
+
+    def correspondences(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows (K,) int32 of frame i and rows (K,) int32 of frame j of the points that both keep."""
+        space = sum(len(actor.cloud.point) for actor in self.actors) + 8 * len(self.actors)
+        first, second = np.empty(space, np.int32), np.empty(space, np.int32)
+        done, row_i, row_j = 0, 0, 0
+        for actor in self.actors:
+            a, b = actor.planes[i], actor.planes[j]
+            done += kernels.pair_list(a, b, row_i, row_j, first[done:], second[done:])
+            row_i += kernels.count_bits(a)
+            row_j += kernels.count_bits(b)
+        return first[:done], second[:done]
+
+
+def _kept(actor: Actor, frame: int) -> tuple[np.ndarray, np.ndarray]:
+    n = len(actor.cloud.point)
+    point, index = np.empty((n + 1, 3), np.float32), np.empty(n + 1, np.int32)
+    count = kernels.compact(actor.planes[frame], actor.cloud.point, point, index)
+    point, pose = point[:count], actor.pose[frame].astype(np.float64)
+    if not np.array_equal(pose, np.eye(4)):
+        point = (point @ pose[:3, :3].T + pose[:3, 3]).astype(np.float32)
+    return point, index[:count]
+
+
+def _column(actors, rows, name):
+    columns = [getattr(actor.cloud, name) for actor in actors]
+    if all(column is None for column in columns):
+        return None
+    return np.concatenate(
+        [
+            np.full(len(row), -1, np.int32) if column is None else column[row]
+            for column, row in zip(columns, rows, strict=True)
+        ]
+    )
+
+
+class _Array(NamedTuple):
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    chunk: tuple[int, ...]
+
+
+class ZipShard:
+    """The arrays of a Zarr shard. Opened lazily and anew in every process: a fork may share it.
+
+    Raises FormatError where the file is not a shard that this reader understands.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+        self._pid, self._file = None, -1
+        self._place = _zip_entries(path)
+        self._chunks: OrderedDict = OrderedDict()
+        self._lock = threading.Lock()
+        group = self._metadata("zarr.json")
+        self.attributes = group.get("attributes", {})
+        check_version(self.attributes, str(path))
+        self.frames = _frames(self.attributes, path)
+        self.arrays = {
+            name: self._describe(name, spec)
+            for name, spec in ARRAYS.items()
+            if not (spec.optional and f"{name}/zarr.json" not in self._place)
+        }
+
+    def close(self) -> None:
+        """Close the file; the next read opens it again."""
+        if self._pid == os.getpid():
+            os.close(self._file)
+        self._pid = None
+
+    def __del__(self):
+        self.close()
+
+    def _read(self, entry: str) -> bytes:
+        if entry not in self._place:
+            raise FormatError(f"{self.path}: {entry} is missing; restore the file from a copy or rebuild it")
+        if self._pid != os.getpid():
+            self._file, self._pid = os.open(self.path, os.O_RDONLY), os.getpid()
+        offset, size = self._place[entry]
+        content = os.pread(self._file, size, offset)
+        if len(content) != size:
+            raise FormatError(f"{self.path}: {entry} is cut short; restore the file from a copy or rebuild it")
+        return content
+
+    def _metadata(self, entry: str) -> dict:
+        if self._place.get(entry, (0, 0))[1] > _MAX_METADATA:
+            raise FormatError(f"{self.path}: {entry} has more than {_MAX_METADATA} bytes: not written by gen4d")
+        try:
+            value = json.loads(self._read(entry))
+        except (ValueError, RecursionError):
+            raise FormatError(f"{self.path}: {entry} is not JSON; restore the file from a copy or rebuild it") from None
+        if not isinstance(value, dict) or value.get("zarr_format") != 3:
+            raise FormatError(f"{self.path}: {entry} does not describe a Zarr v3 node")
+        return value
+
+    def _describe(self, name: str, spec: ArraySpec) -> _Array:
+        meta = self._metadata(f"{name}/zarr.json")
+        row = row_shape(spec, self.frames)
+        try:
+            shape, chunk = tuple(meta["shape"]), tuple(meta["chunk_grid"]["configuration"]["chunk_shape"])
+            names = [codec["name"] for codec in meta["codecs"]]
+            plain = meta["chunk_key_encoding"]["name"] == "default" and not meta.get("storage_transformers")
+            known = meta["data_type"] == np.dtype(spec.dtype).name
+        except (KeyError, TypeError, IndexError):
+            raise FormatError(f"{self.path}: {name}/zarr.json lacks what a Zarr v3 array has") from None
+        if names != ["bytes", "blosc", "crc32c"]:
+            raise FormatError(f"{self.path}: {name} has codecs {names}, this reader takes bytes, blosc, crc32c")
+        sizes = [*shape, *chunk]
+        whole = all(isinstance(size, int) and 0 <= size < 2**40 for size in sizes) and len(shape) == len(chunk)
+        if not (known and plain and whole and shape[1:] == chunk[1:] == row and 1 <= chunk[0] <= 4 * spec.chunk):
+            raise FormatError(f"{self.path}: {name} has shape {shape}, chunks {chunk}: not as the format has it")
+        return _Array(np.dtype(spec.dtype), shape, chunk)
+
+    def length(self, name: str) -> int:
+        """Rows of an array."""
+        return self.arrays[name].shape[0]
+
+    def read(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows start:stop of an array. Raises FormatError where they do not exist or a chunk is damaged."""
+        array = self.arrays[name]
+        if not 0 <= start <= stop <= array.shape[0]:
+            raise FormatError(f"{self.path}: rows {start}:{stop} of {name}, which has {array.shape[0]}: damaged tables")
+        size = array.chunk[0]
+        numbers = range(start // size, (stop + size - 1) // size if stop > start else start // size)
+        parts = [self._chunk(name, array, n)[max(start - n * size, 0) : stop - n * size] for n in numbers]
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate(parts) if parts else np.empty((0, *array.shape[1:]), array.dtype)
+
+    def _chunk(self, name: str, array: _Array, number: int) -> np.ndarray:
+        with self._lock:
+            if (name, number) in self._chunks:
+                self._chunks.move_to_end((name, number))
+                return self._chunks[name, number]
+        chunk = self._decode(name, array, number)
+        with self._lock:
+            self._chunks[name, number] = chunk
+            while len(self._chunks) > _CACHED_CHUNKS:
+                self._chunks.popitem(last=False)
+        return chunk
+
+    def _decode(self, name: str, array: _Array, number: int) -> np.ndarray:
+        entry = f"{name}/c/{number}" + "/0" * (len(array.shape) - 1)
+        content = self._read(entry)
+        body, tail = content[:-4], content[-4:]
+        if google_crc32c.value(body).to_bytes(4, "little") != tail:
+            raise FormatError(f"{self.path}: {entry} fails its crc32c: the file is damaged, restore or rebuild it")
+        out = np.empty(array.chunk, array.dtype)
+        if len(body) < 16 or int.from_bytes(body[4:8], "little") != out.nbytes:
+            raise FormatError(f"{self.path}: {entry} promises another size than its chunk's {out.nbytes} bytes")
+        try:
+            numcodecs.blosc.decompress(body, out)
+        except (RuntimeError, ValueError) as error:
+            raise FormatError(f"{self.path}: {entry} does not decompress: {error}") from None
+        out.flags.writeable = False
+        return out
+
+
+def _frames(attributes: dict, path: pathlib.Path) -> int:
+    frames = attributes.get("frames")
+    if not isinstance(frames, int) or not 1 <= frames <= 64:
+        raise FormatError(f"{path}: attribute frames is {frames!r}, not a number from 1 to 64")
+    return frames
+
+
+def _zip_entries(path: pathlib.Path) -> dict[str, tuple[int, int]]:
+    """Offset and size of every entry's content. Refuses what gen4d does not write: compression, links, odd names."""
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+            return {entry.filename: _place(file, entry, size, path) for entry in archive.infolist()}
+    except FileNotFoundError:
+        raise FormatError(f"{path}: the shard is missing; restore it from a copy or rebuild it") from None
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        if isinstance(error, FormatError):
+            raise
+        raise FormatError(f"{path}: not a whole shard ({error}); restore it from a copy or rebuild it") from None
+
+
+def _place(file, entry: zipfile.ZipInfo, size: int, path: pathlib.Path) -> tuple[int, int]:
+    name = entry.filename
+    parts = name.split("/")
+    if name.startswith("/") or "\\" in name or ".." in parts or "" in parts:
+        raise FormatError(f"{path}: entry {name!r} is not a plain relative name: not written by gen4d")
+    if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size or entry.flag_bits & 1:
+        raise FormatError(f"{path}: entry {name} is compressed or encrypted: not written by gen4d")
+    file.seek(entry.header_offset)
+    header = file.read(30)
+    if len(header) != 30 or header[:4] != b"PK\x03\x04":
+        raise FormatError(f"{path}: entry {name} has no header; restore the file from a copy or rebuild it")
+    skip = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+    offset = entry.header_offset + 30 + skip
+    if offset + entry.file_size > size:
+        raise FormatError(
+            f"{path}: entry {name} reaches past the end of the file; restore it from a copy or rebuild it"
+        )
+    return offset, entry.file_size
+
+
+def open_shard(path: pathlib.Path):
+    """The arrays of a shard, Zarr or HDF5 by its name."""
+    if path.name.endswith(HDF5_SUFFIX):
+        from gen4d.export import Hdf5Shard  # h5py takes a quarter of a second to import
+
+        return Hdf5Shard(path)
+    return ZipShard(path)
+
+
+class Tables:
+    """A shard with its small tables in memory."""
+
+    def __init__(self, path: pathlib.Path):
+        self.shard = open_shard(path)
+        self.attributes, self.frames = self.shard.attributes, self.shard.frames
+        names = [name for name in self.shard.arrays if name.startswith(_TABLES) and name not in _LARGE]
+        self.table = {name: self.shard.read(name, 0, self.shard.length(name)) for name in names}
+        self.scans = self.attributes.get("scans", [])
+
+    def sequence(self, row: int, scan_cloud) -> Sequence:
+        """Decode a sequence; `scan_cloud(number)` gives a static actor's cloud, from a cache or from here."""
+        table = self.table
+        scan = self._name("scans", table["sequence/scan"][row])
+        actors = []
+        for a in range(*self._range("actor/start", row)):
+            cloud, role = int(table["actor/cloud"][a]), int(table["actor/role"][a])
+            points = scan_cloud(cloud) if role == 0 else self.cloud(cloud)
+            actors.append(Actor(points, role, table["actor/pose"][a], self._planes(a, len(points.point))))
+        return Sequence(
+            id=f"{scan}/{int(table['sequence/k'][row]):03d}",
+            scan=scan,
+            shape=self._name("shapes", table["sequence/shape"][row]),
+            class_name=self._name("classes", table["sequence/class"][row]),
+            actors=tuple(actors),
+        )
+
+    def cloud(self, number: int) -> Cloud:
+        """Decode a cloud."""
+        start, stop = self._range("cloud/start", number)
+        column = {name: self.shard.read(f"cloud/{name}", start, stop) for name in Cloud._fields}
+        for name in ("label", "instance"):
+            column[name] = column[name] if (column[name] >= 0).any() else None
+        return Cloud(**column)
+
+    def _range(self, name: str, row: int) -> tuple[int, int]:
+        table = self.table[name]
+        if not 0 <= row < len(table) - 1:
+            raise FormatError(f"{self.shard.path}: row {row} of {name} does not exist: damaged tables")
+        return int(table[row]), int(table[row + 1])
+
+    def _name(self, kind: str, number: int) -> str:
+        names = self.attributes.get(kind, [])
+        if not 0 <= number < len(names):
+            raise FormatError(f"{self.shard.path}: number {number} of attribute {kind} does not exist: damaged tables")
+        return names[number]
+
+    def _planes(self, actor: int, points: int) -> np.ndarray:
+        size = (points + 7) // 8
+        starts = self.table["actor/mask_start"][actor].tolist()
+        if starts == [starts[0] + f * size for f in range(len(starts))] and starts[0] >= 0:
+            return self.shard.read("actor/mask", starts[0], starts[-1] + size).reshape(len(starts), size)
+        absent = np.zeros(size, np.uint8)
+        return np.stack([absent if s < 0 else self.shard.read("actor/mask", s, s + size) for s in starts])
+
+
+_LARGE = ("actor/mask", "scan/valid")
+
+
+class Dataset:
+    """The sequences of a folder, in the order of its shards; those of one scan are consecutive."""
+
+    def __init__(self, folder: pathlib.Path, manifest: dict, digest: str):
+        self.folder, self.manifest, self.digest = folder, manifest, digest
+        self.config: dict = manifest["config"]
+        scans = [
+            (number, name, count) for number, shard in enumerate(manifest["shards"]) for name, count in shard["scans"]
+        ]
+        self.scan_names = [name for _, name, _ in scans]
+        self._shard_of_scan = [number for number, _, _ in scans]
+        self._end = list(itertools.accumulate(count for _, _, count in scans))
+        first = itertools.accumulate((sum(c for _, c in s["scans"]) for s in manifest["shards"]), initial=0)
+        self._shard_start = list(first)
+        self._open: OrderedDict = OrderedDict()
+        self._clouds: OrderedDict = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return self._end[-1] if self._end else 0
+
+    def scan_of(self, i: int) -> int:
+        """Number of the scan of sequence i: an index into `scan_names`."""
+        return bisect.bisect_right(self._end, i)
+
+    @property
+    def ids(self) -> list[str]:
+        """Id of every sequence: name of its scan and its number within it. Opens every shard."""
+        return [
+            f"{tables.scans[scan]}/{k:03d}"
+            for tables in map(self._tables, range(len(self.manifest["shards"])))
+            for scan, k in zip(tables.table["sequence/scan"].tolist(), tables.table["sequence/k"].tolist(), strict=True)
+        ]
+
+    def __getitem__(self, i: int) -> Sequence:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"sequence {i} of a data set of {len(self)}")
+        i %= len(self)
+        shard = self._shard_of_scan[self.scan_of(i)]
+        return self._tables(shard).sequence(i - self._shard_start[shard], lambda cloud: self._cloud(shard, cloud))
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self)))
+
+    def _tables(self, shard: int) -> Tables:
+        tables = _cached(self._lock, self._open, shard, _OPEN_SHARDS, lambda: Tables(self._path(shard)))
+        stored = self._shard_start[shard + 1] - self._shard_start[shard]
+        if len(tables.table["sequence/k"]) != stored:
+            raise FormatError(
+                f"{self._path(shard)}: holds {len(tables.table['sequence/k'])} sequences, dataset.json says {stored}: "
+                "a file of another build; run gen4d verify"
+            )
+        return tables
+
+    def _cloud(self, shard: int, number: int) -> Cloud:
+        load = lambda: self._tables(shard).cloud(number)  # noqa: E731
+        return _cached(self._lock, self._clouds, (shard, number), _CACHED_CLOUDS, load)
+
+    def _path(self, shard: int) -> pathlib.Path:
+        return self.folder / "shards" / self.manifest["shards"][shard]["file"]
+
+    def __getstate__(self):
+        """What another process needs: open files and caches stay here."""
+        return (self.folder, self.manifest, self.digest)
+
+    def __setstate__(self, state):
+        self.__init__(*state)
+
+
+def _cached(lock, cache: OrderedDict, key, size: int, load):
+    with lock:
+        if key in cache:
+            cache.move_to_end(key)
+            return cache[key]
+    value = load()
+    with lock:
+        cache[key] = value
+        while len(cache) > size:
+            cache.popitem(last=False)
+    return value
+
+
+def open_dataset(folder: str | os.PathLike) -> Dataset:
+    """Open a data set by its folder. Reads dataset.json; shards are opened when a sequence of theirs is asked for.
+
+    Raises FormatError where the folder holds no finished data set, or one of a version that this gen4d does not know.
+    """
+    folder = pathlib.Path(folder)
+    manifest, digest = read_manifest(folder)
+    return Dataset(folder, manifest, digest)
+
+
+def read_manifest(folder: pathlib.Path) -> tuple[dict, str]:
+    """The content of dataset.json and its own hash."""
+    path = folder / "dataset.json"
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        built = (folder / "build.json").exists()
+        remedy = "the build is not finished: run the same gen4d build again" if built else "not a gen4d data set"
+        raise FormatError(f"{path}: not there; {remedy}") from None
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read: {error.strerror}") from None
+    manifest = unseal(content, str(path))
+    check_version(manifest, str(path))
+    return manifest, json.loads(content)["sha256"]
+
+
+__all__ = [
+    "SHARD_SUFFIX",
+    "Actor",
+    "Cloud",
+    "Dataset",
+    "Frame",
+    "Sequence",
+    "ShardError",
+    "frame_pairs",
+    "open_dataset",
+    "open_shard",
+]

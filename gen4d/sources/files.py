@@ -1,0 +1,49 @@
+"""Reading one file of a source: every way in which that can fail becomes a `SourceError` that names the file."""
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+
+class SourceError(ValueError):
+    """A scan, a shape or a folder of them cannot be used. The message names the file, the value, the rule and a remedy.
+
+    Attributes: `path`, the file or folder; `problem`, the message without it.
+    """
+
+    def __init__(self, path: str | Path, problem: str):
+        super().__init__(str(path), problem)  # both in args, so that the error survives pickling between processes
+        self.path = str(path)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}"
+
+
+class SourceFile(NamedTuple):
+    """A file that was read: `path` relative to the folder given by the user, size in bytes, SHA-256 in hex."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+def read_file(root: Path, relative: str) -> tuple[bytes, SourceFile]:
+    """The whole content of `root / relative`, read once, with its size and hash.
+
+    Raises SourceError for anything that is not a readable regular file with at least one byte.
+    """
+    path = root / relative
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            raise SourceError(path, f"is {kind}: a file is needed here, move it away or rename it")
+        content = path.read_bytes()
+    except OSError as error:
+        raise SourceError(path, f"cannot be read ({error.strerror or error}): check its rights") from error
+    if not content:
+        raise SourceError(path, "is empty (0 bytes): copy or download it again")
+    return content, SourceFile(relative, len(content), hashlib.sha256(content).hexdigest())

@@ -1,0 +1,186 @@
+"""Scans: which there are in a folder, without opening any, and loading one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from gen4d.sources.annotations import read_alignment, read_instances, read_labels
+from gen4d.sources.files import SourceError, SourceFile, read_file
+from gen4d.sources.level import Orientation, floor_normal, parse_units, rotation_to_z, split_up, up_rotation
+from gen4d.sources.manifest import Entry, Hit, entry_of, files_of, recognise
+from gen4d.sources.points import read_points
+from gen4d.sources.splits import choose_split
+from gen4d.sources.table import PointTable
+
+_LEAST_POINTS = 100
+_REACH_M = 1e5
+
+
+@dataclass(frozen=True)
+class ScanSource:
+    """One scan in a folder of scans.
+
+    files: role -> path relative to `root`, the folder given by the user: points, and where there are any labels,
+    instance, segments, aggregation, label_table, alignment. entry: the data set's name in the manifest. size: bytes of
+    the points file.
+    """
+
+    name: str
+    root: Path
+    files: Mapping[str, str]
+    entry: str
+    size: int
+
+
+class FoundScans(NamedTuple):
+    """sources sorted by name; entry: the data set that the folder was recognised as; warnings for the user; refused:
+    (name, message) of the scans that cannot be loaded; split: the list file that chose the scans, or empty."""
+
+    sources: tuple[ScanSource, ...]
+    entry: str
+    warnings: tuple[str, ...]
+    refused: tuple[tuple[str, str], ...]
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A static reconstruction in metres, z up, right-handed.
+
+    point (N, 3) float32, finite; row (N,) int32, each point's index in the points file; label, instance (N,) int32 or
+    None, -1 = no instance, in `label_space` of the manifest ("" without labels); transform (4, 4) float64 from the
+    source's frame to this one; axis_alignment (4, 4) float64 or None, stored and not applied; dropped: rows with NaN or
+    infinity; files: everything that was read.
+    """
+
+    name: str
+    point: np.ndarray
+    row: np.ndarray
+    label: np.ndarray | None
+    instance: np.ndarray | None
+    label_space: str
+    transform: np.ndarray
+    axis_alignment: np.ndarray | None
+    dropped: int
+    files: tuple[SourceFile, ...]
+
+
+def find_scans(folder: Path, split: Path | None = None) -> FoundScans:
+    """The scans in `folder`. Nothing but split lists is opened.
+
+    Raises SourceError where there are none, two have one name, the data set cannot be built from, or a list is broken.
+    """
+    folder = Path(folder)
+    entry, hits = recognise(folder, shapes=False)
+    if not entry.built:
+        raise SourceError(folder, f"is {entry.title}, which gen4d cannot build from: {entry.note}")
+    _refuse_twins(folder, hits)
+    chosen = choose_split(folder, entry, hits, split)
+    sources, refused = [], []
+    for hit in sorted(chosen.hits, key=lambda hit: hit.name):
+        try:
+            sources.append(_source(folder, entry, hit))
+        except SourceError as error:
+            refused.append((hit.name, str(error)))
+    return FoundScans(tuple(sources), entry.name, chosen.warnings, tuple(refused), chosen.split)
+
+
+def _refuse_twins(folder: Path, hits: list[Hit]) -> None:
+    seen: dict[str, str] = {}
+    for hit in hits:
+        if hit.name in seen:
+            raise SourceError(
+                folder, f"has two scans of the name {hit.name!r}, {seen[hit.name]} and {hit.path}: rename or remove one"
+            )
+        seen[hit.name] = hit.path
+
+
+def _source(folder: Path, entry: Entry, hit: Hit) -> ScanSource:
+    files = files_of(folder, hit)
+    if "points" not in files:
+        wanted = hit.layout.files["points"][0].format_map({"name": hit.name})
+        raise SourceError(folder / hit.path, f"has no {wanted}: a scan needs its points, download it again")
+    for role, name in hit.layout.shared.items():
+        if place := next((place for place in entry.places if (folder / place / name).is_file()), None):
+            files[role] = name if place == "." else f"{place}/{name}"
+    try:
+        size = (folder / files["points"]).stat().st_size
+    except OSError as error:
+        raise SourceError(folder / files["points"], f"cannot be read ({error.strerror})") from error
+    return ScanSource(hit.name, folder, files, entry.name, size)
+
+
+def default_orientation(entry: str) -> Orientation:
+    """Up axis and unit that the manifest declares for a data set of scans."""
+    known = entry_of(entry)
+    return Orientation(known.up, parse_units(known.units))
+
+
+def load_scan(source: ScanSource, orientation: Orientation) -> Scan:
+    """Read a scan, bring it to metres with z up, and drop rows that are not finite. Each file is read once.
+
+    Raises SourceError for every way in which its files can be wrong.
+    """
+    path = source.root / source.files["points"]
+    content, file = read_file(source.root, source.files["points"])
+    table = read_points(path, content)
+    files = [file]
+    label = read_labels(source, table, files)
+    instance = read_instances(source, table, files)
+    alignment = read_alignment(source, files)
+    row = _finite_rows(path, table)
+    point = table.point if len(row) == len(table.point) else table.point[row]
+    point, transform = _orient(path, point, orientation)
+    return Scan(
+        name=source.name,
+        point=point,
+        row=row,
+        label=None if label is None else label[row],
+        instance=None if instance is None else instance[row],
+        label_space="" if label is None else entry_of(source.entry).label_space or "unknown",
+        transform=transform,
+        axis_alignment=alignment,
+        dropped=len(table.point) - len(row),
+        files=tuple(files),
+    )
+
+
+def _finite_rows(path: Path, table: PointTable) -> np.ndarray:
+    finite = np.isfinite(table.point).all(axis=1)
+    row = np.flatnonzero(finite).astype(np.int32)
+    if len(row) < _LEAST_POINTS:
+        raise SourceError(
+            path,
+            f"has {len(row)} finite points in {len(finite)} rows: at least {_LEAST_POINTS} are needed",
+        )
+    return row
+
+
+def _orient(path: Path, point: np.ndarray, orientation: Orientation) -> tuple[np.ndarray, np.ndarray]:
+    """point (N, 3) float32 in metres, z up, and the (4, 4) float64 transform that brought it there."""
+    start, level = split_up(orientation.up)
+    turn = up_rotation(start) * orientation.metres_per_unit
+    _check_reach(path, point, orientation.metres_per_unit)
+    if level:
+        try:
+            turn = rotation_to_z(floor_normal(point.astype(np.float64) @ turn.T)) @ turn
+        except ValueError as error:
+            raise SourceError(path, f"cannot be levelled: {error}; give --up as an axis or a vector") from error
+    transform = np.eye(4)
+    transform[:3, :3] = turn
+    if np.array_equal(turn, np.eye(3)):
+        return np.ascontiguousarray(point, np.float32), transform
+    return (point.astype(np.float64) @ turn.T).astype(np.float32), transform
+
+
+def _check_reach(path: Path, point: np.ndarray, metres_per_unit: float) -> None:
+    reach = max(float(point.max()), -float(point.min())) * metres_per_unit
+    if reach > _REACH_M:
+        raise SourceError(
+            path,
+            f"has a point at infinity (a coordinate of {reach:.3g} m, at most {_REACH_M:.0e} m): "
+            "remove it, move the scan to the origin, or check --units",
+        )

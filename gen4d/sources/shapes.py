@@ -1,0 +1,132 @@
+"""Shapes: which there are in a folder, without opening any, and loading one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from gen4d.sources.files import SourceError, SourceFile, read_file
+from gen4d.sources.manifest import Entry, Hit, entry_of, recognise
+from gen4d.sources.meshes import read_mesh
+from gen4d.sources.splits import default_part, read_split
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class ShapeSource:
+    """One mesh: name ("chair_0001", unique in its folder), class_name ("chair"), path relative to `root`, bytes."""
+
+    name: str
+    class_name: str
+    root: Path
+    path: str
+    size: int
+    entry: str = ""
+
+
+class FoundShapes(NamedTuple):
+    """sources sorted by class and path; entry: the data set that the folder was recognised as; warnings for the user;
+    refused: (name, message)."""
+
+    sources: tuple[ShapeSource, ...]
+    entry: str
+    warnings: tuple[str, ...]
+    refused: tuple[tuple[str, str], ...]
+
+
+class Mesh(NamedTuple):
+    """vertex (V, 3) float64, z up, in the file's own units; face (F, 3) int32, each with an area and listed once."""
+
+    vertex: np.ndarray
+    face: np.ndarray
+    file: SourceFile
+
+
+def find_shapes(folder: Path, classes: tuple[str, ...] | None = None, split: str | Path | None = None) -> FoundShapes:
+    """The shapes of `classes` (None: all) in `folder`; no mesh is opened.
+
+    split: "train" or "test" where the folder has such parts (train by default), or the path of a list of names.
+    Raises SourceError where there are none, or two have one name.
+    """
+    folder = Path(folder)
+    entry, hits = recognise(folder, shapes=True)
+    hits, warnings = _choose(folder, entry, hits, split)
+    hits, unknown = _of_classes(folder, entry, hits, classes)
+    sources, refused = [], []
+    for hit in hits:
+        try:
+            sources.append(_source(folder, entry, hit))
+        except SourceError as error:
+            refused.append((hit.name, str(error)))
+    _refuse_twins(folder, sources)
+    sources.sort(key=lambda source: (source.class_name, source.path))
+    return FoundShapes(tuple(sources), entry.name, warnings + unknown, tuple(refused))
+
+
+def _choose(folder: Path, entry: Entry, hits: list[Hit], split: str | Path | None) -> tuple[list[Hit], tuple[str, ...]]:
+    if split is None:
+        chosen = default_part(entry, hits)
+        return chosen.hits, tuple(f"{folder}: {note}" for note in chosen.warnings)
+    if str(split) in ("train", "test"):
+        kept = [hit for hit in hits if hit.groups.get("part") == str(split)]
+    else:
+        wanted = set(read_split(Path(split)))
+        kept = [hit for hit in hits if hit.name in wanted]
+    if not kept:
+        raise SourceError(
+            folder, f"has no shape of the split {split}: of {len(hits)} shapes the first is {hits[0].path}"
+        )
+    return kept, ()
+
+
+def _class_of(entry: Entry, hit: Hit) -> str:
+    name = hit.groups["class"]
+    return entry.classes.get(name, name)
+
+
+def _of_classes(
+    folder: Path, entry: Entry, hits: list[Hit], classes: tuple[str, ...] | None
+) -> tuple[list[Hit], tuple[str, ...]]:
+    if classes is None:
+        return hits, ()
+    present = sorted({_class_of(entry, hit) for hit in hits})
+    listed = ", ".join(present[:_SHOWN]) + (", ..." if len(present) > _SHOWN else "")
+    missing = [name for name in classes if name not in present]
+    if len(missing) == len(classes):
+        raise SourceError(folder, f"has no shape of the class {', '.join(missing)}: its classes are {listed}")
+    warnings = (f"{folder}: no shape of the class {', '.join(missing)}: its classes are {listed}",) if missing else ()
+    return [hit for hit in hits if _class_of(entry, hit) in classes], warnings
+
+
+def _source(folder: Path, entry: Entry, hit: Hit) -> ShapeSource:
+    try:
+        size = (folder / hit.path).stat().st_size
+    except OSError as error:
+        raise SourceError(folder / hit.path, f"cannot be read ({error.strerror}): check that it exists") from error
+    class_name = _class_of(entry, hit)
+    name = hit.name if hit.name.lower().startswith(class_name.lower()) else f"{class_name}_{hit.name}"
+    return ShapeSource(name, class_name, folder, hit.path, size, entry.name)
+
+
+def _refuse_twins(folder: Path, sources: list[ShapeSource]) -> None:
+    seen: dict[str, str] = {}
+    for source in sources:
+        if source.name in seen:
+            raise SourceError(
+                folder,
+                f"has two shapes of the name {source.name!r}, {seen[source.name]} and {source.path}: "
+                "rename or remove one",
+            )
+        seen[source.name] = source.path
+
+
+def load_shape(source: ShapeSource, up: str = "auto") -> Mesh:
+    """Read a mesh and bring z up. up: "auto" (what the manifest declares for the data set, or by file type), an axis or
+    a vector. Raises SourceError for every way in which the file can be wrong."""
+    content, file = read_file(source.root, source.path)
+    if up == "auto" and source.entry:
+        up = entry_of(source.entry).up
+    vertex, face = read_mesh(source.root / source.path, content, up)
+    return Mesh(vertex, face, file)
