@@ -80,7 +80,7 @@ def frame_pairs(t: int) -> list[tuple[int, int]]:
     return list(itertools.combinations(range(t), 2))
 
 
-# ----------------------------------------------------------------------------------------------- per-frame augmentation
+# Per-frame augmentation ----------------------------------------------------------------------------------------------
 
 
 def draw_views(t: int, recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
@@ -109,7 +109,7 @@ def _about(axis: int, angle_rad: float) -> np.ndarray:
     return matrix
 
 
-# ------------------------------------------------------------------------------------------------------- sampled points
+# Sampled points ------------------------------------------------------------------------------------------------------
 
 
 def sample_common(actors: Many, i: int, j: int, recipe: Recipe, rng: np.random.Generator) -> list[Part]:
@@ -158,7 +158,7 @@ def _draw_ranks(count: np.ndarray, slots: int, rng: np.random.Generator):
             yield member, rank[first:last] - (end[member] - count[member])
 
 
-# ---------------------------------------------------------------------------------------------------------- voxel grids
+# Voxel grids ---------------------------------------------------------------------------------------------------------
 
 
 class Grid:
@@ -230,7 +230,7 @@ class Rows:
         return Voxels(self._tensor[: self.used], (*(int(s) for s in self.size), *more))
 
 
-# ------------------------------------------------------------------------------------------------------------ the batch
+# The batch -----------------------------------------------------------------------------------------------------------
 
 
 class BatchBuffer:
@@ -362,3 +362,13 @@ def _look_up(actors: Many, i: int, matrix: list[np.ndarray], parts: list[Part], 
     for part in parts:
         actor, rows = actors[part.actor], out[part.start : part.start + part.index.size]
         grid.rows_of(actor.cloud.point, actor.planes[i], time, matrix[part.actor], part.index, rows)
+
+
+def to_device(value, device: torch.device):
+    """A batch, or any nest of tuples with tensors, with its tensors on a device."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, tuple):
+        parts = [to_device(part, device) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value
