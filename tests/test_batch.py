@@ -226,7 +226,7 @@ def test_only_moving_points_left_in_common_fill_all_samples():
 def test_static_methods_drop_moving_actors():
     recipe = SMALL._replace(voxel_4d_m=None, moving_actors=False)
     with_shape, without = make_sequence(0), make_sequence(0)
-    without = without._replace(actors=without.actors[:1])
+    without.actors = without.actors[:1]
     result = made([with_shape], recipe)
     assert_equal(result, made([without], recipe))
     assert result.sequence is None
@@ -277,6 +277,6 @@ def test_frames_without_a_common_point_are_refused_by_name():
     sequence = make_sequence(0, shape_points=0)
     masks = np.zeros((4, 600), bool)
     masks[0, :300], masks[1, 300:], masks[2:] = True, True, True
-    sequence = sequence._replace(actors=(make_actor(sequence.actors[0].cloud.point[:600], masks),))
+    sequence.actors = (make_actor(sequence.actors[0].cloud.point[:600], masks),)
     with pytest.raises(BatchError, match="frames 0 and 1 have no common point"):
         made([sequence])

@@ -119,6 +119,11 @@ class Loader:
                 yield self._make(next(todo), buffer, scratch)
         yield from self._prefetched(todo)
 
+    def sample(self, size: int) -> Batch:
+        """A batch of the first `size` sequences of step 0, in memory of its own."""
+        job = next(jobs(self.order, self.share._replace(batch=size, rank=0, world=1, accumulate=1), self.seed, 0))
+        return self._make(job, BatchBuffer(size, self.t, self.recipe), new_scratch())
+
     def _prefetched(self, todo: Iterator[Job]) -> Iterator[Batch]:
         """Threads fill a ring of buffers, one more than there are threads: that one is being trained on."""
         free = deque((self._buffer(), new_scratch()) for _ in range(self.workers + 1))

@@ -8,6 +8,7 @@ import contextlib
 import math
 import pathlib
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -88,7 +89,7 @@ def train(
             step, skipped = step + 1, skipped + (gradient is None)
 
             # Log ------------------------------------------------------------------------------------------------------
-            if step % plan.log_steps == 0 or step == plan.steps or stop:
+            if step % plan.log_steps == 0 or step == plan.steps:
                 record = Record(step, *figures, lr, gradient, skipped, meter.take())
                 log.write(record)
                 yield record
@@ -105,7 +106,9 @@ def train(
 
 def _resume(model, optimiser, scaler, run: pathlib.Path) -> tuple[int, int]:
     """Load the newest checkpoint. Returns the updates made and how many of them were left out."""
-    found, _ = checkpoint.newest(run)
+    found, damaged = checkpoint.newest(run)
+    for line in damaged:
+        warnings.warn(line, stacklevel=2)
     if not found:
         return 0, 0
     checkpoint.restore(found, model, optimiser)
