@@ -3,10 +3,7 @@
 import pathlib
 
 import numpy as np
-import trimesh
 
-from gen4d import build, sources
-from gen4d.config import Config
 from gen4d.shards import Actor, Cloud, Sequence
 
 
@@ -66,6 +63,11 @@ def make_dataset(sequences: int = 8, **options) -> MemoryDataset:
 
 def write_dataset(folder: pathlib.Path, scans: int = 2, sequences: int = 4, points: int = 4000) -> pathlib.Path:
     """Build a small data set, with nothing but gen4d, from empty rooms and a box; returns its folder."""
+    import trimesh  # half of this file's import time, and most tests need no files
+
+    from gen4d import build, sources
+    from gen4d.config import Config
+
     (folder / "scans").mkdir(parents=True)
     for number in range(scans):
         cloud = trimesh.PointCloud(room_points(points, keyed(number, 3), extent_m=3.0))

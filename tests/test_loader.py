@@ -18,7 +18,10 @@ def order_of(sequences, scans, seed=0, block=32):
     return Order(np.sort(keyed(sequences, scans).integers(0, scans, sequences)), seed, block)
 
 
-def loader_of(workers, share=Share(4), data=DATA, seed=1):
+FOUR = Share(4)
+
+
+def loader_of(workers, share=FOUR, data=DATA, seed=1):
     order = Order(np.array([data.scan_of(i) for i in range(len(data))]), seed)
     return Loader(data, order, SMALL, share, seed, workers)
 

@@ -50,6 +50,8 @@ def pretrain(data, preset, run, assignments, device, dry_run, no_memory_check) -
 
 
 def _pretrain(data, preset, run, assignments, world, dry_run, no_memory_check) -> None:
+    import torch
+
     from gen4d.shards import open_dataset
     from train import memory, presets, pretrain, sparse
     from train.loop import Stopped

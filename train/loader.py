@@ -112,12 +112,16 @@ class Loader:
 
         Raises what reading or making a batch raised, when its turn comes.
         """
-        todo = jobs(self.order, self.share, self.seed, first_step)
+        todo = self.jobs_from(first_step)
         if not self.workers:
             buffer, scratch = self._buffer(), new_scratch()
             while True:
                 yield self._make(next(todo), buffer, scratch)
         yield from self._prefetched(todo)
+
+    def jobs_from(self, first_step: int) -> Iterator[Job]:
+        """What the batches from a step on are made of."""
+        return jobs(self.order, self.share, self.seed, first_step)
 
     def sample(self, size: int) -> Batch:
         """A batch of the first `size` sequences of step 0, in memory of its own."""

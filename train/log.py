@@ -45,6 +45,7 @@ class Log:
         self._file = self._board = None
         if not leads:
             return
+        files.make_folder(run)
         self.path = run / "log.jsonl"
         kept = [line for line in read_lines(self.path) if line["step"] <= step]
         files.write(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())

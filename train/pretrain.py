@@ -49,6 +49,18 @@ def stored_config(config: PretrainConfig, dataset, precision: str) -> dict:
     return {"task": "pretrain", "data": dataset.digest} | to_plain(config) | {"precision": precision}
 
 
+def make_optimiser(config: PretrainConfig, model: torch.nn.Module) -> torch.optim.SGD:
+    """SGD over all parameters."""
+    rates = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
+    return torch.optim.SGD(model.parameters(), **rates)
+
+
+def make_plan(config: PretrainConfig, precision: str, stored: dict) -> Plan:
+    """The loop's part of a configuration; `stored` goes into every checkpoint."""
+    same = {name: getattr(config, name) for name in Plan._fields if hasattr(config, name)}
+    return Plan(**same | {"precision": precision, "config": stored})
+
+
 def pretrain(config: PretrainConfig, dataset, run: pathlib.Path, world: World) -> Iterator[Record]:
     """Pre-train in a run folder, going on from where it is; yields the log's records.
 
@@ -58,20 +70,10 @@ def pretrain(config: PretrainConfig, dataset, run: pathlib.Path, world: World) -
     stored = stored_config(config, dataset, precision)
     loader = make_loader(config, dataset, world.rank, world.size)
     model = make_model(config).to(world.device, DTYPE[precision])
-    optimiser = torch.optim.SGD(
-        model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-    )
-    plan = Plan(
-        config.steps,
-        config.batch,
-        config.accumulate,
-        precision,
-        config.checkpoint_steps,
-        config.log_steps,
-        config.lr_at,
-        stored,
-    )
+    torch.manual_seed(config.seed)  # for methods that draw while they train; weights have a generator of their own
     if world.leads:
         checkpoint.claim(run, stored, FREE)
     world.wait()
-    yield from train(model, optimiser, loader.batches, plan, run, world)
+    yield from train(
+        model, make_optimiser(config, model), loader.batches, make_plan(config, precision, stored), run, world
+    )
