@@ -8,9 +8,11 @@ from train.batch import Batch, Voxels, frame_pairs
 VOXEL_M, VOXEL_4D_M = 0.1, 0.15  # coarse, so that nets of two levels see more than one voxel
 
 
-def make_batch(rng, t=3, size=2, points=500, samples=48, has_4d=True) -> Batch:
-    """t frames of `size` sequences with `points` points each, `samples` samples a sequence, a quarter of them moving."""
-    sequences = [_Sequence(rng, t, points, samples) for _ in range(size)]
+def make_batch(rng, t=3, size=2, points=500, samples=48, has_4d=True, moving=True) -> Batch:
+    """t frames of `size` sequences with `points` points and `samples` samples each, a quarter of them moving.
+
+    moving: False leaves the box where it starts."""
+    sequences = [_Sequence(rng, t, points, samples, moving) for _ in range(size)]
     frame, rows = [], []
     for i in range(t):
         clouds = [(s.view[i](s.world[i]), s.kept[i]) for s in sequences]
@@ -20,18 +22,18 @@ def make_batch(rng, t=3, size=2, points=500, samples=48, has_4d=True) -> Batch:
     pairs = frame_pairs(t)
     pair_row = [[_stack(sequences, rows[k], p) for k in pair] for p, pair in enumerate(pairs)]
     point_row = [np.concatenate([r[s.point[i]] for s, r in zip(sequences, rows[i], strict=True)]) for i in range(t)]
-    moving = [np.concatenate([s.point[i] >= s.static for s in sequences]) for i in range(t)]
+    on_box = [np.concatenate([s.point[i] >= s.static for s in sequences]) for i in range(t)]
     sequence, pair_row_4d, point_row_4d = _rows_4d(sequences, t, samples) if has_4d else (None, None, None)
     if not has_4d:
         pair_row_4d, point_row_4d = np.zeros((len(pairs), 2, 0), np.int64), np.zeros((t, 0, t), np.int64)
-    tensors = (torch.from_numpy(np.array(x)) for x in (pair_row, pair_row_4d, point_row, point_row_4d, moving))
+    tensors = (torch.from_numpy(np.array(x)) for x in (pair_row, pair_row_4d, point_row, point_row_4d, on_box))
     return Batch(tuple(frame), sequence, *tensors, size)
 
 
 class _Sequence:
     """Points of a room and a box that moves by `step`, where each frame keeps nine tenths, and what is sampled."""
 
-    def __init__(self, rng, t, points, samples):
+    def __init__(self, rng, t, points, samples, moving):
         box = points // 4
         self.static = points - box
         room = rng.random((self.static, 3)) * [2.0, 2.0, 1.0]
@@ -40,6 +42,7 @@ class _Sequence:
         shape = rng.random((box, 3)) * [0.5, 0.4, 0.3]
         shape[np.arange(box), rng.integers(0, 3, box)] = 0.0
         steps = np.cumsum(rng.uniform(0.3, 0.5, (t, 3)) * [1, 1, 0], axis=0)
+        steps = steps if moving else steps[:1].repeat(t, axis=0)
         self.world = [np.concatenate([room, shape + step]) for step in steps]
         self.kept = rng.random((t, points)) < 0.9
         self.view = [_view(rng) for _ in range(t)]
@@ -94,5 +97,7 @@ def _rows_4d(sequences, t, samples):
         by_time.append(out)
     pairs = frame_pairs(t)
     pair_row = [[_stack(sequences, [r[k] for r in by_time], p) for k in pair] for p, pair in enumerate(pairs)]
-    point_row = [np.concatenate([r[:, s.point[i]].T for s, r in zip(sequences, by_time, strict=True)]) for i in range(t)]
+    point_row = [
+        np.concatenate([r[:, s.point[i]].T for s, r in zip(sequences, by_time, strict=True)]) for i in range(t)
+    ]
     return voxels, pair_row, point_row

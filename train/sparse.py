@@ -208,9 +208,14 @@ def check_bytes(rows: int, channels: int) -> None:
 
 
 def submanifold(c_in: int, c_out: int, kernel: Sequence[int], level: int) -> Conv:
-    """Convolution whose output voxels are its input voxels. kernel: one odd extent per dimension.
+    """Convolution whose output voxels are its input voxels. kernel: one odd extent per dimension, not all of them 1.
 
-    Layers of one level and kernel share their index pairs."""
+    Layers of one level and kernel share their index pairs. Raises SparseError for another kernel."""
+    if math.prod(kernel) == 1 or not all(taps % 2 for taps in kernel):
+        raise SparseError(
+            f"kernel {tuple(kernel)}: odd extents, not all 1: an even one has no centre, and of a kernel of 1 spconv "
+            "reads the weights as (in, out) where all others are (out, in): use nn.Linear on the features"
+        )
     key = f"sub{level}:" + "x".join(map(str, kernel))
     return Conv(len(kernel), c_in, c_out, kernel, key, subm=True)
 
@@ -299,7 +304,8 @@ def _largest_error(dims: int, device: torch.device, dtype: torch.dtype) -> tuple
     for weight in layers.parameters():
         nn.init.normal_(weight, std=0.3, generator=generator)
     target = torch.randn(len(coordinate), 5, generator=generator, dtype=torch.float64)
-    expected = _dense_results(layers, coordinate, features, target)
+    with one_thread():
+        expected = _dense_results(layers, coordinate, features, target)
     autocast = torch.autocast(device.type, dtype=torch.float16, enabled=dtype == torch.float16)
     layers.to(device, torch.float64 if dtype == torch.float64 else torch.float32)
     given = features.to(device, next(layers.parameters()).dtype).requires_grad_()

@@ -1,0 +1,196 @@
+"""The same data set in HDF5, for those who read with h5py: the same names, types and rules, one file a shard."""
+
+import hashlib
+import json
+import os
+import pathlib
+
+import h5py
+import numpy as np
+
+from gen4d import files
+from gen4d.build import sidecar_path
+from gen4d.format import ARRAYS, HDF5_SUFFIX, SHARD_SUFFIX, FormatError, check_version, row_shape, seal
+from gen4d.shards import Dataset, StoredArray, Tables, frame_pairs
+
+_BLOCK = 1 << 20
+_ATTRIBUTES = "attributes"  # a scalar string: HDF5 limits real attributes to 64 KB
+
+
+class ExportError(ValueError):
+    """An export that cannot be made; the message names what and the remedy."""
+
+
+def export_hdf5(dataset: Dataset, out: pathlib.Path, pairs: bool = False):
+    """Write the data set to the folder `out` in HDF5, with fletcher32 checksums; yields once a shard.
+
+    `pairs` adds explicit pair lists where the data set has none. Shards that are there already with the right size are
+    kept, so an interrupted export continues. Raises ExportError where `out` holds anything else.
+    """
+    known = [entry["file"].replace(SHARD_SUFFIX, HDF5_SUFFIX) for entry in dataset.manifest["shards"]]
+    _check_folder(out, {*known, *(sidecar_path(out, number).name for number in range(len(known)))}, dataset)
+    files.make_folder(out / "shards")
+    files.write(out / "export.json", seal({"source": dataset.digest, "pairs": pairs}))
+    entries = []
+    for number, entry in enumerate(dataset.manifest["shards"]):
+        tables = Tables(dataset.folder / "shards" / entry["file"])
+        content = _shard_bytes(tables, pairs)
+        tables.shard.close()
+        digest = hashlib.sha256(content).hexdigest()
+        sidecar = json.loads(sidecar_path(dataset.folder, number).read_bytes())
+        del sidecar["sha256"]
+        sidecar |= {"file": known[number], "bytes": len(content), "content_sha256": digest}
+        files.write(out / "shards" / known[number], content)
+        files.write(sidecar_path(out, number), seal(sidecar))
+        described = {"file": known[number], "bytes": len(content), "content_sha256": digest}
+        entries.append(entry | described | {"sidecar_sha256": hashlib.sha256(seal(sidecar)).hexdigest()})
+        yield number
+    totals = dataset.manifest["totals"] | {"bytes": sum(entry["bytes"] for entry in entries)}
+    files.write(out / "dataset.json", seal(dataset.manifest | {"shards": entries, "totals": totals}))
+    files.remove(out / "export.json")
+
+
+def _check_folder(out: pathlib.Path, names: set[str], dataset: Dataset) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ExportError(f"{out}: is a file: give a folder")
+    inside = [*out.iterdir(), *((out / "shards").iterdir() if (out / "shards").is_dir() else ())]
+    odd = sorted(
+        p.name for p in inside if p.name not in names | {"shards", "export.json"} and not p.name.endswith(".tmp")
+    )
+    if odd:
+        raise ExportError(f"{out}: holds other files ({odd[0]}, {len(odd)} in all): give an empty folder")
+
+
+def _shard_bytes(tables: Tables, pairs: bool) -> bytes:
+    """The shard as an HDF5 file in memory: no times, no links, no external storage, so equal data are equal bytes."""
+    with h5py.File.in_memory(libver=("v110", "v110"), track_order=False) as file:
+        for name, array in tables.shard.arrays.items():
+            data = _create(file, name, array.shape[0], tables.frames)
+            for start in range(0, array.shape[0], _BLOCK):
+                stop = min(start + _BLOCK, array.shape[0])
+                data[start:stop] = tables.shard.read(name, start, stop)
+        if pairs and "pair/start" not in tables.shard.arrays:
+            _write_pairs(file, tables)
+        text = json.dumps(tables.attributes, sort_keys=True, separators=(",", ":"))
+        file.create_dataset(_ATTRIBUTES, data=np.bytes_(text.encode()), track_times=False)
+        file.flush()
+        return bytes(file.id.get_file_image())
+
+
+def _create(file: h5py.File, name: str, rows: int, frames: int) -> h5py.Dataset:
+    spec = ARRAYS[name]
+    shape = row_shape(spec, frames)
+    return file.create_dataset(
+        name,
+        shape=(rows, *shape),
+        maxshape=(None, *shape),
+        chunks=(max(1, min(rows, spec.chunk)), *shape),
+        dtype=spec.dtype,
+        compression="gzip",
+        compression_opts=1,
+        shuffle=True,
+        fletcher32=True,
+        track_times=False,
+    )
+
+
+def _write_pairs(file: h5py.File, tables: Tables) -> None:
+    first, second = (_create(file, name, ARRAYS[name].chunk, tables.frames) for name in ("pair/first", "pair/second"))
+    starts, done = [0], 0
+    for row in range(tables.shard.length("sequence/k")):
+        sequence = tables.sequence(row, tables.cloud)
+        lists = [sequence.correspondences(i, j) for i, j in frame_pairs(tables.frames)]
+        starts += (done + np.cumsum([len(rows) for rows, _ in lists])).tolist()
+        for column, side in ((first, 0), (second, 1)):
+            column.resize(starts[-1], axis=0)
+            column[done:] = np.concatenate([rows[side] for rows in lists])
+        done = starts[-1]
+    for column in (first, second):
+        column.resize(done, axis=0)
+    _create(file, "pair/start", len(starts), tables.frames)[:] = np.array(starts, np.int64)
+
+
+class Hdf5Shard:
+    """The arrays of an exported shard, with the interface of shards.ZipShard. Opened anew in every process.
+
+    Raises FormatError where the file is not one, links to others or stores data outside itself.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        self.path, self._pid, self._file = path, None, None
+        file = self._opened()
+        self.attributes = self._read_attributes(file)
+        check_version(self.attributes, str(path))
+        self.frames = self.attributes.get("frames")
+        if not isinstance(self.frames, int) or not 1 <= self.frames <= 64:
+            raise FormatError(f"{path}: attribute frames is {self.frames!r}, not a number from 1 to 64")
+        self.arrays = {
+            name: self._describe(file, name)
+            for name, spec in ARRAYS.items()
+            if not (spec.optional and name not in file)
+        }
+
+    def _opened(self) -> h5py.File:
+        if self._pid != os.getpid():
+            try:
+                self._file = h5py.File(self.path, "r")
+            except FileNotFoundError:
+                raise FormatError(f"{self.path}: the shard is missing; restore it or export again") from None
+            except OSError as error:
+                raise FormatError(f"{self.path}: not a whole HDF5 file ({error}); restore it or export again") from None
+            self._pid = os.getpid()
+        return self._file
+
+    def close(self) -> None:
+        """Close the file; the next read opens it again."""
+        if self._pid == os.getpid():
+            self._file.close()
+        self._pid = None
+
+    def _data(self, file: h5py.File, name: str) -> h5py.Dataset:
+        link = None
+        for end in range(1, name.count("/") + 2):
+            part = "/".join(name.split("/")[:end])
+            link = file.get(part, getlink=True)
+            if not isinstance(link, h5py.HardLink):
+                raise FormatError(f"{self.path}: {part} is missing or a link, which gen4d does not write")
+        data = file[name]
+        if not isinstance(data, h5py.Dataset) or data.external or data.is_virtual:
+            raise FormatError(f"{self.path}: {name} stores its data elsewhere, which gen4d does not write")
+        return data
+
+    def _read_attributes(self, file: h5py.File) -> dict:
+        try:
+            value = json.loads(bytes(self._data(file, _ATTRIBUTES)[()]))
+        except (ValueError, TypeError, RecursionError) as error:
+            if isinstance(error, FormatError):
+                raise
+            raise FormatError(f"{self.path}: {_ATTRIBUTES} is not JSON: not exported by gen4d") from None
+        if not isinstance(value, dict):
+            raise FormatError(f"{self.path}: {_ATTRIBUTES} is not a JSON object: not exported by gen4d")
+        return value
+
+    def _describe(self, file: h5py.File, name: str):
+        data, spec = self._data(file, name), ARRAYS[name]
+        if data.dtype != np.dtype(spec.dtype) or data.shape[1:] != row_shape(spec, self.frames) or data.chunks is None:
+            raise FormatError(
+                f"{self.path}: {name} has type {data.dtype}, shape {data.shape}: not as the format has it"
+            )
+        return StoredArray(data.dtype, data.shape, data.chunks)
+
+    def length(self, name: str) -> int:
+        """Rows of an array."""
+        return self.arrays[name].shape[0]
+
+    def read(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows start:stop of an array. Raises FormatError where they do not exist or a chunk is damaged."""
+        if not 0 <= start <= stop <= self.length(name):
+            raise FormatError(
+                f"{self.path}: rows {start}:{stop} of {name}, which has {self.length(name)}: damaged tables"
+            )
+        try:
+            return self._opened()[name][start:stop]
+        except OSError as error:
+            raise FormatError(f"{self.path}: {name} is damaged ({error}); restore the file or export again") from None

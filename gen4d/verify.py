@@ -1,0 +1,155 @@
+"""Whether a data set is intact and complete: every file named, of its size and hash, and every table consistent."""
+
+import hashlib
+import itertools
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from gen4d import files
+from gen4d.build import read_sidecar_content, sidecar_path
+from gen4d.format import ARRAYS, SHARD_SUFFIX, FormatError, frame_pairs, seal, unseal
+from gen4d.shards import Dataset, Tables
+
+_EXPECTED = ("build.json", "dataset.json", "shards", "build.lock")
+
+
+def verify(dataset: Dataset, quick: bool = False) -> Iterator[str | None]:
+    """Check a data set; yields once a shard: None, or a line that names the file, what is wrong and what to do.
+
+    Quick compares names and sizes. Otherwise every byte is hashed, every chunk decoded, and every table checked down
+    to padding bits.
+    """
+    yield from _check_folder(dataset)
+    for number, entry in enumerate(dataset.manifest["shards"]):
+        path = dataset.folder / "shards" / entry["file"]
+        try:
+            _check_shard(dataset, number, path, entry, quick)
+        except (FormatError, OSError) as error:
+            names = [name for name, _ in entry["scans"]]
+            span = f"{names[0]} to {names[-1]}" if names else "no scans"
+            yield f"{error} ({span})"
+        else:
+            yield None
+
+
+def _check_folder(dataset: Dataset) -> Iterator[str]:
+    """Files that do not belong there, and a build.json that is damaged."""
+    known = {entry["file"] for entry in dataset.manifest["shards"]}
+    known |= {sidecar_path(dataset.folder, number).name for number in range(len(known))}
+    odd = [path for path in dataset.folder.iterdir() if path.name not in _EXPECTED]
+    shards = dataset.folder / "shards"
+    odd += [path for path in shards.iterdir() if path.name not in known] if shards.is_dir() else []
+    for path in sorted(odd):
+        yield f"{path}: not part of the data set: remove it, or finish the build that it belongs to"
+    build = dataset.folder / "build.json"
+    try:
+        if dataset.manifest["shards"] and dataset.manifest["shards"][0]["file"].endswith(SHARD_SUFFIX):
+            stored = unseal(build.read_bytes(), str(build))
+            if stored.get("config") != dataset.config:
+                yield f"{build}: its config is not dataset.json's: one of them is of another build"
+    except (FormatError, OSError) as error:
+        yield str(error)
+
+
+def _check_shard(dataset: Dataset, number: int, path: pathlib.Path, entry: dict, quick: bool) -> None:
+    sidecar = read_sidecar_content(dataset.folder, number)
+    if not path.exists():
+        raise FormatError(f"{path}: the shard is missing; restore it from a copy or rebuild it")
+    size = path.stat().st_size
+    if size != entry["bytes"]:
+        raise FormatError(f"{path}: has {size} bytes, dataset.json says {entry['bytes']}: restore or rebuild it")
+    if quick:
+        return
+    if hashlib.sha256(seal(sidecar)).hexdigest() != entry["sidecar_sha256"]:
+        raise FormatError(f"{sidecar_path(dataset.folder, number)}: is of another build than dataset.json")
+    if files.sha256(path) != entry["content_sha256"]:
+        raise FormatError(f"{path}: its content does not match its hash in dataset.json: restore or rebuild it")
+    tables = Tables(path)
+    try:
+        check_tables(tables, entry["scans"])
+    finally:
+        tables.shard.close()
+
+
+def check_tables(tables: Tables, scans: list) -> None:
+    """Raise FormatError where the arrays of a shard contradict each other or the (name, sequences) of its scans."""
+    table, shard = tables.table, tables.shard
+    _demand(shard, [name for name, _ in scans] == tables.scans, "its scans are not those that dataset.json names")
+    count = np.bincount(table["sequence/scan"], minlength=len(scans)).tolist() if scans else []
+    _demand(shard, count == [n for _, n in scans], "its sequences are not as many as dataset.json says")
+    _check_lengths(shard)
+    _check_starts(shard, table["cloud/start"], shard.length("cloud/point"), "cloud/start")
+    _check_starts(shard, table["actor/start"], shard.length("actor/cloud"), "actor/start")
+    _check_starts(shard, table["scan/valid_start"], shard.length("scan/valid"), "scan/valid_start")
+    clouds = len(table["cloud/start"]) - 1
+    for name, limit in [("actor/cloud", clouds), ("scan/cloud", clouds), ("sequence/scan", len(scans))]:
+        _demand(shard, bool(((table[name] >= 0) & (table[name] < limit)).all()), f"{name} points outside")
+    _demand(shard, bool((table["actor/role"] <= 2).all()), "actor/role has an unknown role")
+    _check_poses(shard, table["actor/pose"])
+    _check_clouds(tables)
+    for row in range(shard.length("sequence/k")):
+        _check_sequence(tables, row)
+
+
+def _demand(shard, holds: bool, message: str) -> None:
+    if not holds:
+        raise FormatError(f"{shard.path}: {message}: restore or rebuild it")
+
+
+def _check_lengths(shard) -> None:
+    """Arrays of one table have as many rows."""
+    groups = [
+        ["cloud/point", "cloud/vertex", "cloud/label", "cloud/instance"],
+        ["actor/cloud", "actor/role", "actor/pose", "actor/mask_start"],
+        [name for name in ARRAYS if name.startswith("sequence/")],
+        [name for name in ARRAYS if name.startswith("scan/") and name not in ("scan/valid", "scan/valid_start")],
+    ]
+    for group in groups:
+        lengths = {shard.length(name) for name in group}
+        _demand(shard, len(lengths) == 1, f"the arrays {', '.join(group)} differ in length")
+
+
+def _check_starts(shard, start: np.ndarray, end: int, name: str) -> None:
+    whole = len(start) >= 1 and start[0] == 0 and start[-1] == end and bool((np.diff(start) >= 0).all())
+    _demand(shard, whole, f"{name} does not rise from 0 to {end}")
+
+
+def _check_poses(shard, pose: np.ndarray) -> None:
+    turn = pose[:, :, :3, :3].astype(np.float64)
+    product = turn @ turn.transpose(0, 1, 3, 2)
+    rigid = np.abs(product - np.eye(3)).max(initial=0) < 1e-5 and bool((np.linalg.det(turn) > 0).all())
+    _demand(
+        shard, rigid and bool((pose[:, :, 3] == [0, 0, 0, 1]).all()), "actor/pose holds a transform that is not rigid"
+    )
+
+
+def _check_clouds(tables: Tables) -> None:
+    """Decode every chunk of every array: crc32c and finite points."""
+    for name, array in tables.shard.arrays.items():
+        for start in range(0, array.shape[0], array.chunk[0]):
+            rows = tables.shard.read(name, start, min(start + array.chunk[0], array.shape[0]))
+            if name in ("cloud/point", "actor/pose"):
+                _demand(tables.shard, bool(np.isfinite(rows).all()), f"{name} holds a value that is not finite")
+
+
+def _check_sequence(tables: Tables, row: int) -> None:
+    sequence = tables.sequence(row, tables.cloud)
+    for number, actor in enumerate(sequence.actors):
+        padding = -len(actor.cloud.point) % 8
+        clear = not padding or bool((actor.planes[:, -1] & ((1 << padding) - 1) == 0).all())
+        _demand(tables.shard, clear, f"actor {number} of {sequence.id} has padding bits set in its masks")
+    if "pair/start" in tables.shard.arrays:
+        _check_pairs(tables, row, sequence)
+
+
+def _check_pairs(tables: Tables, row: int, sequence) -> None:
+    pairs = frame_pairs(sequence.t)
+    stop = (row + 1) * len(pairs) + 1
+    _demand(tables.shard, tables.shard.length("pair/start") >= stop, "pair/start is too short")
+    start = tables.shard.read("pair/start", row * len(pairs), stop).tolist()
+    for (i, j), (a, b) in zip(pairs, itertools.pairwise(start), strict=True):
+        stored = [tables.shard.read(name, a, b) for name in ("pair/first", "pair/second")]
+        equal = all(map(np.array_equal, stored, sequence.correspondences(i, j)))
+        _demand(tables.shard, equal, f"pair lists of {sequence.id}, frames {i} and {j}, differ from its masks")
