@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gen4d import kernels
+from gen4d.cloud import bounds
 
 LEVELS = 65535  # chunks and lots have 16 bits
 
@@ -18,8 +19,8 @@ class Chunks(NamedTuple):
 
 def quantise(point: np.ndarray) -> np.ndarray:
     """Points (N, 3) as 16-bit fractions (3, N) of their own bounding box. Chunk removal is defined on these."""
-    low = point.min(axis=0).astype(np.float64)
-    extent = point.max(axis=0).astype(np.float64) - low
+    low, high = (end.astype(np.float64) for end in bounds(point))
+    extent = high - low
     scale = np.divide(LEVELS, extent, out=np.zeros(3), where=extent > 0)
     out = np.empty((3, len(point)), np.uint16)
     kernels.quantise(point, low, scale, out)
@@ -55,6 +56,9 @@ def no_chunks(frames: int) -> Chunks:
 
 def pack_planes(bits: np.ndarray, frames: int) -> np.ndarray:
     """Bit planes (t, ceil(N/8)) uint8, in numpy.packbits order, from one byte a point (N,)."""
-    out = np.empty((frames, (len(bits) + 7) // 8), np.uint8)
-    kernels.pack_planes(bits, out)
+    size = (len(bits) + 7) // 8
+    padded = np.zeros(8 * size, np.uint8)
+    padded[: len(bits)] = bits
+    out = np.empty((frames, size), np.uint8)
+    kernels.pack_planes(padded.view("<u8"), out)
     return out

@@ -198,13 +198,13 @@ def _extend(plan: list[list[str]], sidecars: dict[int, dict], by_name: dict, con
 
 def _can_prepare(source: sources.ScanSource, config: Config) -> bool:
     try:
-        prepare_scan(_load(source, config), config)
+        prepare_scan(load_scan(source, config), config)
     except (sources.SourceError, CloudError, OccupancyError):
         return False
     return True
 
 
-def _load(source: sources.ScanSource, config: Config) -> sources.Scan:
+def load_scan(source: sources.ScanSource, config: Config) -> sources.Scan:
     return sources.load_scan(source, sources.Orientation(config.up, config.metres_per_unit))
 
 
@@ -237,7 +237,7 @@ def build_shard(job: Job) -> dict:
     records, described, failed, shapes = [], [], [], {}
     for source in job.scans:
         try:
-            scan = _load(source, job.config)
+            scan = load_scan(source, job.config)
             record, counts, used = generate_scan(scan, job.shapes, job.config)
         except (sources.SourceError, CloudError, OccupancyError) as error:
             message = str(error) if source.name in str(error) else f"{source.name}: {error}"
@@ -283,6 +283,15 @@ def _describe(record, scan, counts, config) -> dict:
         "shrunk": counts.shrunk,
         "files": [list(file) for file in scan.files],
     }
+
+
+def read_sidecar_content(out: pathlib.Path, number: int) -> dict:
+    """What a shard's .json says. Raises FormatError where it is missing or damaged."""
+    path = sidecar_path(out, number)
+    try:
+        return unseal(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        raise FormatError(f"{path}: the shard's description is missing; restore it from a copy or rebuild") from None
 
 
 def run(jobs: tuple[Job, ...], workers: int) -> Iterator[tuple[int, dict]]:

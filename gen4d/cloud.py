@@ -12,13 +12,20 @@ class CloudError(ValueError):
     """Points that cannot be a scan."""
 
 
+def bounds(row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest value of each column of (N, 3) rows, N >= 1."""
+    low, high = np.empty(3, row.dtype), np.empty(3, row.dtype)
+    kernels.bounds(row, low, high)
+    return low, high
+
+
 def voxel_index(point: np.ndarray, voxel_m: float) -> np.ndarray:
     """Voxel (N, 3) int32 of every point (N, 3) in metres; voxel corners are multiples of `voxel_m`.
 
     Raises CloudError where a point lies farther out than 2^20 voxels.
     """
-    if len(point) and float(np.abs(point).max()) * (1.0 / voxel_m) >= _LIMIT - 1:
-        far = float(np.abs(point).max())
+    far = float(np.abs(bounds(point)).max()) if len(point) else 0.0
+    if far * (1.0 / voxel_m) >= _LIMIT - 1:
         raise CloudError(f"a point lies at {far:.6g} m, more than {_LIMIT * voxel_m:.6g} m out: check --units")
     out = np.empty((len(point), 3), np.int32)
     kernels.voxel_index(point, 1.0 / voxel_m, out)
@@ -30,8 +37,8 @@ def first_in_voxel(voxel: np.ndarray) -> np.ndarray:
     out = np.zeros(len(voxel), np.bool_)
     if not len(voxel):
         return out
-    low = voxel.min(axis=0)
-    size = (voxel.max(axis=0) - low + 1).astype(np.int64)
+    low, high = bounds(voxel)
+    size = (high - low + 1).astype(np.int64)
     if float(size[0]) * float(size[1]) * float(size[2]) <= _BITMAP_BITS:
         kernels.first_in_voxel_bitmap(voxel, low, size, np.zeros((int(size.prod()) + 63) // 64, np.uint64), out)
     else:
@@ -40,18 +47,27 @@ def first_in_voxel(voxel: np.ndarray) -> np.ndarray:
     return out
 
 
-def morton_key(voxel: np.ndarray) -> np.ndarray:
-    """Morton key (N,) uint64 of every voxel (N, 3): 21 bits an axis, x lowest, origin -2^20."""
+def morton_key(voxel: np.ndarray, half: int = kernels.VOXEL_BITS) -> np.ndarray:
+    """Morton key (N,) uint64 of every voxel (N, 3): x lowest, each axis counted from -2^half."""
     out = np.empty(len(voxel), np.uint64)
-    kernels.morton_key(voxel, out)
+    kernels.morton_key(voxel, half, out)
     return out
 
 
 def thin(point: np.ndarray, voxel_m: float) -> np.ndarray:
     """Rows of the points (N, 3) that stay, one a voxel and the first in file order, sorted by Morton key.
 
-    Keys are unique because voxels are, so the order does not depend on the sort.
+    Keys are unique because voxels are, so the order does not depend on the sort. Where a key and its row fit into one
+    number, numbers are sorted in place of rows, which takes a quarter of the time.
     """
     voxel = voxel_index(point, voxel_m)
-    row = np.flatnonzero(first_in_voxel(voxel))
-    return row[np.argsort(morton_key(voxel[row]))]
+    keep = first_in_voxel(voxel)
+    half = int(np.abs(bounds(voxel)).max()).bit_length() if len(voxel) else 0
+    bits = len(voxel).bit_length()
+    if 3 * (half + 1) + bits > 64:
+        row = np.flatnonzero(keep)
+        return row[np.argsort(morton_key(voxel[row]))]
+    packed = np.empty(len(voxel), np.uint64)
+    packed = packed[: kernels.pack_rows(morton_key(voxel, half), keep, bits, packed)]
+    packed.sort()
+    return (packed & np.uint64((1 << bits) - 1)).astype(np.int64)

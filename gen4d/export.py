@@ -97,19 +97,19 @@ def _create(file: h5py.File, name: str, rows: int, frames: int) -> h5py.Dataset:
 
 
 def _write_pairs(file: h5py.File, tables: Tables) -> None:
+    first, second = (_create(file, name, ARRAYS[name].chunk, tables.frames) for name in ("pair/first", "pair/second"))
     starts, done = [0], 0
-    first, second = (_create(file, name, 0, tables.frames) for name in ("pair/first", "pair/second"))
     for row in range(tables.shard.length("sequence/k")):
         sequence = tables.sequence(row, tables.cloud)
-        for i, j in frame_pairs(tables.frames):
-            lists = sequence.correspondences(i, j)
-            for column, rows in zip((first, second), lists, strict=True):
-                column.resize(done + len(rows), axis=0)
-                column[done:] = rows
-            done += len(lists[0])
-            starts.append(done)
-    start = _create(file, "pair/start", len(starts), tables.frames)
-    start[:] = np.array(starts, np.int64)
+        lists = [sequence.correspondences(i, j) for i, j in frame_pairs(tables.frames)]
+        starts += (done + np.cumsum([len(rows) for rows, _ in lists])).tolist()
+        for column, side in ((first, 0), (second, 1)):
+            column.resize(starts[-1], axis=0)
+            column[done:] = np.concatenate([rows[side] for rows in lists])
+        done = starts[-1]
+    for column in (first, second):
+        column.resize(done, axis=0)
+    _create(file, "pair/start", len(starts), tables.frames)[:] = np.array(starts, np.int64)
 
 
 class Hdf5Shard:

@@ -15,9 +15,20 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _SECOND_KEY = np.uint64(0xD6E8FEB86659FD93)
-_BLOCK = 4096  # points a block of draw_masks: three uint16 rows and two uint8 rows stay in the first-level cache
+_BLOCK = 512  # points a block of draw_masks: about half a metre of a scan, which most chunks miss or hold whole
 FLOOR_LAYER = 16  # the layer that holds the floor in its middle; lower points count as layer 0
 VOXEL_BITS = 20  # voxel indices lie in [-2^20, 2^20): 42 km at 2 cm
+
+
+@njit(**_FLAGS)
+def bounds(row, low, high):
+    """Lowest and highest value of each column of (N, 3) rows, N >= 1: 20 times faster than NumPy along axis 0."""
+    low[:] = row[0]
+    high[:] = row[0]
+    for i in range(row.shape[0]):
+        for axis in range(3):
+            low[axis] = min(low[axis], row[i, axis])
+            high[axis] = max(high[axis], row[i, axis])
 
 
 @njit(**_FLAGS)
@@ -70,14 +81,29 @@ def _spread(value):
 
 
 @njit(**_FLAGS)
-def morton_key(voxel, out):
-    """Interleave the bits of x, y and z (x lowest), so that neighbours in space are neighbours in order."""
-    shift = np.int64(1) << np.int64(VOXEL_BITS)
+def morton_key(voxel, half, out):
+    """Interleave the bits of x, y and z (x lowest), each counted from -2^half: neighbours in space come in a row.
+
+    The order is the same for every `half` that holds all voxels: the bits between the sign and the highest used one
+    repeat the sign.
+    """
+    shift = np.int64(1) << np.int64(half)
     for i in range(voxel.shape[0]):
         x = _spread(voxel[i, 0] + shift)
         y = _spread(voxel[i, 1] + shift)
         z = _spread(voxel[i, 2] + shift)
         out[i] = x | (y << np.uint64(1)) | (z << np.uint64(2))
+
+
+@njit(**_FLAGS)
+def pack_rows(key, keep, bits, out):
+    """(key, row) of every kept row as one number, the row in its low `bits`. Returns how many there are."""
+    count = 0
+    for i in range(key.shape[0]):
+        if keep[i]:
+            out[count] = (key[i] << np.uint64(bits)) | np.uint64(i)
+            count += 1
+    return count
 
 
 @njit(**_FLAGS)
@@ -219,10 +245,11 @@ def draw_masks(quantised, box, box_count, threshold, key, bits):
     """Bit f of `bits` (N,) is set where frame f keeps the point: it is in no chunk and its lot is below the threshold.
 
     A point's lots are 16-bit lanes of one hash of (key, point): four frames a hash. Boxes (t, B, 6) are in the units
-    of `quantise`, both ends included. Per block, so that the points stay in cache while the boxes pass over them.
+    of `quantise`, both ends included. Points come in Morton order, so most blocks lie wholly inside or outside a box.
     """
     n = quantised.shape[1]
     cut = np.empty(_BLOCK, np.uint8)
+    low, high = np.empty(3, np.uint16), np.empty(3, np.uint16)
     for begin in range(0, n, _BLOCK):
         size = min(_BLOCK, n - begin)
         qx = quantised[0, begin : begin + size]
@@ -230,12 +257,43 @@ def draw_masks(quantised, box, box_count, threshold, key, bits):
         qz = quantised[2, begin : begin + size]
         block = bits[begin : begin + size]
         _draw_lots(begin, key, threshold, box.shape[0], block)
+        low[0], high[0] = _range(qx)
+        low[1], high[1] = _range(qy)
+        low[2], high[2] = _range(qz)
         for f in range(box.shape[0]):
             cut[:size] = 0
             for b in range(box_count[f]):
-                _cut_box(qx, qy, qz, box[f, b], cut)
+                place = _place(low, high, box[f, b])
+                if place == _WITHIN:
+                    cut[:size] = 1
+                    break
+                if place == _ACROSS:
+                    _cut_box(qx, qy, qz, box[f, b], cut)
             for i in range(size):
                 block[i] &= np.uint8(0xFF) ^ np.uint8(cut[i] << f)
+
+
+_APART, _ACROSS, _WITHIN = 0, 1, 2
+
+
+@njit(**_FLAGS)
+def _place(low, high, box):
+    """Whether a block of points lies apart from a box, across its border, or within it."""
+    within = True
+    for axis in range(3):
+        if high[axis] < box[axis] or low[axis] > box[axis + 3]:
+            return _APART
+        within &= low[axis] >= box[axis] and high[axis] <= box[axis + 3]
+    return _WITHIN if within else _ACROSS
+
+
+@njit(**_FLAGS)
+def _range(values):
+    low, high = values[0], values[0]
+    for i in range(values.shape[0]):
+        low = min(low, values[i])
+        high = max(high, values[i])
+    return low, high
 
 
 @njit(**_FLAGS)
@@ -263,22 +321,31 @@ def _draw_lots(begin, key, threshold, frames, block):
 
 @njit(**_FLAGS)
 def mask_histogram(bits, out):
-    """Count points by their bit pattern: `out` (2**t,) comes in as zeros and answers every acceptance question."""
-    for i in range(bits.shape[0]):
+    """Count points by their bit pattern: `out` (2**t,) comes in as zeros and answers every acceptance question.
+
+    Two tables in turn, because neighbours tend to have the same pattern and would wait for each other's count.
+    """
+    other = np.zeros_like(out)
+    n = bits.shape[0]
+    for i in range(0, n - 1, 2):
         out[bits[i]] += 1
+        other[bits[i + 1]] += 1
+    if n & 1:
+        out[bits[n - 1]] += 1
+    for i in range(out.shape[0]):
+        out[i] += other[i]
 
 
 @njit(**_FLAGS)
-def pack_planes(bits, out):
-    """Bit planes (t, ceil(N/8)) in numpy.packbits order, padding bits 0, from one byte a point."""
-    n = bits.shape[0]
+def pack_planes(words, out):
+    """Bit planes (t, B) in numpy.packbits order from bytes of bits, eight to a word (B,), padded with zeros.
+
+    A product moves the lowest bits of a word's eight bytes into its highest byte, the first byte's on top.
+    """
     for f in range(out.shape[0]):
-        for byte in range(out.shape[1]):
-            value = 0
-            begin = 8 * byte
-            for j in range(min(8, n - begin)):
-                value |= ((bits[begin + j] >> f) & 1) << (7 - j)
-            out[f, byte] = value
+        for i in range(words.shape[0]):
+            lowest = (words[i] >> np.uint64(f)) & np.uint64(0x0101010101010101)
+            out[f, i] = np.uint8((lowest * np.uint64(0x8040201008040201)) >> np.uint64(56))
 
 
 @njit(**_FLAGS)
@@ -298,21 +365,37 @@ def frame_rows(plane, out):
 def pair_list(plane_i, plane_j, offset_i, offset_j, first, second):
     """Rows of frame i and of frame j of every point that both keep, ascending. Returns how many there are.
 
-    Branch-free: every point writes, only kept ones advance, so `first` and `second` need one row more than points.
+    Branch-free within a byte: every point writes, only kept ones advance, so `first` and `second` need 8 rows more
+    than there are points. Bytes that no point of both frames is in, as chunks leave them, only move the ranks.
+    Indices are unsigned because a signed one is tested for wrapping around.
     """
-    count = 0
-    rank_i, rank_j = offset_i, offset_j
+    one = np.uint64(1)
+    count = np.uint64(0)
+    rank_i, rank_j = np.int32(offset_i), np.int32(offset_j)
     for byte in range(plane_i.shape[0]):
         a, b = np.int64(plane_i[byte]), np.int64(plane_j[byte])  # uncompiled, bytes would make counters of 8 bits
+        if a & b == 0:
+            rank_i += _ones(a)
+            rank_j += _ones(b)
+            continue
         for j in range(8):
             in_i = (a >> (7 - j)) & 1
             in_j = (b >> (7 - j)) & 1
             first[count] = rank_i
             second[count] = rank_j
-            count += in_i & in_j
-            rank_i += in_i
-            rank_j += in_j
-    return count
+            count += np.uint64(in_i & in_j) & one
+            rank_i += np.int32(in_i)
+            rank_j += np.int32(in_j)
+    return np.int64(count)
+
+
+@njit(**_FLAGS)
+def _ones(byte):
+    """Number of set bits of a byte."""
+    x = np.int32(byte)
+    x = x - ((x >> 1) & 0x55)
+    x = (x & 0x33) + ((x >> 2) & 0x33)
+    return np.int32((x + (x >> 4)) & 0x0F)
 
 
 @njit(**_FLAGS)
@@ -320,21 +403,34 @@ def count_bits(plane):
     """Number of set bits of one plane."""
     count = 0
     for byte in range(plane.shape[0]):
-        value = plane[byte]
-        while value:
-            value &= value - 1
-            count += 1
+        count += _ones(plane[byte])
     return count
 
 
 @njit(**_FLAGS)
 def compact(plane, point, out_point, out_index):
-    """Points (N, 3) that a plane keeps, and their indices, in order, branch-free; outputs have one row to spare."""
-    count = 0
+    """Points (N, 3) that a plane keeps, and their indices, in order, branch-free; outputs have 8 rows to spare."""
+    count = np.uint64(0)
+    n = point.shape[0]
+    for byte in range(plane.shape[0]):
+        value = np.int64(plane[byte])
+        if value == 0:
+            continue
+        for j in range(min(8, n - 8 * byte)):
+            i = 8 * byte + j
+            out_point[count, 0] = point[i, 0]
+            out_point[count, 1] = point[i, 1]
+            out_point[count, 2] = point[i, 2]
+            out_index[count] = i
+            count += np.uint64((value >> (7 - j)) & 1)
+    return np.int64(count)
+
+
+@njit(**_FLAGS)
+def transform(point, pose, out):
+    """Points (N, 3) under a pose (4, 4) float32: computed in float64, rounded once. `out` may be `point`."""
     for i in range(point.shape[0]):
-        out_point[count, 0] = point[i, 0]
-        out_point[count, 1] = point[i, 1]
-        out_point[count, 2] = point[i, 2]
-        out_index[count] = i
-        count += (np.int64(plane[i >> 3]) >> (7 - (i & 7))) & 1
-    return count
+        x, y, z = np.float64(point[i, 0]), np.float64(point[i, 1]), np.float64(point[i, 2])
+        for axis in range(3):
+            turned = pose[axis, 0] * x + pose[axis, 1] * y + pose[axis, 2] * z
+            out[i, axis] = np.float32(turned + pose[axis, 3])

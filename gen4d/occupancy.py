@@ -6,6 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from gen4d import kernels
+from gen4d.cloud import bounds
 
 _MAX_CELLS = 50_000_000
 _PEAK_BIN_M = 0.05
@@ -24,7 +25,6 @@ class Occupancy(NamedTuple):
     origin: np.ndarray  # (2,) int32: index of the first cell, counted from x = y = 0
     floor_m: float
     cell_m: float
-    observed: int  # columns with points below the ceiling
 
     @property
     def valid_m2(self) -> float:
@@ -39,24 +39,36 @@ def find_occupancy(point: np.ndarray, cell_m: float, ceiling_m: float, near_floo
     inside the footprint. Points higher than `ceiling_m` above the floor do not count. Raises OccupancyError where the
     scan is too wide for a floor plan.
     """
-    origin, shape = _grid(point, cell_m)
-    inverse_m = 1.0 / cell_m
+    origin, shape = make_grid(point, cell_m)
     minimum = np.full(shape, np.inf)
-    kernels.column_minimum(point, inverse_m, origin, minimum)
+    kernels.column_minimum(point, 1.0 / cell_m, origin, minimum)
     floor_m = find_floor(minimum[np.isfinite(minimum)])
+    valid, _ = find_valid(point, origin, shape, cell_m, floor_m, (ceiling_m, near_floor_m, close_m))
+    return Occupancy(valid, origin, floor_m, cell_m)
+
+
+def find_valid(
+    point: np.ndarray,
+    origin: np.ndarray,
+    shape: tuple[int, int],
+    cell_m: float,
+    floor_m: float,
+    limits_m: tuple[float, float, float],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Valid cells and observed cells (nx, ny) above a known floor; limits: ceiling, near the floor, closing radius."""
+    ceiling_m, near_floor_m, close_m = limits_m
     layers = np.zeros(shape, np.uint64)
     top = np.full(shape, -np.inf)
-    kernels.column_layers(point, inverse_m, origin, floor_m, ceiling_m, cell_m, layers, top)
+    kernels.column_layers(point, 1.0 / cell_m, origin, floor_m, ceiling_m, cell_m, layers, top)
     observed = layers != 0
     flat = (layers & (layers - np.uint64(1))) == 0
     free = flat & (np.abs(top - floor_m) <= near_floor_m)
-    valid = np.where(observed, free, find_footprint(observed, close_m / cell_m))
-    return Occupancy(valid, origin, floor_m, cell_m, int(observed.sum()))
+    return np.where(observed, free, find_footprint(observed, close_m / cell_m)), observed
 
 
-def _grid(point: np.ndarray, cell_m: float) -> tuple[np.ndarray, tuple[int, int]]:
-    low = np.floor(point[:, :2].min(axis=0).astype(np.float64) * (1.0 / cell_m)).astype(np.int64)
-    high = np.floor(point[:, :2].max(axis=0).astype(np.float64) * (1.0 / cell_m)).astype(np.int64)
+def make_grid(point: np.ndarray, cell_m: float) -> tuple[np.ndarray, tuple[int, int]]:
+    """First cell (2,) int32 and size of the grid that covers all points (N, 3). Raises OccupancyError if too wide."""
+    low, high = (np.floor(end[:2].astype(np.float64) * (1.0 / cell_m)).astype(np.int64) for end in bounds(point))
     nx, ny = (high - low + 1).tolist()
     if nx * ny > _MAX_CELLS:
         raise OccupancyError(

@@ -38,6 +38,8 @@ _MAX_METADATA = 16 << 20
 _OPEN_SHARDS = 32
 _CACHED_CHUNKS = 8
 _CACHED_CLOUDS = 4
+_SPARE = 8  # rows that branch-free kernels write past their result
+_IDENTITY = np.eye(4, dtype=np.float32)
 _TABLES = ("actor/", "sequence/", "scan/", "cloud/start")
 
 
@@ -73,6 +75,16 @@ class Frame(NamedTuple):
     instance: np.ndarray | None  # (N,) int32, -1 = none
 
 
+class FloorPlan(NamedTuple):
+    """Where a shape may stand in a sequence's scan: cell (i, j) starts at (origin + (i, j)) * cell_m."""
+
+    valid: np.ndarray  # (nx, ny) bool
+    origin: np.ndarray  # (2,) int32
+    cell_m: float
+    floor_m: float
+    radius_m: float  # kept free around the shape's axis
+
+
 class Sequence:
     """t frames of the same actors. Two points of two frames correspond if their identities are equal."""
 
@@ -91,15 +103,22 @@ class Sequence:
 
     def frame(self, i: int) -> Frame:
         """The points that frame i keeps, under their actors' poses."""
-        parts = [_kept(actor, i) for actor in self.actors]
-        rows = [row for _, row in parts]
-        number = np.repeat(np.arange(len(parts), dtype=np.uint8), [len(row) for row in rows])
-        columns = [_column(self.actors, rows, name) for name in ("label", "instance")]
-        return Frame(np.concatenate([point for point, _ in parts]), number, np.concatenate(rows), *columns)
+        counts = [kernels.count_bits(actor.planes[i]) for actor in self.actors]
+        ends = list(itertools.accumulate(counts))
+        point, index = np.empty((ends[-1] + _SPARE, 3), np.float32), np.empty(ends[-1] + _SPARE, np.int32)
+        for actor, count, end in zip(self.actors, counts, ends, strict=True):
+            kept = slice(end - count, end)
+            kernels.compact(actor.planes[i], actor.cloud.point, point[end - count :], index[end - count :])
+            if not np.array_equal(actor.pose[i], _IDENTITY):  # where it is, points stay as they are, bit for bit
+                kernels.transform(point[kept], actor.pose[i], point[kept])
+        point, index = point[: ends[-1]], index[: ends[-1]]
+        number = np.repeat(np.arange(len(counts), dtype=np.uint8), counts)
+        columns = [_column(self.actors, counts, index, name) for name in ("label", "instance")]
+        return Frame(point, number, index, *columns)
 
     def correspondences(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows (K,) int32 of frame i and rows (K,) int32 of frame j of the points that both keep."""
-        space = sum(len(actor.cloud.point) for actor in self.actors) + 8 * len(self.actors)
+        space = sum(min(kernels.count_bits(a.planes[i]), kernels.count_bits(a.planes[j])) for a in self.actors) + _SPARE
         first, second = np.empty(space, np.int32), np.empty(space, np.int32)
         done, row_i, row_j = 0, 0, 0
         for actor in self.actors:
@@ -110,26 +129,14 @@ class Sequence:
         return first[:done], second[:done]
 
 
-def _kept(actor: Actor, frame: int) -> tuple[np.ndarray, np.ndarray]:
-    n = len(actor.cloud.point)
-    point, index = np.empty((n + 1, 3), np.float32), np.empty(n + 1, np.int32)
-    count = kernels.compact(actor.planes[frame], actor.cloud.point, point, index)
-    point, pose = point[:count], actor.pose[frame].astype(np.float64)
-    if not np.array_equal(pose, np.eye(4)):
-        point = (point @ pose[:3, :3].T + pose[:3, 3]).astype(np.float32)
-    return point, index[:count]
-
-
-def _column(actors, rows, name):
+def _column(actors, counts, index, name):
+    """Label or instance of a frame's points, or None where no actor has any."""
     columns = [getattr(actor.cloud, name) for actor in actors]
     if all(column is None for column in columns):
         return None
-    return np.concatenate(
-        [
-            np.full(len(row), -1, np.int32) if column is None else column[row]
-            for column, row in zip(columns, rows, strict=True)
-        ]
-    )
+    rows = np.split(index, np.cumsum(counts)[:-1])
+    parts = [np.full(len(r), -1, np.int32) if c is None else c[r] for c, r in zip(columns, rows, strict=True)]
+    return np.concatenate(parts)
 
 
 class StoredArray(NamedTuple):
@@ -341,6 +348,16 @@ class Tables:
             column[name] = column[name] if (column[name] >= 0).any() else None
         return Cloud(**column)
 
+    def floor_plan(self, row: int, cell_m: float) -> FloorPlan:
+        """The floor plan of a sequence's scan."""
+        table = self.table
+        scan = int(table["sequence/scan"][row])
+        nx, ny = table["scan/cells"][scan].tolist()
+        bits = self.shard.read("scan/valid", *self._range("scan/valid_start", scan))
+        valid = np.unpackbits(bits, count=nx * ny).reshape(nx, ny).view(np.bool_)
+        floor_m, radius_m = float(table["scan/floor_m"][scan]), float(table["sequence/radius_m"][row])
+        return FloorPlan(valid, table["scan/origin"][scan], cell_m, floor_m, radius_m)
+
     def _range(self, name: str, row: int) -> tuple[int, int]:
         table = self.table[name]
         if not 0 <= row < len(table) - 1:
@@ -400,11 +417,32 @@ class Dataset:
         ]
 
     def __getitem__(self, i: int) -> Sequence:
+        shard, row = self._locate(i)
+        return self._tables(shard).sequence(row, lambda cloud: self._cloud(shard, cloud))
+
+    def floor_plan(self, i: int) -> FloorPlan:
+        """The floor plan of the scan of sequence i."""
+        shard, row = self._locate(i)
+        return self._tables(shard).floor_plan(row, self.config["cell_m"])
+
+    def find(self, id: str) -> int:
+        """Number of the sequence of an id, "scene0000_00/003". Raises KeyError where there is none."""
+        scan, _, k = id.rpartition("/")
+        if scan in self.scan_names and k.isdigit():
+            number = self.scan_names.index(scan)
+            start = self._end[number - 1] if number else 0
+            for i in range(start, self._end[number]):
+                shard, row = self._locate(i)
+                if int(self._tables(shard).table["sequence/k"][row]) == int(k):
+                    return i
+        raise KeyError(id)
+
+    def _locate(self, i: int) -> tuple[int, int]:
         if not -len(self) <= i < len(self):
             raise IndexError(f"sequence {i} of a data set of {len(self)}")
         i %= len(self)
         shard = self._shard_of_scan[self.scan_of(i)]
-        return self._tables(shard).sequence(i - self._shard_start[shard], lambda cloud: self._cloud(shard, cloud))
+        return shard, i - self._shard_start[shard]
 
     def __iter__(self):
         return (self[i] for i in range(len(self)))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from gen4d import files
-from gen4d.build import sidecar_path
+from gen4d.build import read_sidecar_content, sidecar_path
 from gen4d.format import ARRAYS, SHARD_SUFFIX, FormatError, frame_pairs, seal, unseal
 from gen4d.shards import Dataset, Tables
 
@@ -54,7 +54,7 @@ def _check_folder(dataset: Dataset) -> Iterator[str]:
 
 
 def _check_shard(dataset: Dataset, number: int, path: pathlib.Path, entry: dict, quick: bool) -> None:
-    sidecar = _read_sidecar(dataset, number)
+    sidecar = read_sidecar_content(dataset.folder, number)
     if not path.exists():
         raise FormatError(f"{path}: the shard is missing; restore it from a copy or rebuild it")
     size = path.stat().st_size
@@ -71,13 +71,6 @@ def _check_shard(dataset: Dataset, number: int, path: pathlib.Path, entry: dict,
         check_tables(tables, entry["scans"])
     finally:
         tables.shard.close()
-
-
-def _read_sidecar(dataset: Dataset, number: int) -> dict:
-    path = sidecar_path(dataset.folder, number)
-    if not path.exists():
-        raise FormatError(f"{path}: the shard's description is missing; restore it from a copy or rebuild")
-    return unseal(path.read_bytes(), str(path))
 
 
 def check_tables(tables: Tables, scans: list) -> None:

@@ -1,32 +1,163 @@
 """What lies beside a scan's points: labels, instances, the alignment of its axes."""
 
+import csv
+import json
+from collections.abc import Mapping
+from io import StringIO
+from pathlib import Path
+from typing import NamedTuple
+
 import numpy as np
 
 from gen4d.sources.files import SourceError, SourceFile, read_file
-from gen4d.sources.points import read_points
+from gen4d.sources.points import read_column
 from gen4d.sources.table import PointTable
 
+_SEGMENT_LIMIT = 2**22  # ids of segments are indices of vertices; scans with more vertices raise it
 
-def read_labels(source, table: PointTable, files: list[SourceFile]) -> np.ndarray | None:
-    """(N,) int32 labels: from the labels file, else from segments, else of the points file itself, else None."""
-    if "labels" not in source.files:
-        return table.label
-    path = source.root / source.files["labels"]
-    content, file = read_file(source.root, source.files["labels"])
-    label = read_points(path, content).label
-    if label is None:
-        raise SourceError(path, "has no property `label`: download it again, or remove it to go without labels")
+
+class Group(NamedTuple):
+    """One object of ScanNet's aggregation file."""
+
+    object_id: int
+    category: str
+    segments: np.ndarray  # (S,) int64
+
+
+def read_annotations(
+    root: Path, names: Mapping[str, str], table: PointTable, files: list[SourceFile]
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Labels and instances of a scan's points, each (N,) int32 or None; what is read is added to `files`.
+
+    names: role -> path below `root`. Labels come from the file `labels`, else from segments, aggregation and label
+    table, else from the points file; instances from the file `instance`, else from segments and aggregation, else from
+    the points file. Points of no instance have -1. Raises SourceError where the files do not fit each other.
+    """
+    label, instance = table.label, table.instance
+    if "segments" in names and "aggregation" in names:
+        segment = _read_segments(root, names, len(table.point), files)
+        groups = _read_groups(root, names, files)
+        instance = _spread(segment, groups, [group.object_id for group in groups], -1)
+        if "labels" not in names and "label_table" in names:
+            categories = _read_label_table(root, names, files)
+            label = _spread(segment, groups, _ids(root / names["aggregation"], groups, categories), 0)
+    if "labels" in names:
+        label = _read_matching(root, names, "labels", len(table.point), files)
+    if "instance" in names:
+        instance = _read_matching(root, names, "instance", len(table.point), files)
+    return label, instance
+
+
+def read_alignment(root: Path, names: Mapping[str, str], files: list[SourceFile]) -> np.ndarray | None:
+    """The (4, 4) float64 matrix of the line axisAlignment, or None where there is no such file or line.
+
+    Raises SourceError where the line is broken.
+    """
+    if "alignment" not in names:
+        return None
+    path = root / names["alignment"]
+    content, file = read_file(root, names["alignment"])
     files.append(file)
-    if len(label) != len(table.point):
-        raise SourceError(
-            path, f"labels {len(label)} vertices and {source.files['points']} has {len(table.point)}: they must agree"
-        )
-    return label
-
-
-def read_instances(source, table: PointTable, files: list[SourceFile]) -> np.ndarray | None:
-    return table.instance
-
-
-def read_alignment(source, files: list[SourceFile]) -> np.ndarray | None:
+    for line in content.decode("latin-1").splitlines():
+        key, _, value = line.partition("=")
+        if key.strip() == "axisAlignment":
+            return _matrix(path, value)
     return None
+
+
+def _matrix(path: Path, text: str) -> np.ndarray:
+    try:
+        values = np.array([float(word) for word in text.split()])
+    except ValueError:
+        values = np.empty(0)
+    if values.shape != (16,) or not np.isfinite(values).all():
+        raise SourceError(path, f"has an axisAlignment not of 16 numbers ({text.strip()[:40]!r}): copy it again")
+    return values.reshape(4, 4)
+
+
+def _read_matching(root: Path, names: Mapping[str, str], role: str, points: int, files: list[SourceFile]) -> np.ndarray:
+    content, file = read_file(root, names[role])
+    files.append(file)
+    values = read_column(root / names[role], content)
+    _check_length(root, names, role, len(values), points)
+    return values
+
+
+def _check_length(root: Path, names: Mapping[str, str], role: str, found: int, points: int) -> None:
+    if found != points:
+        raise SourceError(
+            root / names[role],
+            f"holds {found} values for the {points} points of {names['points']}: they must agree, copy both again",
+        )
+
+
+def _read_json(root: Path, name: str, files: list[SourceFile]) -> dict:
+    content, file = read_file(root, name)
+    files.append(file)
+    try:
+        tree = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(root / name, f"is no JSON ({error}): truncated, copy it again") from error
+    if not isinstance(tree, dict):
+        raise SourceError(root / name, f"holds a {type(tree).__name__} where an object belongs: copy it again")
+    return tree
+
+
+def _ids_array(path: Path, key: str, values) -> np.ndarray:
+    """A JSON list as (S,) int64, each at least 0. Raises SourceError."""
+    try:
+        array = np.array(values) if isinstance(values, list) else None
+    except (ValueError, OverflowError):
+        array = None
+    if array is None or array.ndim != 1 or (len(array) and (array.dtype.kind != "i" or array.min() < 0)):
+        raise SourceError(path, f"has no list of whole numbers under {key!r}: copy it again")
+    return array.astype(np.int64)
+
+
+def _read_segments(root: Path, names: Mapping[str, str], points: int, files: list[SourceFile]) -> np.ndarray:
+    """The segment of every point, (N,) int64."""
+    path = root / names["segments"]
+    segment = _ids_array(path, "segIndices", _read_json(root, names["segments"], files).get("segIndices"))
+    _check_length(root, names, "segments", len(segment), points)
+    if (largest := int(segment.max(initial=0))) >= max(_SEGMENT_LIMIT, points):
+        raise SourceError(path, f"has a segment {largest}: ids of segments are indices of vertices, copy it again")
+    return segment
+
+
+def _read_groups(root: Path, names: Mapping[str, str], files: list[SourceFile]) -> list[Group]:
+    path = root / names["aggregation"]
+    items = _read_json(root, names["aggregation"], files).get("segGroups")
+    groups = []
+    for item in items if isinstance(items, list) else [None]:
+        fields = item if isinstance(item, dict) else {}
+        number, category = fields.get("objectId"), fields.get("label")
+        if not isinstance(number, int) or not 0 <= number < 2**31 or not isinstance(category, str):
+            raise SourceError(path, "has no list segGroups of objects with objectId, label and segments: copy it again")
+        groups.append(Group(number, category, _ids_array(path, "segments", fields.get("segments"))))
+    return groups
+
+
+def _spread(segment: np.ndarray, groups: list[Group], values: list[int], none: int) -> np.ndarray:
+    """A value per object as a value per point, (N,) int32; of two objects that share a segment the later one has it."""
+    value_of = np.full(int(segment.max(initial=0)) + 1, none, np.int32)
+    for group, value in zip(groups, values, strict=True):
+        value_of[group.segments[group.segments < len(value_of)]] = value
+    return value_of[segment]
+
+
+def _read_label_table(root: Path, names: Mapping[str, str], files: list[SourceFile]) -> dict[str, int]:
+    """Raw category -> nyu40 id."""
+    path = root / names["label_table"]
+    content, file = read_file(root, names["label_table"])
+    files.append(file)
+    rows = csv.DictReader(StringIO(content.decode("utf-8", "replace")), delimiter="\t", quoting=csv.QUOTE_NONE)
+    try:
+        return {row["raw_category"]: int(row["nyu40id"]) for row in rows}
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise SourceError(path, f"is no table with raw_category and nyu40id ({error}): copy it again") from error
+
+
+def _ids(path: Path, groups: list[Group], categories: Mapping[str, int]) -> list[int]:
+    if unknown := sorted({group.category for group in groups} - categories.keys()):
+        raise SourceError(path, f"has the category {unknown[0]!r}, which the label table lacks: take the full one")
+    return [categories[group.category] for group in groups]

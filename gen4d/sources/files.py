@@ -6,6 +6,8 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
+_MESSAGE_LIMIT = 600
+
 
 class SourceError(ValueError):
     """A scan, a shape or a folder of them cannot be used. The message names the file, the value, the rule and a remedy.
@@ -14,9 +16,11 @@ class SourceError(ValueError):
     """
 
     def __init__(self, path: str | Path, problem: str):
-        super().__init__(str(path), problem)  # both in args, so that the error survives pickling between processes
+        # One printable line whatever the file put into it; both in args, so that the error survives pickling.
+        line = "".join(letter if letter.isprintable() else " " for letter in problem[:_MESSAGE_LIMIT])
+        super().__init__(str(path), line)
         self.path = str(path)
-        self.problem = problem
+        self.problem = line
 
     def __str__(self) -> str:
         return f"{self.path}: {self.problem}"

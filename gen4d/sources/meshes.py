@@ -5,12 +5,16 @@ from pathlib import Path
 import numpy as np
 
 from gen4d.sources.files import SourceError
+from gen4d.sources.glb import read_glb
 from gen4d.sources.level import up_rotation
+from gen4d.sources.obj import read_obj
 from gen4d.sources.off import read_off
 
 _EXTENT_LIMIT = 1e6  # units: far beyond any furniture in any unit, far below what squares can hold
+_ZERO_AREA = 1e-14  # of the squared extent: what rounding leaves of an area of zero
+_LEAST_AREA = 1e-6  # of the squared extent, for all triangles together: less is a line written with few digits
 _UP_AXES = {".off": "z", ".obj": "y", ".glb": "y"}
-_READERS = {".off": read_off}
+_READERS = {".off": read_off, ".obj": read_obj, ".glb": read_glb}
 
 
 def read_mesh(path: Path, content: bytes, up: str) -> tuple[np.ndarray, np.ndarray]:
@@ -46,9 +50,12 @@ def _check_mesh(path: Path, vertex: np.ndarray, face: np.ndarray) -> None:
 def _sound_faces(path: Path, vertex: np.ndarray, face: np.ndarray) -> np.ndarray:
     """The faces that have an area, each triple of corners once, in the file's order."""
     a, b, c = (vertex[face[:, corner]] for corner in range(3))
-    area = 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
-    kept = face[area > 1e-14 * float(np.ptp(vertex, axis=0).max()) ** 2]  # rounding error counts as none
-    if not len(kept):
-        raise SourceError(path, f"has {len(face)} triangles, all of zero area: a shape needs a surface")
-    _, first = np.unique(np.sort(kept, axis=1), axis=0, return_index=True)
-    return kept[np.sort(first)].astype(np.int32)
+    double_area = np.sqrt((np.cross(b - a, c - a) ** 2).sum(axis=1))
+    kept = face[double_area > _ZERO_AREA * float(np.ptp(vertex, axis=0).max()) ** 2]
+    if double_area.sum() < _LEAST_AREA * float(np.ptp(vertex, axis=0).max()) ** 2 or not len(kept):
+        raise SourceError(path, f"has {len(face)} triangles, all of zero area or nearly: a shape needs a surface")
+    corners = np.sort(kept, axis=1)
+    order = np.lexsort(corners.T)
+    first = np.ones(len(order), bool)
+    first[order[1:]] = (corners[order[1:]] != corners[order[:-1]]).any(axis=1)  # lexsort is stable: the first stays
+    return kept[first].astype(np.int32)

@@ -44,14 +44,16 @@ def read_off(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray]:
 def _parse_counts(path: Path, text: bytes) -> tuple[int, int, int]:
     keyword = _KEYWORD.match(text)
     if keyword is None:
-        raise SourceError(path, f"is no OFF file: it starts with {text[:12]!r}, not with OFF")
+        raise SourceError(
+            path, f"is no OFF file: it starts with {_shown(text)}, not with OFF: convert it, or remove it"
+        )
     if keyword[2] or b"4" in keyword[1] or b"n" in keyword[1]:
-        raise SourceError(path, f"is an OFF of a kind not read here ({keyword[0][:20]!r}): save it as ascii, 3D OFF")
+        raise SourceError(path, f"is an OFF of a kind not read here ({_shown(keyword[0])}): save it as ascii, 3D OFF")
     line = _COUNTS.match(text, keyword.end())
     words = line[1].split()
     if not 2 <= len(words) <= 3 or not all(word.isdigit() and len(word) < 16 for word in words):
         raise SourceError(
-            path, f"has the counts {line[1][:40].decode('latin-1')!r}: vertices, faces and edges, none negative"
+            path, f"has the counts {_shown(line[1])}: vertices, faces and edges, none negative: repair it"
         )
     return int(words[0]), int(words[1]), line.end()
 
@@ -62,11 +64,11 @@ def _read_lines(path: Path, body: bytes, vertices: int, faces: int) -> tuple[np.
         raise SourceError(
             path,
             f"has {len(lines)} lines after its counts and declares {vertices} vertices + {faces} faces: "
-            "truncated, or its counts are wrong",
+            "truncated, or its counts are wrong: copy it again",
         )
     short = next((row for row, words in enumerate(lines[:vertices]) if len(words) < 3), None)
     if short is not None:
-        raise SourceError(path, f"has {len(lines[short])} numbers in vertex {short}: x, y and z")
+        raise SourceError(path, f"has {len(lines[short])} numbers in vertex {short}: x, y and z are needed: repair it")
     vertex = _numbers(path, [word for words in lines[:vertices] for word in words[:3]]).reshape(-1, 3)
     return vertex, _fans(path, lines[vertices:])
 
@@ -77,20 +79,26 @@ def _fans(path: Path, lines: list[list[bytes]]) -> np.ndarray:
         length = int(words[0]) if words[0].isdigit() and len(words[0]) < 10 else 0
         if not 1 <= length < len(words):
             raise SourceError(
-                path, f"has a face {row} that declares {words[0][:20]!r} corners and lists {len(words) - 1}: truncated"
+                path,
+                f"has a face {row} that declares {_shown(words[0])} corners and lists "
+                f"{len(words) - 1}: truncated, copy it again",
             )
         if length > 2:
             corners.setdefault(length, []).extend(words[1 : length + 1])
     triangles = [
-        _fan(_indices(path, _numbers(path, words).reshape(-1, length))) for length, words in sorted(corners.items())
+        fan(_indices(path, _numbers(path, words).reshape(-1, length))) for length, words in sorted(corners.items())
     ]
     return np.concatenate(triangles) if triangles else np.empty((0, 3), np.int64)
 
 
-def _fan(polygon: np.ndarray) -> np.ndarray:
+def fan(polygon: np.ndarray) -> np.ndarray:
     """Polygons (F, n) to triangles (F * (n - 2), 3): around the first corner, wrong only for concave ones."""
     first = np.broadcast_to(polygon[:, :1], (len(polygon), polygon.shape[1] - 2))
     return np.stack([first, polygon[:, 1:-1], polygon[:, 2:]], axis=2).reshape(-1, 3)
+
+
+def _shown(text: bytes) -> str:
+    return repr(text[:20].decode("latin-1"))
 
 
 def _numbers(path: Path, words: list[bytes]) -> np.ndarray:
@@ -102,5 +110,5 @@ def _numbers(path: Path, words: list[bytes]) -> np.ndarray:
 
 def _indices(path: Path, values: np.ndarray) -> np.ndarray:
     if not (np.abs(values) < 2**31).all() or (values != np.floor(values)).any():
-        raise SourceError(path, "has a face index that is no whole number: write the file again")
+        raise SourceError(path, "has a face index that is no whole number: write it again")
     return values.astype(np.int64)

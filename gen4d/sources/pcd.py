@@ -9,10 +9,10 @@ import numpy as np
 
 from gen4d.sources.files import SourceError
 from gen4d.sources.lzf import lzf_expand
-from gen4d.sources.table import PointTable, table_from_columns
 
 _HEADER_LIMIT = 64 * 1024
 _KINDS = {("F", 4), ("F", 8), ("I", 1), ("I", 2), ("I", 4), ("I", 8), ("U", 1), ("U", 2), ("U", 4), ("U", 8)}
+_KEYS = ("VERSION", "FIELDS", "SIZE", "TYPE", "COUNT", "WIDTH", "HEIGHT", "VIEWPOINT", "POINTS", "DATA")
 _LZF_RATIO = 88  # a three-byte item writes at most 264 bytes
 
 
@@ -23,30 +23,27 @@ class Header(NamedTuple):
     end: int  # offset of the first byte of data
 
 
-def read_pcd(path: Path, content: bytes) -> PointTable:
-    """The points of a PCD file, in file order. VIEWPOINT is not applied, as other readers of the format do not either.
+def pcd_rows(path: Path, content: bytes) -> np.ndarray:
+    """The points of a PCD file, (N,) structured, one field each of its FIELDS; a view into `content` where possible.
 
-    Raises SourceError for a broken header, counts that do not fit the bytes, and points without x, y, z.
+    VIEWPOINT is not applied: other readers of the format do not either. Raises SourceError for a broken header and
+    counts that do not fit the bytes.
     """
     header = _parse_header(path, content)
     if header.data == "ascii":
-        rows = _ascii_rows(path, content, header)
-    elif header.data == "binary":
-        rows = _binary_rows(path, content, header)
-    else:
-        rows = _compressed_rows(path, content, header)
-    return table_from_columns(path, rows)
+        return _ascii_rows(path, content, header)
+    return _binary_rows(path, content, header) if header.data == "binary" else _compressed_rows(path, content, header)
 
 
 def _parse_header(path: Path, content: bytes) -> Header:
     values, end = _header_values(path, content)
     if missing := [name for name in ("FIELDS", "SIZE", "TYPE") if name not in values]:
-        raise SourceError(path, f"has no header line {', '.join(missing)}: truncated, or no PCD file")
+        raise SourceError(path, f"has no header line {', '.join(missing)}: truncated or no PCD, copy it again")
     dtype = _row_type(path, values)
     rows = _row_count(path, values)
     data = " ".join(values["DATA"])
     if data not in ("ascii", "binary", "binary_compressed"):
-        raise SourceError(path, f"has DATA {data[:40]!r}: one of ascii, binary, binary_compressed")
+        raise SourceError(path, f"has DATA {data[:40]!r}: one of ascii, binary, binary_compressed; convert it")
     return Header(dtype, rows, data, end)
 
 
@@ -56,12 +53,16 @@ def _header_values(path: Path, content: bytes) -> tuple[dict[str, list[str]], in
     while "DATA" not in values:
         newline = content.find(b"\n", at, _HEADER_LIMIT)
         if newline < 0:
-            raise SourceError(path, f"has no line DATA in its first {_HEADER_LIMIT} bytes: truncated, or no PCD file")
+            raise SourceError(
+                path, f"has no line DATA in its first {_HEADER_LIMIT} bytes: truncated or no PCD, copy it again"
+            )
         words = content[at:newline].decode("latin-1").split()
         at = newline + 1
         if words and not words[0].startswith("#"):
-            if words[0] in values:
-                raise SourceError(path, f"has the header line {words[0][:40]} twice: write the file again")
+            if words[0] not in _KEYS or words[0] in values:
+                raise SourceError(
+                    path, f"has an unknown or repeated header line {words[0][:40]!r}: damaged or no PCD, copy it again"
+                )
             values[words[0]] = words[1:]
     return values, at
 
@@ -72,15 +73,22 @@ def _row_type(path: Path, values: dict[str, list[str]]) -> np.dtype:
     sizes = _whole(path, "SIZE", values["SIZE"])
     kinds = values["TYPE"]
     if not len(names) == len(sizes) == len(kinds) == len(counts):
-        raise SourceError(path, f"has {len(names)} FIELDS, {len(sizes)} SIZE, {len(kinds)} TYPE, {len(counts)} COUNT")
+        raise SourceError(
+            path,
+            f"has {len(names)} FIELDS, {len(sizes)} SIZE, {len(kinds)} TYPE, "
+            f"{len(counts)} COUNT: they must agree, write it again",
+        )
     fields = []
     for index, (name, size, kind, count) in enumerate(zip(names, sizes, kinds, counts, strict=True)):
         if (kind, size) not in _KINDS or not 1 <= count <= 4096:
-            raise SourceError(path, f"has a field {name!r} of TYPE {kind} SIZE {size} COUNT {count}: not known to PCD")
+            raise SourceError(
+                path,
+                f"has a field {name!r} of TYPE {kind} SIZE {size} COUNT {count}: not known to PCD, write it as F 4",
+            )
         unique = f"_{index}" if name == "_" else name  # `_` pads, any number of times
         fields.append((unique, f"<{kind.lower()}{size}", (count,)) if count > 1 else (unique, f"<{kind.lower()}{size}"))
     if len({field[0] for field in fields}) < len(fields):
-        raise SourceError(path, f"declares a field twice: {' '.join(names)[:80]}")
+        raise SourceError(path, f"declares a field twice ({' '.join(names)[:80]}): rename one")
     return np.dtype(fields)
 
 
@@ -90,7 +98,9 @@ def _row_count(path: Path, values: dict[str, list[str]]) -> int:
     points = _single(path, values, "POINTS")
     size = width * (1 if height is None else height) if width is not None else points
     if size is None or (points is not None and points != size):
-        raise SourceError(path, f"declares WIDTH {width} x HEIGHT {height} and POINTS {points}: they must agree")
+        raise SourceError(
+            path, f"declares WIDTH {width} x HEIGHT {height} and POINTS {points}: they must agree, write it again"
+        )
     return size
 
 
@@ -99,13 +109,15 @@ def _single(path: Path, values: dict[str, list[str]], name: str) -> int | None:
         return None
     numbers = _whole(path, name, values[name])
     if len(numbers) != 1:
-        raise SourceError(path, f"has {len(numbers)} numbers in its header line {name}: one")
+        raise SourceError(path, f"has {len(numbers)} numbers in its header line {name}: one is needed, write it again")
     return numbers[0]
 
 
 def _whole(path: Path, name: str, words: list[str]) -> list[int]:
     if bad := [word for word in words if not (word.isascii() and word.isdigit() and len(word) < 16)]:
-        raise SourceError(path, f"has {bad[0][:40]!r} in its header line {name}: whole numbers, not negative")
+        raise SourceError(
+            path, f"has {bad[0][:40]!r} in its header line {name}: whole numbers are needed, none negative"
+        )
     return [int(word) for word in words]
 
 
@@ -122,7 +134,9 @@ def _binary_rows(path: Path, content: bytes, header: Header) -> np.ndarray:
     needed = header.rows * header.dtype.itemsize
     _check_size(path, header, needed, len(content) - header.end)
     if surplus := content[header.end + needed :].strip(b"\0\r\n"):  # some writers pad
-        raise SourceError(path, f"has {len(surplus)} bytes after its {header.rows} points: its counts are wrong")
+        raise SourceError(
+            path, f"has {len(surplus)} bytes after its {header.rows} points: its counts are wrong, copy it again"
+        )
     return np.frombuffer(content, header.dtype, header.rows, header.end)
 
 
@@ -161,11 +175,15 @@ def _ascii_rows(path: Path, content: bytes, header: Header) -> np.ndarray:
     text = content[header.end :].decode("latin-1")
     lines = sum(1 for line in text.splitlines() if line and not line.isspace())
     if lines != header.rows:
-        raise SourceError(path, f"has {lines} lines of data and declares {header.rows} points: truncated, or wrong")
+        raise SourceError(
+            path, f"has {lines} lines of data and declares {header.rows} points: truncated or wrong, copy it again"
+        )
     try:
         values = np.loadtxt(io.StringIO(text), np.float64, comments=None, ndmin=2) if lines else np.empty((0, width))
     except ValueError as error:
-        raise SourceError(path, f"has a line that is no row of numbers ({error}): write the file again") from error
+        raise SourceError(
+            path, f"has a line that is no row of numbers ({str(error).partition(';')[0]}): write the file again"
+        ) from error
     if values.shape[1] != width:
         raise SourceError(path, f"has {values.shape[1]} numbers a line and declares {width}: write the file again")
     rows, column = np.empty(header.rows, np.dtype([(name, "f8") for name in header.dtype.names])), 0

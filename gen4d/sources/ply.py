@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 
 from gen4d.sources.files import SourceError
-from gen4d.sources.table import PointTable, table_from_columns
 
 _HEADER_LIMIT = 64 * 1024
 _ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
@@ -51,28 +50,28 @@ class Header(NamedTuple):
     end: int  # offset of the first byte of data
 
 
-def read_ply(path: Path, content: bytes) -> PointTable:
-    """The vertices of a PLY file, columns x, y, z (and label, instance where there are such properties).
+def ply_rows(path: Path, content: bytes) -> np.ndarray:
+    """The vertices of a PLY file, (N,) structured, one field a property; a view into `content` where it is binary.
 
-    Raises SourceError for a broken header, counts that do not fit the bytes, and vertices without x, y, z.
+    Raises SourceError for a broken header, counts that do not fit the bytes, and vertices with lists.
     """
     header = _parse_header(path, content)
     _check_counts(path, header, len(content) - header.end)
     vertex = next((item for item in header.elements if item.name == "vertex"), None)
-    if vertex is None:
+    if vertex is None or not vertex.properties:
         names = ", ".join(item.name for item in header.elements) or "none"
-        raise SourceError(path, f"has no element `vertex` (elements: {names}): a scan needs points")
+        raise SourceError(path, f"has no element `vertex` with properties (elements: {names}): a scan needs points")
     if not vertex.scalar:
         raise SourceError(path, "has a list property in element `vertex`: write the vertices with scalars only")
-    rows = _ascii_rows(path, content, header) if not header.order else _binary_rows(path, content, header)
-    return table_from_columns(path, rows)
+    return _binary_rows(path, content, header) if header.order else _ascii_rows(path, content, header)
 
 
 def _parse_header(path: Path, content: bytes) -> Header:
     lines, end = _header_lines(path, content)
-    words = lines[1].split() if len(lines) > 1 else []
+    second = lines[1] if len(lines) > 1 else ""
+    words = second.split()
     if len(words) < 2 or words[0] != "format" or words[1] not in _ORDERS:
-        raise SourceError(path, f"names no known PLY format ({lines[1][:60]!r}): one of {', '.join(_ORDERS)}")
+        raise SourceError(path, f"names no known PLY format ({second[:60]!r}): one of {', '.join(_ORDERS)}; convert it")
     elements: list[Element] = []
     for line in lines[2:]:
         words = line.split()
@@ -83,20 +82,24 @@ def _parse_header(path: Path, content: bytes) -> Header:
         elif words[0] == "property" and elements:
             item = _parse_property(path, words)
             if item.name in (known.name for known in elements[-1].properties):
-                raise SourceError(path, f"declares the property {item.name!r} twice: one name, one column")
+                raise SourceError(path, f"declares the property {item.name!r} twice: rename one")
             elements[-1] = elements[-1]._replace(properties=elements[-1].properties + (item,))
         else:
             raise SourceError(path, f"has a header line that is no PLY: {line[:60]!r}: write the file again")
-    return Header(_ORDERS[lines[1].split()[1]], tuple(elements), end)
+    return Header(_ORDERS[second.split()[1]], tuple(elements), end)
 
 
 def _header_lines(path: Path, content: bytes) -> tuple[list[str], int]:
     if content[:3] != b"ply" or content[3:4] not in (b"\n", b"\r"):
-        raise SourceError(path, f"is no PLY file: it starts with {content[:8]!r}, not with the line `ply`")
+        raise SourceError(
+            path, f"is no PLY file: it starts with {content[:8]!r}, not with the line `ply`: convert it, or remove it"
+        )
     newline = b"\r\n" if content[3:5] == b"\r\n" else content[3:4]
     start = content.find(newline + b"end_header" + newline, 0, _HEADER_LIMIT)
     if start < 0:
-        raise SourceError(path, f"has no line `end_header` in its first {_HEADER_LIMIT} bytes: truncated or no PLY")
+        raise SourceError(
+            path, f"has no line `end_header` in its first {_HEADER_LIMIT} bytes: truncated or no PLY, copy it again"
+        )
     text = content[:start].decode("latin-1")
     return [line.strip() for line in text.split(newline.decode())], start + len(b"end_header") + 2 * len(newline)
 
@@ -106,9 +109,9 @@ def _parse_property(path: Path, words: list[str]) -> Property:
         return Property(words[2], _TYPES[words[1]])
     if len(words) == 5 and words[1] == "list" and words[2] in _TYPES and words[3] in _TYPES:
         if _TYPES[words[2]][0] == "f":
-            raise SourceError(path, f"has a list whose length is a {words[2]}: lengths are integers")
+            raise SourceError(path, f"has a list whose length is a {words[2]}: lengths are integers, write it again")
         return Property(words[4], _TYPES[words[3]], _TYPES[words[2]])
-    raise SourceError(path, f"has a property of no known type: {' '.join(words)[:60]!r}")
+    raise SourceError(path, f"has a property of no known type: {' '.join(words)[:60]!r}, write it with float or int")
 
 
 def _check_counts(path: Path, header: Header, remaining: int) -> None:
@@ -165,7 +168,7 @@ def _uniform_bytes(content: bytes, offset: int, element: Element, order: str) ->
             if at + kind.itemsize > len(content):
                 return None
             length = int(np.frombuffer(content, kind, 1, at)[0])
-            if not 0 <= length <= len(content):
+            if not _least_length(element) <= length <= len(content):
                 return None
             counts.append((kind, width, length))
             width += kind.itemsize + length * np.dtype(item.type).itemsize
@@ -180,13 +183,18 @@ def _uniform_bytes(content: bytes, offset: int, element: Element, order: str) ->
     return element.rows * width
 
 
+def _least_length(element: Element) -> int:
+    """A face has corners; without this rule one vertex too many in the header can pass as an empty face."""
+    return 1 if element.name == "face" else 0
+
+
 def _walked_bytes(path: Path, content: bytes, offset: int, element: Element, order: str) -> int:
     endian = "big" if order == ">" else "little"
     sizes = [
         (np.dtype(item.count).itemsize if item.count else 0, item.count[:1] == "i", np.dtype(item.type).itemsize)
         for item in element.properties
     ]
-    at = offset
+    at, least = offset, _least_length(element)
     for row in range(element.rows):
         for count_bytes, signed, item_bytes in sizes:
             length = 1
@@ -194,7 +202,7 @@ def _walked_bytes(path: Path, content: bytes, offset: int, element: Element, ord
                 length = int.from_bytes(content[at : at + count_bytes], endian, signed=signed)
                 at += count_bytes
             at += max(length, 0) * item_bytes
-            if length < 0 or at > len(content):
+            if length < least or at > len(content):
                 raise SourceError(
                     path,
                     f"is truncated or broken at row {row} of {element.rows} of element `{element.name}` "
@@ -209,7 +217,8 @@ def _ascii_rows(path: Path, content: bytes, header: Header) -> np.ndarray:
     if len(lines) != declared:
         raise SourceError(
             path,
-            f"has {len(lines)} lines of data where its header declares {declared}: truncated, or its counts are wrong",
+            f"has {len(lines)} lines of data where its header declares {declared}: "
+            "truncated, or its counts are wrong, copy it again",
         )
     before = 0
     for element in header.elements:
@@ -219,12 +228,18 @@ def _ascii_rows(path: Path, content: bytes, header: Header) -> np.ndarray:
     raise AssertionError("read_ply looked for `vertex` before")
 
 
+def _reason(error: ValueError) -> str:
+    return str(error).partition(";")[0]  # what follows is advice to programmers
+
+
 def _parse_lines(path: Path, lines: list[str], element: Element) -> np.ndarray:
     names = [item.name for item in element.properties]
     try:
         values = np.loadtxt(io.StringIO("\n".join(lines)), np.float64, comments=None, ndmin=2) if lines else None
     except ValueError as error:
-        raise SourceError(path, f"has a vertex line that is no row of numbers ({error}): write it again") from error
+        raise SourceError(
+            path, f"has a vertex line that is no row of numbers ({_reason(error)}): write it again"
+        ) from error
     if values is None or values.shape != (len(lines), len(names)):
         found = "no" if values is None else str(values.shape[1])
         raise SourceError(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gen4d.sources.annotations import read_alignment, read_instances, read_labels
+from gen4d.sources.annotations import read_alignment, read_annotations
 from gen4d.sources.files import SourceError, SourceFile, read_file
 from gen4d.sources.level import Orientation, floor_normal, parse_units, rotation_to_z, split_up, up_rotation
 from gen4d.sources.manifest import Entry, Hit, entry_of, files_of, recognise
@@ -125,36 +125,41 @@ def load_scan(source: ScanSource, orientation: Orientation) -> Scan:
     Raises SourceError for every way in which its files can be wrong.
     """
     path = source.root / source.files["points"]
-    content, file = read_file(source.root, source.files["points"])
-    table = read_points(path, content)
-    files = [file]
-    label = read_labels(source, table, files)
-    instance = read_instances(source, table, files)
-    alignment = read_alignment(source, files)
-    row = _finite_rows(path, table)
-    point = table.point if len(row) == len(table.point) else table.point[row]
-    point, transform = _orient(path, point, orientation)
+    files: list[SourceFile] = []
+    table = _read_table(source, files)
+    label, instance = read_annotations(source.root, source.files, table, files)
+    row = _finite_rows(path, table.point)
+    whole = len(row) == len(table.point)
+    point, transform = _orient(path, table.point if whole else table.point[row], orientation)
     return Scan(
         name=source.name,
         point=point,
         row=row,
-        label=None if label is None else label[row],
-        instance=None if instance is None else instance[row],
-        label_space="" if label is None else entry_of(source.entry).label_space or "unknown",
+        label=label if whole or label is None else label[row],
+        instance=instance if whole or instance is None else instance[row],
+        label_space="" if label is None else entry_of(source.entry).label_space,
         transform=transform,
-        axis_alignment=alignment,
+        axis_alignment=read_alignment(source.root, source.files, files),
         dropped=len(table.point) - len(row),
         files=tuple(files),
     )
 
 
-def _finite_rows(path: Path, table: PointTable) -> np.ndarray:
-    finite = np.isfinite(table.point).all(axis=1)
-    row = np.flatnonzero(finite).astype(np.int32)
+def _read_table(source: ScanSource, files: list[SourceFile]) -> PointTable:
+    content, file = read_file(source.root, source.files["points"])  # freed on return: the next file takes its pages
+    files.append(file)
+    return read_points(source.root / source.files["points"], content)
+
+
+def _finite_rows(path: Path, point: np.ndarray) -> np.ndarray:
+    finite = np.isfinite(point)
+    if finite.all():
+        row = np.arange(len(point), dtype=np.int32)
+    else:
+        row = np.flatnonzero(finite.all(axis=1)).astype(np.int32)
     if len(row) < _LEAST_POINTS:
         raise SourceError(
-            path,
-            f"has {len(row)} finite points in {len(finite)} rows: at least {_LEAST_POINTS} are needed",
+            path, f"has {len(row)} finite points in {len(point)} rows: a scan needs at least {_LEAST_POINTS}"
         )
     return row
 

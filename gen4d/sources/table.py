@@ -29,30 +29,40 @@ def table_from_columns(path: Path, rows: np.ndarray) -> PointTable:
     """
     names = rows.dtype.names or ()
     if missing := [axis for axis in "xyz" if axis not in names]:
-        raise SourceError(path, f"has no column {', '.join(missing)} (columns: {', '.join(names) or 'none'})")
+        raise SourceError(
+            path,
+            f"has no column {', '.join(missing)} (columns: {', '.join(names) or 'none'}): a point needs x, y and z",
+        )
+    if any(rows.dtype[axis].shape for axis in "xyz"):
+        raise SourceError(path, "has several values in x, y or z of one point: one number each, write it again")
     wide = any(rows.dtype[axis].itemsize > 4 or rows.dtype[axis].kind in "iu" for axis in "xyz")
     point = np.empty((len(rows), 3), np.float64 if wide else np.float32)
     for axis, name in enumerate("xyz"):
         point[:, axis] = rows[name]
-    label = next((rows[name] for name in _LABEL_NAMES if name in names), None)
     instance = next((rows[name] for name in _INSTANCE_NAMES if name in names), None)
-    return PointTable(point, integers(path, "label", label), integers(path, "instance", instance))
+    return PointTable(point, label_column(path, rows), integers(path, "instance", instance))
+
+
+def label_column(path: Path, rows: np.ndarray) -> np.ndarray | None:
+    """The labels (N,) int32 of a structured array, or None. Raises SourceError where they are no integers."""
+    names = rows.dtype.names or ()
+    return integers(path, "label", next((rows[name] for name in _LABEL_NAMES if name in names), None))
 
 
 def integers(path: Path, name: str, values: np.ndarray | None) -> np.ndarray | None:
-    """`values` as (N,) int32, or None for None. Raises SourceError unless they are whole numbers that fit."""
+    """A copy of `values` as (N,) int32, or None for None. Raises SourceError unless they are whole numbers that fit."""
     if values is None:
         return None
-    values = np.asarray(values)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1 or values.dtype.kind not in "iufb":
-        raise SourceError(path, f"has a column `{name}` of shape {values.shape} and type {values.dtype}: (N,) integers")
-    if len(values) and not (np.abs(values.astype(np.float64)) < 2**31).all():
         raise SourceError(
-            path, f"has a column `{name}` with values that are NaN or beyond 2^31: ids are small integers"
+            path, f"has a column `{name}` of shape {values.shape} and type {values.dtype}: one integer a point"
         )
-    whole = values.astype(np.int32)
-    if not np.array_equal(whole, values):
-        raise SourceError(path, f"has a column `{name}` with fractions: labels and instances are whole numbers")
-    return whole
+    if values.dtype.kind in "fu" or values.dtype.itemsize > 4:  # others fit as they are
+        whole = not len(values) or bool(-(2**31) <= values.min() and values.max() < 2**31)  # NaN compares as false
+        if not whole or (values.dtype.kind == "f" and (values != np.floor(values)).any()):
+            raise SourceError(
+                path, f"has values in `{name}` that are no whole numbers below 2^31: ids are, repair or remove them"
+            )
+    return values.astype(np.int32)

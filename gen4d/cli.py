@@ -1,0 +1,349 @@
+"""The command line. Only this module prints and exits.
+
+Exit codes: 0 everything was done, 1 something was refused or failed (the rest is there and valid), 2 usage,
+130 and 143 after Ctrl-C and SIGTERM, with a state that the same command continues.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import signal
+import sys
+import time
+
+import click
+
+from gen4d import __version__, build, estimate, files, report, sources
+from gen4d.config import HEIGHT_CLASSES, Config, override
+
+_FOLDER = click.Path(path_type=pathlib.Path)
+_SECONDS_A_LINE = 2.0
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def _terminate(number, frame):
+    raise Terminated
+
+
+def main() -> None:
+    """Entry point of `gen4d`."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except ValueError as error:  # every error of ours is one; anything else is a bug and shows its trace
+        if type(error) is ValueError:
+            raise
+        click.echo(f"Error: {error}", err=True)
+        code = 1
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\ninterrupted: what is done stays valid, and the same command continues it", err=True)
+        code = 130
+    except Terminated:
+        click.echo("terminated: what is done stays valid, and the same command continues it", err=True)
+        code = 143
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _example(*lines: str) -> str:
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+@click.group()
+@click.version_option(__version__, prog_name="gen4d")
+def cli() -> None:
+    """Turn static 3D scans and CAD shapes into 4D sequences with exact correspondences."""
+
+
+@cli.command("build", epilog=_example("gen4d build --scans scannet/ --shapes ModelNet40/ --workers 8"))
+@click.option("--scans", required=True, type=_FOLDER, help="Folder of scans: ScanNet, Pointcept's, or point files.")
+@click.option("--shapes", required=True, type=_FOLDER, help="Folder of shapes: ModelNet's layout, .off, .obj or .glb.")
+@click.option(
+    "--out", default=pathlib.Path("data/sequences"), type=_FOLDER, show_default=True, help="Data set to write."
+)
+@click.option("--split", type=_FOLDER, help="File with the names of the scans to use, one a line.")
+@click.option("--classes", help=f"Classes of shapes, separated by commas.  [default: {','.join(HEIGHT_CLASSES)}]")
+@click.option("--up", help="Up axis of the scans: x, -y, a vector 0,0.1,1, or floor (floor:-y) to level by the floor.")
+@click.option("--units", help="Unit of the scans: m, cm, mm, in, ft, or metres a unit.")
+@click.option(
+    "--shape-up", default="auto", show_default=True, help="Up axis of the shapes; auto goes by data set or file type."
+)
+@click.option("--seed", default=Config.seed, show_default=True, help="Key of every draw.")
+@click.option("--sequences", default=Config.sequences, show_default=True, help="Sequences a scan.")
+@click.option("--frames", default=Config.frames, show_default=True, help="Frames a sequence.")
+@click.option("--pairs", is_flag=True, help="Store explicit pair lists too, about 12 MB a scan.")
+@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Any other field of the config.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first scans by name.")
+@click.option("--dry-run", is_flag=True, help="Build two scans in memory and estimate the rest; writes nothing.")
+@click.option("--strict", is_flag=True, help="Stop at the first scan that cannot be used.")
+def build_command(
+    scans, shapes, out, split, classes, up, units, assignments, workers, limit, dry_run, strict, **fields
+):
+    """Build a data set of sequences. A rerun of the same command continues where it stopped."""
+    config = override(dataclasses.replace(Config(), **fields), assignments)
+    inputs, refused = _find_inputs(scans, shapes, split, classes, (up, units), config)
+    if limit:
+        inputs = dataclasses.replace(inputs, scans=inputs.scans[:limit])
+    if dry_run:
+        _estimate(inputs, out, workers)
+        return
+    if strict and refused:
+        raise build.BuildError(refused[0])
+    with _lock(out):
+        code = _build(inputs, out, workers, strict)
+    sys.exit(1 if refused else code)
+
+
+def _find_inputs(scans, shapes, split, classes, orientation, config):
+    wanted = tuple(name.strip() for name in classes.split(",")) if classes else config.classes
+    found = sources.find_scans(scans, split)
+    meshes = sources.find_shapes(shapes, wanted)
+    for warning in (*found.warnings, *meshes.warnings):
+        click.echo(f"note: {warning}", err=True)
+    refused = [message for _, message in (*found.refused, *meshes.refused)]
+    for message in refused:
+        click.echo(f"refused: {message}", err=True)
+    declared = sources.default_orientation(found.entry)
+    up, units = orientation
+    config = dataclasses.replace(
+        config,
+        classes=wanted,
+        up=up or declared.up,
+        metres_per_unit=sources.parse_units(units) if units else declared.metres_per_unit,
+    )
+    return build.make_inputs(found, meshes, config), refused
+
+
+def _lock(out: pathlib.Path):
+    try:
+        files.make_folder(out)
+        return files.locked(out)
+    except OSError as error:
+        raise build.BuildError(f"{out}: cannot be written ({error.strerror}): give another --out") from None
+
+
+def _build(inputs: build.Inputs, out: pathlib.Path, workers: int, strict: bool) -> int:
+    started = time.monotonic()
+    build.clean(out)
+    plan = build.make_plan(out, inputs, strict)
+    sidecars = dict(plan.sidecars)
+    if sidecars:
+        click.echo(f"{len(sidecars)} of {plan.shards} shards are there already")
+    if plan.jobs:
+        click.echo(f"building {sum(len(job.scans) for job in plan.jobs)} scans in {len(plan.jobs)} shards into {out}")
+        estimate.warm_up(inputs.config, lambda: click.echo("compiling kernels (once)"))
+    progress = _Progress(sum(len(job.scans) for job in plan.jobs))
+    for number, sidecar in build.run(plan.jobs, workers):
+        sidecars[number] = sidecar
+        progress.advance(
+            len(sidecar["scans"]) + len(sidecar["failed"]), sum(len(s["sequences"]) for s in sidecar["scans"])
+        )
+    manifest = build.finish(out, inputs, sidecars)
+    for line in report.summary(sidecars.values()):
+        click.echo(line)
+    for message in plan.changed:
+        click.echo(f"refused: {message}", err=True)
+    click.echo(f"done in {report.format_seconds(time.monotonic() - started)}: gen4d verify {out}")
+    if not manifest["totals"]["sequences"]:
+        click.echo("Error: no sequence came out; the lines above name the rule that failed", err=True)
+    return int(bool(plan.changed or manifest["failed"]) or not manifest["totals"]["sequences"])
+
+
+class _Progress:
+    """Lines with rate and time left, rare enough for a log file."""
+
+    def __init__(self, scans: int):
+        self.scans, self.done, self.sequences = scans, 0, 0
+        self.started = self.printed = time.monotonic()
+
+    def advance(self, scans: int, sequences: int) -> None:
+        self.done += scans
+        self.sequences += sequences
+        now = time.monotonic()
+        if now - self.printed < _SECONDS_A_LINE and self.done < self.scans:
+            return
+        self.printed = now
+        rate = self.done / max(now - self.started, 1e-9)
+        left = report.format_seconds((self.scans - self.done) / rate)
+        click.echo(f"{self.done}/{self.scans} scans, {self.sequences} sequences, {rate:.1f} scans/s, {left} left")
+
+
+def _estimate(inputs: build.Inputs, out: pathlib.Path, workers: int) -> None:
+    estimate.warm_up(inputs.config, lambda: click.echo("compiling kernels (once)"))
+    chosen = inputs.scans[:: max(1, len(inputs.scans) // 2)][:2]
+    trial = estimate.try_scans(inputs, chosen)
+    for message in trial.failed:
+        click.echo(f"refused: {message}", err=True)
+    if not trial.scans:
+        raise build.BuildError("neither of the scans tried can be used: gen4d doctor names what is wrong with each")
+    scans = len(inputs.scans)
+    free = shutil.disk_usage(next(p for p in (out, *out.absolute().parents) if p.exists())).free
+    size = trial.bytes / trial.scans * scans
+    seconds = trial.seconds / trial.scans * scans / workers
+    click.echo(f"from {trial.scans} of {scans} scans, built in memory:")
+    click.echo(f"  sequences  {round(trial.sequences / trial.scans * scans)}")
+    click.echo(f"  disk       {report.format_bytes(size)}, {report.format_bytes(free)} free in {out}")
+    click.echo(
+        f"  time       {report.format_seconds(seconds)} with {workers} workers, reading at the speed of this trial"
+    )
+    click.echo(f"  memory     {report.format_bytes(trial.memory * workers)} with {workers} workers")
+
+
+@cli.command(epilog=_example("gen4d inspect data/sequences", "gen4d inspect data/sequences scene0000_00/003"))
+@click.argument("dataset", type=_FOLDER)
+@click.argument("sequence", required=False)
+def inspect(dataset, sequence) -> None:
+    """Say what a data set holds, or one SEQUENCE of it (its id or number)."""
+    from gen4d.shards import open_dataset
+
+    opened = open_dataset(dataset)
+    if sequence is not None:
+        _inspect_sequence(opened, _find(opened, sequence))
+        return
+    manifest = opened.manifest
+    click.echo(f"{dataset}: gen4d data set, format {manifest['version']}, made by gen4d {manifest['gen4d']}")
+    click.echo(
+        "config: " + ", ".join(f"{name} {value}" for name, value in manifest["config"].items() if name != "height_m")
+    )
+    click.echo("versions: " + ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()))
+    for line in report.summary(build.read_sidecar_content(dataset, n) for n in range(len(manifest["shards"]))):
+        click.echo(line)
+
+
+def _find(opened, sequence: str) -> int:
+    try:
+        number = int(sequence) if sequence.isdigit() else opened.find(sequence)
+    except KeyError:
+        number = -1
+    if not 0 <= number < len(opened):
+        first = opened[0].id if len(opened) else "none"
+        raise click.BadParameter(f"{sequence!r} is neither a number below {len(opened)} nor an id like {first}")
+    return number
+
+
+def _inspect_sequence(opened, number: int) -> None:
+    sequence = opened[number]
+    click.echo(f"{sequence.id}: {sequence.shape} ({sequence.class_name}) in {sequence.scan}, number {number}")
+    for i, actor in enumerate(sequence.actors):
+        kept = [int(actor.mask(f).sum()) for f in range(sequence.t)]
+        name = ("static", "moving", "view")[actor.role]
+        click.echo(f"  actor {i}: {name}, {len(actor.cloud.point)} points, kept in each frame: {kept}")
+        if actor.role == 1:
+            places = ", ".join(f"({x:.2f}, {y:.2f}, {z:.2f})" for x, y, z in actor.pose[:, :3, 3].tolist())
+            click.echo(f"    positions in metres: {places}")
+    pairs = [f"{i}-{j}: {len(sequence.correspondences(i, j)[0])}" for j in range(sequence.t) for i in range(j)]
+    click.echo(f"  correspondences: {', '.join(pairs)}")
+
+
+@cli.command(epilog=_example("gen4d verify data/sequences"))
+@click.argument("dataset", type=_FOLDER)
+@click.option("--quick", is_flag=True, help="Names and sizes only.")
+def verify(dataset, quick) -> None:
+    """Check that a data set is intact and complete: every bit of every file."""
+    from gen4d import verify as checks
+    from gen4d.shards import open_dataset
+
+    opened = open_dataset(dataset)
+    problems = [line for line in checks.verify(opened, quick) if line]
+    for line in problems:
+        click.echo(line, err=True)
+    done = "names and sizes" if quick else "every file, chunk and table"
+    totals = opened.manifest["totals"]
+    if not problems:
+        click.echo(
+            f"{dataset}: {len(opened.manifest['shards'])} shards, {totals['sequences']} sequences: {done} intact"
+        )
+    sys.exit(bool(problems))
+
+
+@cli.command(epilog=_example("gen4d view data/sequences --sequence scene0000_00/003 --out sequence.png"))
+@click.argument("dataset", type=_FOLDER)
+@click.option("--sequence", default="0", show_default=True, help="Id or number.")
+@click.option("--out", default=pathlib.Path("sequence.png"), type=_FOLDER, show_default=True, help="PNG to write.")
+def view(dataset, sequence, out) -> None:
+    """Draw a picture of one sequence."""
+    from gen4d.shards import open_dataset
+    from gen4d.view import draw_png
+
+    if out.suffix.lower() != ".png":
+        raise click.BadParameter(f"{out}: only .png is drawn", param_hint="--out")
+    opened = open_dataset(dataset)
+    number = _find(opened, sequence)
+    draw_png(opened, number, out)
+    click.echo(f"{out}: {opened[number].id}")
+
+
+@cli.command(epilog=_example("gen4d export data/sequences --to hdf5 --out data/hdf5 --pairs"))
+@click.argument("dataset", type=_FOLDER)
+@click.option("--to", "kind", type=click.Choice(["hdf5"]), default="hdf5", show_default=True, help="Format.")
+@click.option("--out", required=True, type=_FOLDER, help="Folder to write.")
+@click.option("--pairs", is_flag=True, help="Add explicit pair lists where the data set has none.")
+def export(dataset, kind, out, pairs) -> None:
+    """Write a data set in another container, for readers that have no Zarr."""
+    from gen4d.export import export_hdf5
+    from gen4d.shards import open_dataset
+
+    opened = open_dataset(dataset)
+    started = time.monotonic()
+    try:
+        shards = sum(1 for _ in export_hdf5(opened, out, pairs))
+    except OSError as error:
+        raise build.BuildError(f"{error.filename or out}: cannot be written ({error.strerror})") from None
+    seconds = report.format_seconds(time.monotonic() - started)
+    click.echo(f"{out}: {shards} shards, {len(opened)} sequences in {kind}, in {seconds}")
+
+
+@cli.command(epilog=_example("gen4d samples data/samples --rooms 50"))
+@click.argument("folder", type=_FOLDER)
+@click.option(
+    "--rooms", default=12, show_default=True, type=click.IntRange(1), help="Rooms, of one to three scans each."
+)
+@click.option("--shapes", default=6, show_default=True, type=click.IntRange(1), help="Shapes a class.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Key of every draw.")
+def samples(folder, rooms, shapes, seed) -> None:
+    """Write built-in scans and shapes, so that everything runs with nothing downloaded."""
+    from gen4d.samples import write_samples
+
+    try:
+        written = write_samples(folder, rooms, shapes, seed, lambda i, n, what: click.echo(f"{i}/{n} {what}"))
+    except OSError as error:
+        raise build.BuildError(f"{error.filename or folder}: cannot be written ({error.strerror})") from None
+    there = "" if written.written else ", there already"
+    click.echo(f"{folder}: {written.scans} scans in scans/, {written.shapes} shapes in shapes/{there}")
+
+
+@cli.command("doctor", epilog=_example("gen4d doctor --scans scannet/ --shapes ModelNet40/"))
+@click.option("--scans", type=_FOLDER, help="Folder of scans.")
+@click.option("--shapes", type=_FOLDER, help="Folder of shapes.")
+@click.option("--split", type=_FOLDER, help="File with the names of the scans to use.")
+@click.option("--up", help="Up axis of the scans, as for build.")
+@click.option("--units", help="Unit of the scans, as for build.")
+@click.option("--json", "as_json", is_flag=True, help="Findings as JSON.")
+def doctor_command(scans, shapes, split, up, units, as_json) -> None:
+    """Read raw folders before a long build and report everything that is wrong with them at once."""
+    from gen4d import doctor
+
+    if scans is None and shapes is None:
+        raise click.UsageError("give --scans, --shapes or both")
+    findings = []
+    if scans is not None:
+        findings += doctor.examine_scans(scans, split, up, units)
+    if shapes is not None:
+        findings += doctor.examine_shapes(shapes)
+    if as_json:
+        click.echo(json.dumps([finding._asdict() for finding in findings], indent=1))
+    else:
+        for finding in findings:
+            click.echo(f"{finding.level}: {finding.message}")
+    sys.exit(any(finding.level == "error" for finding in findings))

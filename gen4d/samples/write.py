@@ -1,0 +1,168 @@
+"""Writes the built-in samples: simulated scans in ScanNet's layout and parametric furniture in ModelNet's.
+
+DIR/scans/sceneXXXX_YY/...               see `scannet`
+DIR/scans/scannetv2_{train,val}.txt      a split by room: rescans of one room are on the same side
+DIR/scans/scannetv2-labels.combined.tsv  categories and their nyu40 ids
+DIR/shapes/<class>/{train,test}/*.off    see `modelnet`
+DIR/gen4d_samples.json                   written last: what was asked for, every file's size, a digest of it all
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from gen4d.samples.draws import chance, keyed
+from gen4d.samples.modelnet import SHAPE_STYLES, shape_path, shape_text
+from gen4d.samples.rooms import make_room, rearranged
+from gen4d.samples.scanner import scan_room
+from gen4d.samples.scannet import label_table, write_scan
+
+GENERATOR_VERSION = 1  # a change of any byte of the samples for a given seed needs a new version
+MANIFEST = "gen4d_samples.json"
+_STARTED = "gen4d_samples.started.json"  # there while the samples are being written
+_VAL_EVERY, _VAL_FIRST = 5, 1  # rooms 1, 6, 11, ... are for validation
+_MOST_ROOMS, _MOST_SHAPES = 10_000, 9_999  # scene0000 to scene9999, chair_0001 to chair_9999
+
+Progress = Callable[[int, int, str], None]  # done, of, what
+
+
+class SamplesError(ValueError):
+    """The samples cannot be written as asked; the message says why and what to do."""
+
+
+class SamplesWritten(NamedTuple):
+    """What a folder holds: scans, shapes, the digest of all content; `written` is False where it was there already."""
+
+    scans: int
+    shapes: int
+    digest: str
+    written: bool
+
+
+def write_samples(
+    folder: Path, rooms: int = 12, shapes: int = 6, seed: int = 0, progress: Progress | None = None
+) -> SamplesWritten:
+    """Writes `rooms` rooms with one to three scans each, and `shapes` shapes of each of the eight classes.
+
+    A room or a shape depends on the seed and its own number alone. A folder that holds samples of the same parameters
+    is left as it is; an interrupted run is done again. Raises SamplesError where the folder holds anything else or a
+    number is out of range, and OSError where it cannot be written.
+    """
+    folder = Path(folder)
+    asked = {
+        "version": GENERATOR_VERSION,
+        "seed": _whole(seed, "seed", 0, 2**63),
+        "rooms": _whole(rooms, "rooms", 0, _MOST_ROOMS),
+    }
+    asked["shapes"] = _whole(shapes, "shapes", 0, _MOST_SHAPES)
+    there = _what_is_there(folder, asked)
+    if there is not None:
+        return there
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _STARTED).write_text(json.dumps(asked) + "\n")
+    (folder / MANIFEST).unlink(missing_ok=True)
+    scans = _write_scans(folder / "scans", rooms, seed, progress)
+    _write_shapes(folder / "shapes", shapes, seed)
+    size, digest = _contents(folder)
+    totals = {"scan_count": scans, "shape_count": shapes * len(SHAPE_STYLES), "digest": digest, "files": size}
+    _replace(folder / MANIFEST, json.dumps(asked | totals, indent=1) + "\n")
+    (folder / _STARTED).unlink()
+    return SamplesWritten(scans, shapes * len(SHAPE_STYLES), digest, True)
+
+
+def _whole(value: int, name: str, least: int, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
+        raise SamplesError(f"{name} {value}: a whole number from {least} to {most} is needed")
+    return int(value)
+
+
+def _what_is_there(folder: Path, asked: dict) -> SamplesWritten | None:
+    """The samples that are there already, None where they are still to be written."""
+    if folder.exists() and not folder.is_dir():
+        raise SamplesError(f"{folder}: is a file; the samples need a folder of their own, name another one")
+    if not folder.exists() or not any(folder.iterdir()):
+        return None
+    started = _load(folder / _STARTED)
+    found = _load(folder / MANIFEST) if started is None else started
+    if found is None:
+        raise SamplesError(f"{folder}: is not empty and holds no {MANIFEST}; name a new or empty folder")
+    other = [f"{name} {found.get(name)}, not {value}" for name, value in asked.items() if found.get(name) != value]
+    if other:
+        raise SamplesError(f"{folder}: holds samples of {', '.join(other)}; name another folder or delete this one")
+    if started is not None or not _is_whole(folder, found):
+        return None
+    return SamplesWritten(found["scan_count"], found["shape_count"], found["digest"], False)
+
+
+def _load(path: Path) -> dict | None:
+    """A manifest's content; None where there is none, and an empty one where it cannot be read as JSON."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _is_whole(folder: Path, found: dict) -> bool:
+    """True where every file of the manifest has its size."""
+    paths = {name: folder / name for name in found["files"]}
+    return all(path.is_file() and path.stat().st_size == found["files"][name] for name, path in paths.items())
+
+
+def _write_scans(folder: Path, rooms: int, seed: int, progress: Progress | None) -> int:
+    """All scans of all rooms, the split and the label table; returns the number of scans."""
+    names: dict[str, list[str]] = {"train": [], "val": []}
+    count: Counter[str] = Counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(rooms):
+        room = make_room(seed, index)
+        for rescan in range(room.scans):
+            name = f"scene{index:04d}_{rescan:02d}"
+            plan = room.plan if rescan == 0 else rearranged(room.plan, keyed(seed, "rearranged", index, rescan))
+            scan = scan_room(plan, keyed(seed, "scan", index, rescan))
+            write_scan(folder / name, scan, room.kind, chance(keyed(seed, "aligned", index, rescan), 0.7))
+            count.update(scan.names[instance] for instance in np.unique(scan.instance) if instance >= 0)
+            names["val" if index % _VAL_EVERY == _VAL_FIRST else "train"].append(name)
+        if progress is not None:
+            progress(index + 1, rooms, f"room {index:04d}: {room.kind}, {room.scans} scans")
+    for part, members in names.items():
+        (folder / f"scannetv2_{part}.txt").write_text("".join(f"{name}\n" for name in members))
+    (folder / "scannetv2-labels.combined.tsv").write_text(label_table(count))
+    return sum(map(len, names.values()))
+
+
+def _write_shapes(folder: Path, shapes: int, seed: int) -> None:
+    for class_name in SHAPE_STYLES:
+        for index in range(shapes):
+            path = folder / shape_path(class_name, index)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(shape_text(seed, class_name, index))
+
+
+def _contents(folder: Path) -> tuple[dict[str, int], str]:
+    """Every sample file's size by its path, and a SHA-256 over paths and contents."""
+    size, digest = {}, hashlib.sha256()
+    for path in sorted([*folder.glob("scans/**/*"), *folder.glob("shapes/**/*")]):
+        if path.is_file():
+            name, content = path.relative_to(folder).as_posix(), path.read_bytes()
+            size[name] = len(content)
+            digest.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
+    return size, digest.hexdigest()
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file so that it is there whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -1,0 +1,61 @@
+"""gen4d's own steps under the interface of the reference pipelines, so that all three run on one input."""
+
+import math
+
+import numpy as np
+
+from gen4d import accept, augment, candidates, cloud, compose, kernels, occupancy
+from gen4d.shards import Actor, Cloud, Sequence, frame_pairs
+from tests import naive
+
+
+def prepare(vertex, *, floor_m, voxel_m=0.02, cell_m=0.10, ceiling_m=2.0, near_floor_m=0.20, close_m=0.5):
+    """What all sequences of a scan share, as naive.Prepared, from the scan's vertices (V, 3) float32 in metres."""
+    point = vertex[cloud.thin(vertex, voxel_m)]
+    origin, shape = occupancy.make_grid(point, cell_m)
+    valid, _ = occupancy.find_valid(point, origin, shape, cell_m, floor_m, (ceiling_m, near_floor_m, close_m))
+    plan = occupancy.Occupancy(valid, origin, floor_m, cell_m)
+    space = candidates.find_free_space(plan)
+    return naive.Prepared(point, valid, origin, space.distance_m, augment.quantise(point), cell_m, floor_m)
+
+
+def sequence(prepared, shape_cloud, radius_m, plan):
+    """Frames, list of naive.Frame, and pair lists of every two frames of one attempt; ([], [], False) if refused."""
+    t = len(plan.box_count)
+    space = candidates.FreeSpace(prepared.distance, prepared.origin, prepared.cell_m)
+    candidate = candidates.find_candidates(space, radius_m)
+    row = np.full(t, -1)
+    if len(candidate):
+        start = int(plan.start_draw * len(candidate))
+        limits = (naive.STEP_MIN_M, naive.STEP_MAX_M, naive.TURN_MAX_RAD)
+        kernels.walk(candidate, start, plan.walk_draw, *limits, row)
+    if row[0] < 0:
+        return [], [], False
+    step = np.diff(candidate[row], axis=0)
+    heading = np.array([math.atan2(y, x) for x, y in step.tolist()])
+    yaw = plan.yaw_rad + np.concatenate([[0.0], heading - heading[0]])
+    pose = compose.shape_pose(candidate[row], yaw, prepared.floor_m)
+    scan_bits, shape_bits = np.empty(len(prepared.cloud), np.uint8), np.empty(len(shape_cloud), np.uint8)
+    none = augment.no_chunks(t)
+    kernels.draw_masks(
+        prepared.quantised, plan.box, plan.box_count, plan.threshold, np.uint64(plan.scan_key), scan_bits
+    )
+    quantised = np.zeros((3, len(shape_cloud)), np.uint16)
+    kernels.draw_masks(quantised, none.box, none.count, plan.threshold, np.uint64(plan.shape_key), shape_bits)
+    counts = accept.mask_histogram(scan_bits, t), accept.mask_histogram(shape_bits, t)
+    if accept.find_reason(*counts, naive.COMMON_SHARE, naive.FRAME_SHARE):
+        return [], [], False
+    made = Sequence(
+        "",
+        "",
+        "",
+        "",
+        (_actor(prepared.cloud, compose.static_pose(t), scan_bits), _actor(shape_cloud, pose, shape_bits)),
+    )
+    frames = [naive.Frame(frame.point, frame.actor, frame.index) for frame in made.frames]
+    return frames, [made.correspondences(i, j) for i, j in frame_pairs(t)], True
+
+
+def _actor(point, pose, bits):
+    none = np.full(len(point), -1, np.int32)
+    return Actor(Cloud(point, none, None, None), 1, pose, augment.pack_planes(bits, len(pose)))

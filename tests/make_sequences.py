@@ -1,0 +1,82 @@
+"""Small sequences for tests of the trainer: in memory, in the reader's own types, or built into a data set on disk."""
+
+import pathlib
+
+import numpy as np
+
+from gen4d.shards import Actor, Cloud, Sequence
+
+
+def keyed(*key: int) -> np.random.Generator:
+    """A generator for a test, keyed by numbers."""
+    return np.random.Generator(np.random.Philox(key=[0, 0], counter=[*key, 0, 0, 0, 0][:4]))
+
+
+def make_actor(point: np.ndarray, masks: np.ndarray, pose: np.ndarray | None = None, role: int = 0) -> Actor:
+    """An actor of points (n, 3), masks (t, n) bool and poses (t, 4, 4), identities by default."""
+    t = len(masks)
+    pose = np.tile(np.eye(4, dtype=np.float32), (t, 1, 1)) if pose is None else pose.astype(np.float32)
+    vertex = np.arange(len(point), dtype=np.int32)
+    return Actor(Cloud(point.astype(np.float32), vertex, None, None), role, pose, np.packbits(masks, axis=1))
+
+
+def room_points(points: int, rng: np.random.Generator, extent_m: float = 2.0) -> np.ndarray:
+    """Floor and two walls with noise, one point per 2 cm voxel, (points or fewer, 3) float32."""
+    flat = rng.uniform(0, extent_m, (3 * points, 3))
+    flat[np.arange(len(flat)), rng.integers(0, 3, len(flat))] = 0
+    flat = (flat + rng.normal(0, 0.004, flat.shape)).astype(np.float32)
+    _, first = np.unique(np.floor(flat / 0.02).astype(np.int64), axis=0, return_index=True)
+    return flat[np.sort(first)[:points]]
+
+
+def make_sequence(number: int, points: int = 600, t: int = 4, keep: float = 0.8, shape_points: int = 100) -> Sequence:
+    """A room at rest and, unless shape_points is 0, a box that moves and turns through it."""
+    rng = keyed(number, 1)
+    room = room_points(points, keyed(number // 4, 2))
+    actors = [make_actor(room, rng.random((t, len(room))) < keep)]
+    if shape_points:
+        pose = np.tile(np.eye(4), (t, 1, 1))
+        for i in range(t):
+            angle = rng.uniform(0, 6.28)
+            pose[i, :2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+            pose[i, :3, 3] = [0.5 + 0.3 * i, 1.0, 0.02]
+        box = rng.uniform(-0.2, 0.2, (shape_points, 3)) + [0, 0, 0.2]
+        actors.append(make_actor(box, rng.random((t, shape_points)) < keep, pose, role=1))
+    scan = f"room{number // 4:04d}"
+    return Sequence(f"{scan}/{number % 4:03d}", scan, "box", "chair", tuple(actors))
+
+
+class MemoryDataset(list):
+    """Sequences in memory with what the trainer asks of a data set."""
+
+    digest = "in memory"
+
+    def scan_of(self, i: int) -> int:
+        """Number of the scan of sequence i: four sequences a scan."""
+        return i // 4
+
+
+def make_dataset(sequences: int = 8, **options) -> MemoryDataset:
+    """A data set of small sequences."""
+    return MemoryDataset(make_sequence(k, **options) for k in range(sequences))
+
+
+def write_dataset(folder: pathlib.Path, scans: int = 2, sequences: int = 4, points: int = 4000) -> pathlib.Path:
+    """Build a small data set, with nothing but gen4d, from empty rooms and a box; returns its folder."""
+    import trimesh  # half of this file's import time, and most tests need no files
+
+    from gen4d import build, sources
+    from gen4d.config import Config
+
+    (folder / "scans").mkdir(parents=True)
+    for number in range(scans):
+        cloud = trimesh.PointCloud(room_points(points, keyed(number, 3), extent_m=3.0))
+        cloud.export(folder / "scans" / f"room{number:04d}.ply")
+    (folder / "shapes/chair/train").mkdir(parents=True)
+    trimesh.creation.box((0.4, 0.4, 0.8)).export(folder / "shapes/chair/train/chair_0001.off")
+    config = Config(sequences=sequences, shape_points=300, scans_per_shard=1)
+    found = sources.find_scans(folder / "scans"), sources.find_shapes(folder / "shapes")
+    inputs = build.make_inputs(*found, config)
+    plan = build.make_plan(folder / "data", inputs, strict=True)
+    build.finish(folder / "data", inputs, dict(build.run(plan.jobs, 1)))
+    return folder / "data"

@@ -1,0 +1,156 @@
+"""Plain NumPy twins of train/kernels.py and of the batch made with them: slow, and the definition of what is right."""
+
+import numpy as np
+import torch
+
+from train import batch as fast
+
+
+def unpack(plane, points):
+    """A packed plane as (points,) bool."""
+    return np.unpackbits(plane, count=points).astype(bool)
+
+
+def voxel_of(point, matrix):
+    """(n, 3) int64 voxels of points (n, 3) under a matrix (3, 4) to voxel units."""
+    x, y, z = point.astype(np.float64).T
+    return np.stack([np.floor(m[0] * x + m[1] * y + m[2] * z + m[3]) for m in matrix], axis=1).astype(np.int64)
+
+
+class Grid:
+    """Twin of train.batch.Grid: collects (block, time, voxel) rows and sorts them with np.unique."""
+
+    def __init__(self):
+        self.touched, self.entry = [np.zeros((0, 3), np.int64)], [np.zeros((0, 4), np.int64)]
+
+    def mark(self, point, planes, time, matrix):
+        masks = np.stack([unpack(plane, len(point)) for plane in planes])
+        voxel = voxel_of(point, matrix) if len(point) else np.zeros((0, 3), np.int64)
+        self.touched.append(voxel[masks.any(axis=0)] >> 3)
+        for j, mask in enumerate(masks):
+            kept = voxel[mask]
+            self.entry.append(np.concatenate([np.full((len(kept), 1), time + j), kept], axis=1))
+
+    def sort(self):
+        """(m, 4) voxels (time, x, y, z): blocks in order of first touch, then ascending."""
+        block, first = np.unique(np.concatenate(self.touched), axis=0, return_index=True)
+        rank = {tuple(b): f for b, f in zip(block.tolist(), first.tolist(), strict=True)}
+        entry = np.unique(np.concatenate(self.entry), axis=0)
+        order = np.array([rank[tuple(b)] for b in (entry[:, 1:] >> 3).tolist()], np.int64)
+        self.voxel = entry[np.argsort(order, kind="stable")]
+        self.row = {tuple(v): r for r, v in enumerate(self.voxel.tolist())}
+        self.low = (block.min(axis=0) if len(block) else np.zeros(3, np.int64)) * 8
+        self.size = (block.max(axis=0) * 8 + 8 - self.low) if len(block) else np.zeros(3, np.int64)
+        return self.voxel
+
+    def rows_of(self, point, plane, time, matrix, index):
+        voxel, kept = voxel_of(point, matrix), unpack(plane, len(point))
+        return np.array([self.row[(time, *voxel[i].tolist())] if kept[i] else -1 for i in index.tolist()], np.int64)
+
+
+def common(first, second, points):
+    """Ascending indices of the points that both planes keep."""
+    return np.flatnonzero(unpack(first, points) & unpack(second, points))
+
+
+def sample_common(actors, i, j, recipe, rng):
+    """(n, 2) identities (actor, index) with the draws of train.batch.sample_common."""
+    identity = [
+        np.stack([np.full(len(index), a), index], axis=1)
+        for a, actor in enumerate(actors)
+        for index in [common(actor.planes[i], actor.planes[j], len(actor.cloud.point))]
+    ]
+    moves = np.array([actor.role == 1 for actor in actors])
+    still = np.concatenate([x for x, m in zip(identity, moves, strict=True) if not m] or [np.zeros((0, 2), np.int64)])
+    moving = np.concatenate([x for x, m in zip(identity, moves, strict=True) if m] or [np.zeros((0, 2), np.int64)])
+    groups = [(np.concatenate(identity), recipe.samples)]
+    if recipe.moving_share is not None:
+        share = (
+            0 if not len(moving) else recipe.samples if not len(still) else int(recipe.samples * recipe.moving_share)
+        )
+        groups = [(still, recipe.samples - share), (moving, share)]
+    drawn = [
+        pool[np.sort(rng.choice(len(pool), slots, replace=len(pool) < slots, shuffle=False))]
+        for pool, slots in groups
+        if slots
+    ]
+    return np.concatenate(drawn)
+
+
+def make_batch(sequences, generators, recipe, t):
+    """Twin of train.batch.make_batch."""
+    parts, start = [], np.zeros(t + 1, np.int64)  # rows so far in frame 0..t-1 and, last, in the 4D voxels
+    for b, (sequence, rng) in enumerate(zip(sequences, generators, strict=True)):
+        actors = [a for a in sequence.actors if recipe.moving_actors or a.role != 1]
+        view = fast.draw_views(t, recipe, rng)
+        pair_sample = [sample_common(actors, i, j, recipe, rng) for i, j in fast.frame_pairs(t)]
+        point_sample = [sample_common(actors, i, i, recipe, rng) for i in range(t)]
+        part = _frames(actors, b, recipe, view, pair_sample, point_sample, start)
+        part |= _four(actors, b, recipe, pair_sample, point_sample, start[t])
+        part["moving"] = np.array([[actors[a].role == 1 for a in sample[:, 0]] for sample in point_sample])
+        parts.append(part)
+        start += [*(len(rows) for rows in part["frame"]), len(part["sequence"])]
+    axis = {"pair_row": 2, "pair_row_4d": 2, "point_row": 1, "point_row_4d": 1, "moving": 1}
+    row = {k: torch.from_numpy(np.concatenate([part[k] for part in parts], axis=a)) for k, a in axis.items()}
+    frame = tuple(_voxels([p["frame"][i] for p in parts], [p["frame_size"][i] for p in parts]) for i in range(t))
+    sequence = _voxels([p["sequence"] for p in parts], [p["sequence_size"] for p in parts], t)
+    return fast.Batch(frame, sequence if recipe.voxel_4d_m else None, **row, size=len(parts))
+
+
+def _voxels(coordinate, size, *more):
+    joined = np.concatenate(coordinate).astype(np.int32)
+    return fast.Voxels(torch.from_numpy(joined), (*np.max(size, axis=0).tolist(), *more))
+
+
+def _frames(actors, b, recipe, view, pair_sample, point_sample, start):
+    t, pairs = len(view), fast.frame_pairs(len(view))
+    out = {"frame": [], "frame_size": [], "pair_row": np.zeros((len(pairs), 2, recipe.samples), np.int64)}
+    out["point_row"] = np.zeros((t, recipe.samples), np.int64)
+    for i in range(t):
+        grid = Grid()
+        matrix = [(view[i] / recipe.voxel_m @ actor.pose[i].astype(np.float64))[:3] for actor in actors]
+        for actor, m in zip(actors, matrix, strict=True):
+            grid.mark(actor.cloud.point, actor.planes[i : i + 1], 0, m)
+        voxel = grid.sort()
+        out["frame"].append(np.concatenate([np.full((len(voxel), 1), b), voxel[:, 1:] - grid.low], axis=1))
+        out["frame_size"].append(grid.size)
+        for p, pair in enumerate(pairs):
+            if i in pair:
+                out["pair_row"][p, pair.index(i)] = start[i] + _rows(actors, i, matrix, pair_sample[p], grid, 0)
+        out["point_row"][i] = start[i] + _rows(actors, i, matrix, point_sample[i], grid, 0)
+    return out
+
+
+def _four(actors, b, recipe, pair_sample, point_sample, start):
+    t, pairs = len(point_sample), fast.frame_pairs(len(point_sample))
+    samples = recipe.samples if recipe.voxel_4d_m else 0
+    out = {"pair_row_4d": np.zeros((len(pairs), 2, samples), np.int64)}
+    out["point_row_4d"] = np.zeros((t, samples, t), np.int64)
+    if not recipe.voxel_4d_m:
+        return out | {"sequence": np.zeros((0, 5)), "sequence_size": np.zeros(3, np.int64)}
+    grid, scale = Grid(), np.eye(4) / recipe.voxel_4d_m
+    matrix = [[(scale @ actor.pose[i].astype(np.float64))[:3] for actor in actors] for i in range(t)]
+    for a, actor in enumerate(actors):
+        rest = (actor.pose == actor.pose[0]).all()
+        for i in range(1 if rest else t):
+            grid.mark(actor.cloud.point, actor.planes if rest else actor.planes[i : i + 1], i, matrix[i][a])
+    voxel = grid.sort()
+    out["sequence"] = np.concatenate([np.full((len(voxel), 1), b), voxel[:, 1:] - grid.low, voxel[:, :1]], axis=1)
+    out["sequence_size"] = grid.size
+    for i in range(t):
+        for p, pair in enumerate(pairs):
+            if i in pair:
+                out["pair_row_4d"][p, pair.index(i)] = start + _rows(actors, i, matrix[i], pair_sample[p], grid, i)
+        for f in range(t):
+            row = _rows(actors, i, matrix[i], point_sample[f], grid, i)
+            out["point_row_4d"][f, :, i] = np.where(row < 0, -1, start + row)
+    return out
+
+
+def _rows(actors, i, matrix, sample, grid, time):
+    """Rows of sampled identities (n, 2) in frame i of a grid, -1 where absent."""
+    row = np.zeros(len(sample), np.int64)
+    for a, actor in enumerate(actors):
+        mine = sample[:, 0] == a
+        row[mine] = grid.rows_of(actor.cloud.point, actor.planes[i], time, matrix[a], sample[mine, 1])
+    return row

@@ -1,0 +1,290 @@
+"""The loop: resumed anywhere bit for bit, split over processes without changing gradients, stopped by bad numbers."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.make_sequences import make_dataset
+from tests.two_processes import CONFIG, run_frozen
+from train import checkpoint, loop, memory
+from train.log import Log, Record, read_lines
+from train.loop import LoopError
+from train.methods.contrast import Loss
+from train.presets import PRESETS
+from train.pretrain import make_loader, make_model, pretrain
+from train.world import World
+
+DATA = make_dataset(8, points=200)
+SHORT = make_dataset(8, points=120, shape_points=40, t=2)  # half the work a step
+ALONE = World(0, 1, torch.device("cpu"))
+TINY = dataclasses.replace(CONFIG, steps=12, batch=2, checkpoint_steps=5, precision="float32")
+GOLDEN = pathlib.Path(__file__).parent / "golden_pretrain.json"
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As the command line does on a CPU."""
+    torch.set_num_threads(1)
+
+
+def run_until(run, config, stop=None, data=SHORT):
+    """Train as long as there are steps, or drop everything after `stop` steps, as a kill does."""
+    with contextlib.closing(pretrain(config, data, run, ALONE)) as records:
+        for record in records:
+            if record.step == stop:
+                return
+
+
+def digest(run):
+    """One hash of the newest checkpoint's weights, optimiser and random states."""
+    found, _ = checkpoint.newest(run)
+    sha = hashlib.sha256(str(found.step).encode())
+    for name, value in sorted((found.model | found.tensors).items()):
+        sha.update(name.encode() + value.numpy().tobytes())
+    return sha.hexdigest()
+
+
+def log_of(run):
+    """The log without what the machine took."""
+    return [{k: v for k, v in line.items() if k != "timing"} for line in read_lines(run / "log.jsonl")]
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    run = tmp_path_factory.mktemp("whole")
+    run_until(run, TINY)
+    return run
+
+
+@pytest.mark.parametrize("stop", range(1, 12))
+def test_a_run_killed_at_any_step_ends_in_the_same_bits(stop, whole_run, tmp_path):
+    """With another number of loader workers before and after; the steps since the last checkpoint are made again."""
+    workers = (0, 2, 1)
+    run_until(tmp_path, dataclasses.replace(TINY, workers=workers[stop % 3]), stop)
+    assert len(log_of(tmp_path)) == stop
+    run_until(tmp_path, dataclasses.replace(TINY, workers=workers[(stop + 1) % 3]))
+    assert digest(tmp_path) == digest(whole_run)
+    assert log_of(tmp_path) == log_of(whole_run)
+
+
+def test_the_log_holds_every_steps_terms_spread_and_timing(whole_run):
+    lines = read_lines(whole_run / "log.jsonl")
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert set(lines[0]["terms"]) == {"3d-3d", "3d-4d", "4d-4d"}
+    assert set(lines[0]["spread"]) == {"3d", "4d"}
+    assert set(lines[0]["timing"]) == {"seconds", "wait_share", "sequences_per_s", "memory_gb"}
+    assert lines[0]["loss"] == pytest.approx(sum(lines[0]["terms"].values()), rel=1e-6)
+    assert list((whole_run / "tensorboard").iterdir())
+
+
+def test_another_seed_gives_another_run(whole_run, tmp_path):
+    run_until(tmp_path, dataclasses.replace(TINY, seed=1, steps=1))
+    assert log_of(tmp_path)[0]["loss"] != log_of(whole_run)[0]["loss"]
+
+
+def test_more_steps_extend_a_finished_run(tmp_path, whole_run):
+    run_until(tmp_path, dataclasses.replace(TINY, steps=7))
+    run_until(tmp_path, TINY)
+    assert digest(tmp_path) == digest(whole_run)
+    run_until(tmp_path, TINY)
+    assert log_of(tmp_path) == log_of(whole_run)
+
+
+def test_a_log_line_cut_by_a_kill_is_dropped(tmp_path):
+    record = Record(1, 0.5, {"a": 0.5}, {}, 0.1, None, 0, {"seconds": 1.0})
+    with contextlib.closing(Log(tmp_path, 0)) as log:
+        log.write(record)
+        log.write(record._replace(step=2))
+    path = tmp_path / "log.jsonl"
+    path.write_text(path.read_text()[:-9])
+    assert [line["step"] for line in read_lines(path)] == [1]
+    with contextlib.closing(Log(tmp_path, 1)) as log:
+        log.write(record._replace(step=2))
+    assert [line["step"] for line in read_lines(path)] == [1, 2]
+
+
+def test_the_learning_rate_falls_by_one_hundredth_every_thousand_steps():
+    paper = PRESETS["paper"]
+    assert [paper.lr_at(step) for step in (0, 999)] == [0.25, 0.25]
+    assert paper.lr_at(1000) == pytest.approx(0.2475)
+    assert paper.lr_at(49_999) == pytest.approx(0.25 * 0.99**49)
+
+
+class Toy(nn.Module):
+    """A scalar to fit; `spoil` maps a call's number to what its loss is multiplied with."""
+
+    def __init__(self, spoil):
+        super().__init__()
+        self.weight, self.calls, self.spoil = nn.Parameter(torch.ones(3)), 0, spoil
+
+    def forward(self, batch):
+        self.calls += 1
+        total = (self.weight * batch[0]).sum().square() * self.spoil.get(self.calls, 1.0)
+        return Loss(total, {"toy": total.detach()}, {})
+
+
+def toy_batches(step):
+    while True:
+        yield (torch.full((3,), 0.1 * (step + 1)),)
+        step += 1
+
+
+def run_toy(run, model, plan=None, optimiser=None):
+    plan = plan or loop.Plan(9, 1, 1, "float32", 2, 1, lambda step: 0.1, {})
+    optimiser = optimiser or torch.optim.SGD(model.parameters(), lr=0.1)
+    with contextlib.closing(loop.train(model, optimiser, toy_batches, plan, run, ALONE)) as records:
+        return list(records)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_checkpoints_before(value, tmp_path):
+    with pytest.raises(LoopError, match=r"step 6: the loss is (nan|inf) \(toy (nan|inf)\).*lr below 0.1"):
+        run_toy(tmp_path, Toy({6: value}))
+    found, _ = checkpoint.newest(tmp_path)
+    assert found.step == 4
+    assert [line["step"] for line in read_lines(tmp_path / "log.jsonl")] == [1, 2, 3, 4, 5]
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_path):
+    model = Toy({})
+    model.weight.register_hook(lambda gradient: gradient * float("nan") if model.calls == 4 else gradient)
+    with pytest.raises(LoopError, match="step 4: the gradient's norm is nan"):
+        run_toy(tmp_path, model)
+    assert torch.isfinite(model.weight).all()
+
+
+def test_any_model_and_optimiser_can_be_trained_and_resumed(tmp_path):
+    """What fine-tuning needs: the loop knows a loss, not a method."""
+    first, second = Toy({}), Toy({})
+    whole = run_toy(tmp_path / "a", first, optimiser=torch.optim.Adam(first.parameters()))
+    short = loop.Plan(5, 1, 1, "float32", 2, 1, lambda step: 0.1, {})
+    run_toy(tmp_path / "b", second, short, torch.optim.Adam(second.parameters()))
+    third = Toy({})
+    rest = run_toy(tmp_path / "b", third, optimiser=torch.optim.Adam(third.parameters()))
+    assert [record.loss for record in whole[5:]] == [record.loss for record in rest]
+    assert torch.equal(first.weight, third.weight)
+
+
+def test_a_part_of_the_batch_at_a_time_gives_the_same_update(tmp_path):
+    """With frozen norms: free ones see one part at a time, so `accumulate` belongs to the configuration."""
+    whole, _ = run_frozen(tmp_path / "1", ALONE)
+    parts, _ = run_frozen(tmp_path / "4", ALONE, dataclasses.replace(CONFIG, accumulate=4))
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def start_processes(folder, size):
+    """Run `tests.two_processes` in processes that gloo joins; fails with what they say."""
+    folder.mkdir(exist_ok=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = os.environ | {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared |= {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.two_processes", str(folder)]
+    root = pathlib.Path(__file__).parents[1]
+    started = [
+        subprocess.Popen(command, cwd=root, env=shared | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
+        for rank in range(size)
+    ]
+    errors = [process.communicate(timeout=120)[1] for process in started]
+    assert [process.returncode for process in started] == [0] * size, errors
+
+
+def test_two_processes_joined_by_gloo_make_the_one_process_update(tmp_path):
+    alone, records = run_frozen(tmp_path / "alone", ALONE)
+    folder = tmp_path / "together"
+    start_processes(folder, 2)
+    found, _ = checkpoint.newest(folder)
+    for name, value in alone.state_dict().items():
+        torch.testing.assert_close(found.model[name], value, rtol=1e-9, atol=1e-12, msg=name)
+    logged = [line["loss"] for line in read_lines(folder / "log.jsonl")]
+    assert logged == pytest.approx([record.loss for record in records], rel=1e-9)
+    assert_global_order(folder, 2)
+
+
+def test_four_processes_joined_by_gloo_share_the_global_order(tmp_path):
+    start_processes(tmp_path, 4)
+    assert_global_order(tmp_path, 4)
+
+
+def assert_global_order(folder, size):
+    """From step 3 on, what the processes took is what one process takes, each sequence once an epoch."""
+    order = json.loads((folder / "order.json").read_text())
+    together = [[number for rank in range(size) for number in order[rank][step][0]] for step in range(5)]
+    expected = make_loader(CONFIG, DATA).jobs_from(3)
+    assert together == [list(next(expected).sequence) for _ in range(5)]
+    assert sorted(together[1] + together[2]) == list(range(8))
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("float64", 1e-9)])
+def test_ten_steps_give_the_golden_losses(precision, tolerance, tmp_path):
+    """A change that should not alter numbers must reproduce them; `python -m tests.test_loop` writes them anew."""
+    golden = json.loads(GOLDEN.read_text())[precision]
+    np.testing.assert_allclose(golden_losses(precision, tmp_path), golden, rtol=0, atol=tolerance)
+
+
+def golden_losses(precision, run):
+    """Total loss and terms of ten steps."""
+    run_until(run, dataclasses.replace(TINY, steps=10, precision=precision, samples=64), data=DATA)
+    return [[line["loss"], *line["terms"].values()] for line in log_of(run)]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_the_loop_runs_on_a_gpu_close_to_the_cpu(precision, tmp_path):
+    config = dataclasses.replace(TINY, precision=precision, samples=64)
+    world = World(0, 1, torch.device("cuda"))
+    with contextlib.closing(pretrain(config, DATA, tmp_path / "gpu", world)) as records:
+        gpu = [record.loss for record in records]
+    run_until(tmp_path / "cpu", dataclasses.replace(TINY, samples=64), data=DATA)
+    cpu = [line["loss"] for line in log_of(tmp_path / "cpu")]
+    np.testing.assert_allclose(gpu[:3], cpu[:3], atol=2e-3 if precision == "float32" else 2e-2)
+    with contextlib.closing(pretrain(dataclasses.replace(config, steps=14), DATA, tmp_path / "gpu", world)) as records:
+        assert [record.step for record in records] == [13, 14]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_step_of_the_paper_preset_is_measured(precision, tmp_path, capsys):
+    """Prints what a step takes at full size, or says what does not fit."""
+    data = make_dataset(12, points=110_000, shape_points=1000, extent_m=6.0)
+    config = dataclasses.replace(PRESETS["paper"], steps=6, precision=precision, log_steps=1, checkpoint_steps=100)
+    world = World(0, 1, torch.device("cuda"))
+    free = memory.available(world.device)
+    while memory.estimate(make_loader(config, data), make_model(config), precision).device > free:
+        config = dataclasses.replace(config, accumulate={1: 2, 2: 3, 3: 4, 4: 6, 6: 12}[config.accumulate])
+    needed = memory.estimate(make_loader(config, data), make_model(config), precision)
+    torch.cuda.reset_peak_memory_stats()
+    with contextlib.closing(pretrain(config, data, tmp_path, world)) as records:
+        timing = [record.timing for record in records][2:]
+    seconds = np.median([t["seconds"] for t in timing])
+    with capsys.disabled():
+        print(
+            f"\npaper preset, {precision}, accumulate {config.accumulate}, {torch.cuda.get_device_name()}: "
+            f"{seconds:.2f} s a step, peak {timing[-1]['memory_gb']:.1f} GB (estimated {needed.device / 1e9:.1f}), "
+            f"waits {np.median([t['wait_share'] for t in timing]):.1%}, {needed.voxels_3d} voxels a frame index"
+        )
+    assert np.isfinite(seconds)
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        losses = {p: golden_losses(p, pathlib.Path(folder) / p) for p in ("float32", "float64")}
+    GOLDEN.write_text(json.dumps(losses, indent=1) + "\n")

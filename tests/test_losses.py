@@ -1,0 +1,221 @@
+"""Every loss against written-out loops over pairs, frames and samples in float64, and where its gradient goes."""
+
+import math
+
+import pytest
+import torch
+
+from train.methods import losses
+
+T, P, S, D = 3, 3, 6, 5  # frames, pairs, samples, width
+
+
+def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def dot(a, b) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def cosine_d(p, z) -> float:
+    """Eq. 1, number by number."""
+    return -dot(p, z) / (math.sqrt(dot(p, p)) * math.sqrt(dot(z, z)))
+
+
+def test_eq_1_is_the_negative_cosine():
+    p, z = drawn(4, D), drawn(4, D, seed=1)
+    expected = [cosine_d(*rows) for rows in zip(p.tolist(), z.tolist(), strict=True)]
+    assert losses.negative_cosine(p, z).tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_eqs_3_4_and_7_8_equal_a_loop_over_pairs_and_samples():
+    p, z = drawn(P, 2, S, D), drawn(P, 2, S, D, seed=1)
+    expected = 0.0
+    for pair in range(P):
+        term = 0.0
+        for a in range(S):
+            forth = cosine_d(p[pair, 0, a].tolist(), z[pair, 1, a].tolist())
+            back = cosine_d(p[pair, 1, a].tolist(), z[pair, 0, a].tolist())
+            term += 0.5 * forth + 0.5 * back
+        expected += term / S
+    for stop in losses.STOP_GRADIENTS:
+        assert losses.pair_loss(p, z, stop).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_eqs_5_6_equal_a_loop_over_frames_and_samples():
+    p3, z3, p4, z4 = (drawn(T, S, D, seed=seed) for seed in range(4))
+    expected = 0.0
+    for i in range(T):
+        term = 0.0
+        for a in range(S):
+            at_4d = cosine_d(p3[i, a].tolist(), z4[i, a].tolist())
+            at_3d = cosine_d(p4[i, a].tolist(), z3[i, a].tolist())
+            term += 0.5 * at_4d + 0.5 * at_3d
+        expected += term / S
+    for stop in losses.STOP_GRADIENTS:
+        assert losses.frame_loss(p3, z3, p4, z4, stop).item() == pytest.approx(expected, rel=1e-12)
+
+
+def trained(loss: torch.Tensor, **leaves: torch.Tensor) -> set[str]:
+    """Names of the leaves that the loss trains."""
+    gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    return {name for name, g in zip(leaves, gradients, strict=True) if g is not None and g.abs().max() > 0}
+
+
+@pytest.mark.parametrize(
+    "stop, expected", [("conventional", {"p"}), ("printed", {"p"}), ("none", {"p", "z"})], ids=lambda x: str(x)
+)
+def test_eq_3_trains_p_and_stops_at_z(stop, expected):
+    leaf = {name: drawn(P, 2, S, D, seed=seed).requires_grad_() for seed, name in enumerate("pz")}
+    assert trained(losses.pair_loss(leaf["p"], leaf["z"], stop), **leaf) == expected
+
+
+@pytest.mark.parametrize(
+    "stop, expected",
+    [("conventional", {"p3", "p4"}), ("printed", {"z3", "z4"}), ("none", {"p3", "p4", "z3", "z4"})],
+    ids=lambda x: str(x),
+)
+def test_eq_5_stops_where_its_reading_says(stop, expected):
+    leaf = {name: drawn(T, S, D, seed=seed).requires_grad_() for seed, name in enumerate(("p3", "z3", "p4", "z4"))}
+    assert trained(losses.frame_loss(*leaf.values(), stop), **leaf) == expected
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_half_precision_is_widened_before_it_is_summed(half):
+    p, z = drawn(P, 2, S, D).to(half), drawn(P, 2, S, D, seed=1).to(half)
+    loss = losses.pair_loss(p, z, "conventional")
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(losses.pair_loss(p.double(), z.double(), "conventional").item(), rel=1e-5)
+
+
+def test_features_of_length_zero_give_finite_gradients():
+    p = torch.zeros(1, 2, S, D, requires_grad=True)
+    losses.pair_loss(p, drawn(1, 2, S, D).float(), "conventional").backward()
+    assert bool(p.grad.isfinite().all())
+
+
+# Hardest-contrastive ------------------------------------------------------------------------------------------------
+
+
+def normalised(row: list[float]) -> list[float]:
+    length = math.sqrt(dot(row, row))
+    return [x / length for x in row]
+
+
+def distance(a: list[float], b: list[float]) -> float:
+    return math.sqrt(sum((x - y) ** 2 for x, y in zip(a, b, strict=True)))
+
+
+def looped_hardest(first, second, same, positive_margin, negative_margin) -> float:
+    """The equation, sample by sample."""
+    positive, forth, back = [], [], []
+    for b in range(len(first)):
+        one, two = [[normalised(row) for row in rows[b].tolist()] for rows in (first, second)]
+        for i in range(len(one)):
+            positive.append(max(0.0, distance(one[i], two[i]) - positive_margin) ** 2)
+            others = [k for k in range(len(one)) if not same[b][i][k]]
+            if others:
+                forth.append(max(0.0, negative_margin - min(distance(one[i], two[k]) for k in others)) ** 2)
+                back.append(max(0.0, negative_margin - min(distance(two[i], one[k]) for k in others)) ** 2)
+    negative = sum(forth) / max(1, len(forth)) + sum(back) / max(1, len(back))
+    return sum(positive) / len(positive) + 0.5 * negative
+
+
+def sharing(*voxel: list[int], size: int) -> torch.Tensor:
+    return losses.same_voxel(torch.tensor(voxel), size)
+
+
+@pytest.mark.parametrize(
+    "voxels",
+    [
+        ([0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3, 4, 5, 6, 7]),
+        ([0, 0, 2, 3, 4, 5, 5, 7], [0, 1, 1, 3, 4, 4, 6, 7]),  # some samples share a voxel in one frame
+        ([0, 0, 0, 0, 4, 5, 6, 7], [0, 1, 2, 3, 4, 5, 6, 7]),  # the first sequence has no negatives at all
+    ],
+    ids=["apart", "sharing", "none"],
+)
+def test_hardest_contrastive_equals_a_loop_over_samples(voxels):
+    first, second = drawn(2, 4, D), drawn(2, 4, D, seed=1)
+    second = first + 0.5 * second  # distances on both sides of the margins
+    same = sharing(*voxels, size=2)
+    ours = losses.hardest_contrastive(first, second, same, 0.1, 1.4).item()
+    assert ours == pytest.approx(looped_hardest(first, second, same.tolist(), 0.1, 1.4), rel=1e-9)
+    assert ours > 0
+
+
+def test_hardest_contrastive_gradient_equals_that_of_the_written_out_minimum():
+    first, second = drawn(2, 4, D).requires_grad_(), drawn(2, 4, D, seed=1).requires_grad_()
+    same = sharing(list(range(8)), size=2)
+    ours = torch.autograd.grad(losses.hardest_contrastive(first, second, same, 0.1, 1.4), (first, second))
+    one, two = (x / x.norm(dim=-1, keepdim=True) for x in (first, second))
+    apart = torch.cdist(one, two).masked_fill(torch.eye(4, dtype=torch.bool), torch.inf)
+    hinge = lambda values: (1.4 - values).clamp(min=0).square().mean()  # noqa: E731
+    expected = ((one - two).norm(dim=-1) - 0.1).clamp(min=0).square().mean()
+    expected = expected + 0.5 * (hinge(apart.min(2).values) + hinge(apart.min(1).values))
+    for mine, theirs in zip(ours, torch.autograd.grad(expected, (first, second)), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-10, rtol=1e-8)
+
+
+def test_samples_of_another_sequence_are_no_negatives():
+    first = torch.eye(4, dtype=torch.float64).reshape(2, 2, 4)
+    first[1, 0] = first[0, 0]  # the same scan twice in a batch
+    assert losses.hardest_contrastive(first, first, sharing([0, 1, 2, 3], size=2), 0.1, 1.4).item() == 0
+
+
+def test_positives_within_and_negatives_beyond_the_margins_cost_nothing_and_have_no_gradient():
+    first = torch.eye(3, dtype=torch.float64)[None].requires_grad_()
+    second = torch.eye(3, dtype=torch.float64)[None] + 0.01
+    loss = losses.hardest_contrastive(first, second, torch.eye(3, dtype=torch.bool)[None], 0.1, 1.39)
+    (gradient,) = torch.autograd.grad(loss, first)
+    assert loss.item() == 0 and gradient.abs().max() == 0
+
+
+def test_equal_features_give_finite_gradients():
+    first = torch.ones(1, 4, D, requires_grad=True)
+    same = torch.eye(4, dtype=torch.bool)[None]
+    losses.hardest_contrastive(first, first.detach().clone(), same, 0.1, 1.4).backward()
+    assert bool(first.grad.isfinite().all())
+
+
+def test_samples_that_share_a_voxel_in_any_set_are_the_same():
+    same = losses.same_voxel(torch.tensor([[0, 0, 1, 2, 3, 4], [5, 6, 6, 7, 8, 7]]), 2)
+    assert same[0].tolist() == [[True, True, False], [True, True, True], [False, True, True]]
+    assert same[1].tolist() == [[True, False, True], [False, True, False], [True, False, True]]
+
+
+# Pooling and spread -------------------------------------------------------------------------------------------------
+
+
+def test_match_average_is_the_mean_over_the_steps_that_have_the_point():
+    features = drawn(9, D)
+    row = torch.tensor([[[0, 1, 2], [3, -1, 4]], [[-1, -1, 8], [-1, -1, -1]]])
+    out = losses.match_average(features, row)
+    for index in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        present = [features[r].tolist() for r in row[index].tolist() if r >= 0]
+        expected = [sum(column) / len(present) for column in zip(*present, strict=True)] if present else [0.0] * D
+        assert out[index].tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_match_average_gives_absent_steps_no_gradient():
+    features = drawn(3, D).requires_grad_()
+    (gradient,) = torch.autograd.grad(losses.match_average(features, torch.tensor([[1, -1]])).sum(), features)
+    assert gradient.abs().sum(1).tolist() == [0, D, 0]
+
+
+def test_spread_is_one_for_even_directions_and_zero_for_one():
+    assert losses.spread(drawn(20_000, 32)).item() == pytest.approx(1, abs=0.01)
+    assert losses.spread(torch.ones(50, 32) * torch.arange(1, 51)[:, None]).item() == pytest.approx(0, abs=1e-6)
+    half = torch.cat([drawn(20_000, 32)[:, :1].abs() + 9, torch.zeros(20_000, 31)], 1)
+    assert losses.spread(half).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_spread_equals_its_definition_number_by_number():
+    z = drawn(3, 4, D)
+    rows = [normalised(row) for row in z.reshape(-1, D).tolist()]
+    deviation = []
+    for column in zip(*rows, strict=True):
+        mean = sum(column) / len(column)
+        deviation.append(math.sqrt(sum((x - mean) ** 2 for x in column) / len(column)))
+    assert losses.spread(z).item() == pytest.approx(sum(deviation) / D * math.sqrt(D), rel=1e-12)

@@ -1,0 +1,243 @@
+"""The named methods on a small synthetic batch: what they sum, whom they train, that they learn and when they
+collapse."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from tests.make_batch import make_batch
+from train.methods import losses
+from train.methods.contrast import METHODS, Contrast, ContrastConfig, frame_places
+from train.nets.unet import NetShape
+
+NET_3D = NetShape((1, 1), (32, 32), 16)
+NET_4D = NetShape((1, 1), (16, 16), 16)
+PARTS = {"3d-3d": "weight_3d", "3d-4d": "weight_3d4d", "4d-4d": "weight_4d"}
+
+
+def batch_for(method: str, **sizes):
+    facts = METHODS[method]
+    return make_batch(np.random.default_rng([0]), has_4d=facts.has_4d, moving=facts.moving, **sizes)
+
+
+def model_of(method: str, **fields) -> Contrast:
+    config = ContrastConfig(method, NET_3D, NET_4D, width=32, hidden=32, **fields)
+    return Contrast(config, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_total_is_the_weighted_sum_of_the_method_s_terms(method):
+    loss = model_of(method, weight_3d=2.0, weight_3d4d=0.5, weight_4d=3.0)(batch_for(method))
+    weight = {"3d-3d": 2.0, "3d-4d": 0.5, "4d-4d": 3.0}
+    assert tuple(loss.terms) == METHODS[method].terms
+    expected = sum(weight[name] * term.item() for name, term in loss.terms.items())
+    assert loss.total.item() == pytest.approx(expected, rel=1e-6)
+    assert not any(x.requires_grad for x in (*loss.terms.values(), *loss.spread.values()))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_has_the_parts_it_uses_and_no_others(method):
+    parts = {name for name, _ in model_of(method).named_children()}
+    with_4d, cosine = METHODS[method].has_4d, METHODS[method].cosine
+    expected = {"encoder3d": True, "predictor3d": cosine, "encoder4d": with_4d, "predictor4d": with_4d and cosine}
+    assert parts == {name for name, used in expected.items() if used}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_parameter_of_a_method_is_trained(method):
+    model = model_of(method)
+    model(batch_for(method)).total.backward()
+    idle = [name for name, weight in model.named_parameters() if weight.grad is None or weight.grad.abs().max() == 0]
+    assert not [name for name in idle if not name.endswith("bias")], idle
+    assert all(weight.grad is not None for weight in model.parameters())
+
+
+ROUTES = [  # DESIGN 7: which parameters each term trains under each reading of the stop-gradient
+    ("3d-3d", "conventional", {"predictor3d", "encoder3d"}),
+    ("3d-3d", "printed", {"predictor3d", "encoder3d"}),
+    ("4d-4d", "conventional", {"predictor4d", "encoder4d"}),
+    ("4d-4d", "printed", {"predictor4d", "encoder4d"}),
+    ("3d-4d", "conventional", {"predictor3d", "encoder3d", "predictor4d", "encoder4d"}),
+    ("3d-4d", "printed", {"encoder3d", "encoder4d"}),
+]
+
+
+@pytest.mark.parametrize("term, stop, expected", ROUTES)
+def test_each_term_trains_the_parts_that_its_route_names(term, stop, expected):
+    weights = {field: float(name == term) for name, field in PARTS.items()}
+    model = model_of("4dcontrast", stop_gradient=stop, **weights)
+    model(batch_for("4dcontrast")).total.backward()
+    trained = set()
+    for name, weight in model.named_parameters():
+        if weight.grad is not None and weight.grad.abs().max() > 0:
+            trained.add(name.split(".")[0])
+    assert trained == expected
+
+
+@pytest.mark.parametrize("stop, through", [("conventional", "p"), ("printed", "z")])
+@pytest.mark.parametrize("dims", ["3d", "4d"])
+def test_eq_5_reaches_an_encoder_only_through_the_p_or_only_through_the_z_of_its_reading(stop, through, dims):
+    """A predictor that passes no gradient on cuts the route through p and leaves that through z."""
+    model = model_of("4dcontrast", stop_gradient=stop, weight_3d=0.0, weight_4d=0.0)
+    predictor = getattr(model, f"predictor{dims}")
+    predictor.register_forward_pre_hook(lambda _module, inputs: (inputs[0].detach(),))
+    model(batch_for("4dcontrast")).total.backward()
+    gradient = getattr(model, f"encoder{dims}").projector.weight.grad
+    assert (gradient is not None and gradient.abs().max().item() > 0) == (through == "z")
+
+
+def test_terms_of_4dcontrast_equal_eqs_3_to_8_over_separately_encoded_points():
+    """Features by encoding point sets one by one, in evaluation mode, so that norms do not depend on the grouping."""
+    batch, model = batch_for("4dcontrast"), model_of("4dcontrast").double().eval()
+    pairs, t = list(itertools.combinations(range(3), 2)), 3
+
+    def both(encoder, predictor, voxels, row):
+        z = encoder(voxels, row, batch.size)
+        return predictor(z.flatten(0, -2)).reshape(z.shape), z
+
+    def at_3d(i, row):
+        return both(model.encoder3d, model.predictor3d, batch.frame[i], row)
+
+    def at_4d(row):
+        return both(model.encoder4d, model.predictor4d, batch.sequence, row)
+
+    expected = dict.fromkeys(PARTS, 0.0)
+    for p, (i, j) in enumerate(pairs):
+        for name, (one, two) in {
+            "3d-3d": (at_3d(i, batch.pair_row[p, 0]), at_3d(j, batch.pair_row[p, 1])),
+            "4d-4d": (at_4d(batch.pair_row_4d[p, 0]), at_4d(batch.pair_row_4d[p, 1])),
+        }.items():
+            cosine = losses.negative_cosine(one[0], two[1]) + losses.negative_cosine(two[0], one[1])
+            expected[name] += cosine.mean().item() / 2 / len(pairs)
+    for i in range(t):
+        (p3, z3), (p4, z4) = at_3d(i, batch.point_row[i]), at_4d(batch.point_row_4d[i, :, i])
+        cosine = losses.negative_cosine(p3, z4) + losses.negative_cosine(p4, z3)
+        expected["3d-4d"] += cosine.mean().item() / 2 / len(pairs)
+    loss = model(batch)
+    assert {name: term.item() for name, term in loss.terms.items()} == pytest.approx(expected, rel=1e-9)
+    z3 = [at_3d(i, batch.pair_row[p, side])[1] for p, pair in enumerate(pairs) for side, i in enumerate(pair)]
+    spread = {"3d": losses.spread(torch.stack(z3)).item(), "4d": losses.spread(at_4d(batch.pair_row_4d)[1]).item()}
+    assert {name: value.item() for name, value in loss.spread.items()} == pytest.approx(spread, rel=1e-9)
+
+
+def test_terms_of_simclr_equal_the_loss_over_pairs_and_over_frames_against_averaged_4d_features():
+    batch, model = batch_for("4dcontrast-simclr"), model_of("4dcontrast-simclr").double().eval()
+    split = (batch.size, -1, 32)
+    frames = sequence = 0.0
+    for p, (i, j) in enumerate(itertools.combinations(range(3), 2)):
+        row = batch.pair_row[p]
+        one = model.encoder3d(batch.frame[i], row[0], batch.size).reshape(split)
+        two = model.encoder3d(batch.frame[j], row[1], batch.size).reshape(split)
+        same = losses.same_voxel(row, batch.size)
+        frames += losses.hardest_contrastive(one, two, same, 0.1, 1.4).item() / 3
+    every = model.encoder4d(batch.sequence, torch.arange(len(batch.sequence.coordinate)), batch.size)
+    for i in range(3):
+        row, own = batch.point_row[i], batch.point_row_4d[i, :, i]
+        z = model.encoder3d(batch.frame[i], row, batch.size).reshape(split)
+        average = [every[[r for r in rows if r >= 0]].mean(0) for rows in batch.point_row_4d[i].tolist()]
+        same = losses.same_voxel(torch.stack([row, own]), batch.size)
+        sequence += losses.hardest_contrastive(z, torch.stack(average).reshape(split), same, 0.1, 1.4).item() / 3
+    terms = {name: term.item() for name, term in model(batch).terms.items()}
+    assert terms == pytest.approx({"3d-3d": frames, "3d-4d": sequence}, rel=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_forward_per_frame_index_one_of_the_sequence_and_heads_once(method):
+    model, calls = model_of(method), []
+    for name, part in model.named_modules():
+        if name in ("encoder3d.backbone", "encoder4d.backbone", "encoder3d.projector", "encoder4d.projector"):
+            part.register_forward_hook(lambda *_, name=name: calls.append(name))
+        if name in ("predictor3d", "predictor4d"):
+            part.register_forward_hook(lambda *_, name=name: calls.append(name))
+    model(batch_for(method))
+    counts = {name: calls.count(name) for name in calls}
+    assert set(counts.values()) <= {1, 3}
+    assert all(count == (3 if "3d" in name.split(".")[0] else 1) for name, count in counts.items())
+
+
+def test_frame_places_name_each_frame_s_part_in_every_pair():
+    assert frame_places(3) == [[(0, 0), (1, 0)], [(0, 1), (2, 0)], [(1, 1), (2, 1)]]
+
+
+@pytest.mark.parametrize("fields", [{"method": "simclr"}, {"stop_gradient": "both"}])
+def test_unknown_names_are_refused_with_what_there_is(fields):
+    with pytest.raises(ValueError, match="one of"):
+        ContrastConfig(**fields)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_equal_seeds_give_equal_losses_and_gradients(method):
+    results = []
+    for _ in range(2):
+        model = model_of(method)
+        loss = model(batch_for(method))
+        loss.total.backward()
+        results.append([loss.total, *(weight.grad for weight in model.parameters())])
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+# Learning -----------------------------------------------------------------------------------------------------------
+
+
+def trained_on_one_sequence(method: str, steps: int, rate: float = 0.02, **fields):
+    """The loss of the last step on one sequence of three frames, so that every cosine term can reach -1."""
+    batch, model = batch_for(method, size=1, samples=4, points=200), model_of(method, **fields)
+    optimiser = torch.optim.Adam(model.parameters(), lr=rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(steps):
+        loss = model(batch)
+        optimiser.zero_grad()
+        loss.total.backward()
+        optimiser.step()
+        schedule.step()
+    return loss
+
+
+@pytest.mark.parametrize("method, steps", [("static-3d", 110), ("moving-3d", 80), ("4dcontrast", 120)])
+def test_cosine_methods_fit_one_sequence_with_their_features_spread(method, steps):
+    loss = trained_on_one_sequence(method, steps)
+    assert max(loss.terms.values()) < -0.9
+    assert min(loss.spread.values()) > 0.5
+
+
+def test_hardest_contrastive_fits_one_sequence():
+    loss = trained_on_one_sequence("4dcontrast-simclr", 40)
+    assert max(loss.terms.values()) < 0.06
+    assert min(loss.spread.values()) > 0.5
+
+
+def test_features_collapse_without_stop_gradient():
+    loss = trained_on_one_sequence("moving-3d", 30, 0.01, stop_gradient="none")
+    kept = trained_on_one_sequence("moving-3d", 30, 0.01)
+    assert loss.terms["3d-3d"] < -0.95 and loss.spread["3d"] < 0.35
+    assert kept.spread["3d"] > 0.6
+
+
+# On a GPU -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("half, tolerance", [(False, 1e-3), (True, 5e-2)], ids=["fp32", "fp16"])
+@pytest.mark.parametrize("method", METHODS)
+def test_cuda_gives_the_loss_of_the_cpu(method, half, tolerance):
+    batch, totals = batch_for(method), []
+    for device in ("cpu", "cuda"):
+        model = model_of(method).to(device)
+        with torch.autocast("cuda", dtype=torch.float16, enabled=half and device == "cuda"):
+            loss = model(moved(batch, device))
+        loss.total.backward()
+        assert all(weight.grad.isfinite().all() for weight in model.parameters())
+        totals.append(loss.total.item())
+    assert totals[1] == pytest.approx(totals[0], abs=tolerance)
+
+
+def moved(x, device: str):
+    """A batch, or anything in it, on a device."""
+    if isinstance(x, torch.Tensor):
+        return x.to(device)
+    if hasattr(x, "_fields"):
+        return type(x)(*(moved(part, device) for part in x))
+    return tuple(moved(part, device) for part in x) if isinstance(x, tuple) else x

@@ -1,0 +1,196 @@
+"""The trainer's command line: `python -m train COMMAND`. Only this file prints and exits."""
+
+import contextlib
+import pathlib
+import warnings
+
+import click
+
+_PATH = click.Path(path_type=pathlib.Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Pre-train sparse 3D and 4D U-Nets on gen4d data sets, and use what they learned.
+
+    On several GPUs or machines: torchrun --nproc_per_node 8 -m train pretrain ...
+    """
+    warnings.showwarning = lambda message, *rest: click.echo(f"warning: {message}", err=True)
+
+
+@contextlib.contextmanager
+def _one_line_errors():
+    """What a user can mend becomes one line; everything else is a defect and keeps its traceback."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise click.ClickException(" ".join(str(error).split())) from None
+
+
+@main.command()
+@click.option("--data", type=_PATH, required=True, help="Folder that gen4d build wrote.")
+@click.option("--preset", default="paper", show_default=True, help="paper, or small: minutes on a CPU.")
+@click.option("--run", type=_PATH, default="runs/pretrain", show_default=True, help="Folder for checkpoints and logs.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting; --dry-run lists all.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda where there is a GPU.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved configuration and the memory needed, and stop.")
+@click.option("--no-memory-check", is_flag=True, help="Start even if the estimate exceeds what is free.")
+def pretrain(data, preset, run, assignments, device, dry_run, no_memory_check) -> None:
+    """Pre-train on a data set. The same command goes on where it was stopped.
+
+    \b
+    python -m train pretrain --data data/sequences --preset small
+    python -m train pretrain --data data/sequences --set method=moving-3d --set lr=0.1
+    """
+    with _one_line_errors():
+        from train.world import join_world
+
+        with join_world(device) as world:
+            _pretrain(data, preset, run, assignments, world, dry_run, no_memory_check)
+
+
+def _pretrain(data, preset, run, assignments, world, dry_run, no_memory_check) -> None:
+    import torch
+
+    from gen4d.shards import open_dataset
+    from train import memory, presets, pretrain, sparse
+    from train.loop import Stopped
+
+    config = presets.resolve(preset, assignments)
+    dataset = open_dataset(data)
+    precision = pretrain.resolve_precision(config, world.device)
+    loader = pretrain.make_loader(config, dataset, world.rank, world.size)
+    needed = memory.estimate(loader, pretrain.make_model(config), precision)
+    say = click.echo if world.leads else lambda text: None
+    if dry_run:
+        for line in _describe(config, precision, dataset, world, needed):
+            say(line)
+        return
+    if not no_memory_check:
+        memory.check(needed, loader, world.device)
+    if world.device.type == "cpu":
+        # spconv's share of a step is held to one thread; a second for the rest spins against the loader's, and the
+        # numbers would depend on the machine's cores.
+        torch.set_num_threads(1)
+    sparse.self_check(world.device, pretrain.SELF_CHECK[precision])
+    say(f"{config.method} on {len(dataset)} sequences, {world.size} x {world.device.type}, {precision}, into {run}")
+    say(f"needs about {needed.device / 1e9:.1f} GB on {world.device}; loader: {needed.host / 1e9:.1f} GB")
+    watch = _CollapseWatch()
+    try:
+        with contextlib.closing(pretrain.pretrain(config, dataset, run, world)) as records:
+            for record in records:
+                say(record.line(config.steps))
+                watch.see(record, say)
+    except Stopped as stopped:
+        say(str(stopped))
+        raise SystemExit(128 + stopped.number) from None
+    say(f"done: {config.steps} steps in {run}")
+
+
+def _describe(config, precision, dataset, world, needed) -> list[str]:
+    """Lines of a dry run."""
+    from train import memory, presets
+
+    lines = [f"{key} = {value}" for key, value in presets.to_plain(config).items()]
+    epochs = config.steps * config.batch / len(dataset)
+    lines += [
+        f"data: {len(dataset)} sequences of {len(dataset.scan_names)} scans, seen {epochs:.2f} times",
+        f"device: {world.size} x {world.device.type}, {precision}, {needed.parameters} parameters",
+        f"voxels of one forward: {needed.voxels_3d} of a frame index, {needed.voxels_4d} in 4D",
+        f"memory on the device: about {needed.device / 1e9:.2f} GB, free {memory.available(world.device) / 1e9:.2f} GB",
+        f"memory for batches made ahead: about {needed.host / 1e9:.2f} GB",
+    ]
+    return lines
+
+
+class _CollapseWatch:
+    """Warns of features that become one, at most once in 100 steps."""
+
+    def __init__(self):
+        self._quiet_until = 0
+
+    def see(self, record, say) -> None:
+        low = [f"{name} {value:.2f}" for name, value in record.spread.items() if value < 0.6]
+        if low and record.step >= self._quiet_until:
+            self._quiet_until = record.step + 100
+            say(
+                f"warning: step {record.step}: the spread of features is {', '.join(low)} (1 = even, 0 = collapsed); "
+                "below 0.6 they transfer badly: lower lr, and keep stop_gradient=conventional"
+            )
+
+
+@main.command()
+@click.argument("weights", type=_PATH)
+@click.option("--scan", type=_PATH, help="A points file that gen4d reads (.ply, .pcd).")
+@click.option("--data", type=_PATH, help="A data set, and with --name one of its scans.")
+@click.option("--name", help="Name of the scan in --data; by default its first.")
+@click.option("--up", default="z", show_default=True, help="Of --scan: an axis, a vector, or floor.")
+@click.option("--units", default="m", show_default=True, help="Of --scan: m, cm, mm, ... or metres per unit.")
+@click.option("--out", type=_PATH, default="features.npy", show_default=True, help="A .npy; a .png goes beside it.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda where there is a GPU.")
+def features(weights, scan, data, name, up, units, out, device) -> None:
+    """Write per-point features of a scan as .npy, with a picture of their principal components.
+
+    WEIGHTS is a run folder, a checkpoint folder, or a file of export-weights. One row per point of the file, in its
+    order; rows of points that are not finite are NaN.
+
+    \b
+    python -m train features runs/pretrain --scan scene0000_00_vh_clean_2.ply --out features.npy
+    """
+    with _one_line_errors():
+        import numpy as np
+
+        from train import features as module
+        from train.world import join_world
+
+        if (scan is None) == (data is None):
+            raise click.UsageError("give either --scan or --data")
+        point, row, rows = module.read_scan(scan, up, units) if scan else module.read_stored_scan(data, name)
+        with join_world(device) as world:
+            found = module.point_features(module.load_backbone(weights), point, world.device)
+        full = np.full((rows, found.shape[1]), np.nan, np.float32)
+        full[row] = found
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with open(out, "wb") as file:
+            np.save(file, full)
+        module.draw(point, module.principal_colours(found), out.with_suffix(".png"))
+    click.echo(f"{out}: {full.shape[0]} points x {full.shape[1]} features; picture in {out.with_suffix('.png')}")
+
+
+@main.command("export-weights")
+@click.argument("run", type=_PATH)
+@click.option("--out", type=_PATH, default="backbone.safetensors", show_default=True, help="File to write.")
+def export_weights(run, out) -> None:
+    """Write a run's 3D backbone as one safetensors file, for fine-tuning here or elsewhere.
+
+    RUN is a run folder or a checkpoint folder. The file's header says how tensors lie, for spconv users elsewhere.
+
+    \b
+    python -m train export-weights runs/pretrain --out backbone.safetensors
+    """
+    with _one_line_errors():
+        from train import features as module
+
+        about = module.export_weights(run, out)
+    click.echo(f"{out}: 3D backbone {about['net']} after {about['step']} steps of {about['method']}")
+    click.echo(about["layout"])
+
+
+@main.command()
+def doctor() -> None:
+    """Check this machine for training: packages, GPUs, and whether sparse convolutions compute right numbers.
+
+    \b
+    python -m train doctor
+    """
+    from train.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        click.echo(f"{finding.level:8} {finding.text}")
+    if any(finding.level == "bad" for finding in findings):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m train")
