@@ -239,7 +239,8 @@ def _summary(folder: Path, tally: _Tally) -> Iterator[Finding]:
         yield Finding("note", str(folder), message)
     if tally.dropped:
         rows = sum(tally.dropped.values())
-        message = f"{rows} rows with NaN or infinity are dropped from {_count(len(tally.dropped), 'scan')} ({_some(tally.dropped)})"
+        whose = f"{_count(len(tally.dropped), 'scan')} ({_some(tally.dropped)})"
+        message = f"{rows} rows with NaN or infinity are dropped from {whose}"
         yield Finding("note", str(folder), message)
     for names in tally.copies.values():
         if len(names) > 1:
