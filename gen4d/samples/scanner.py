@@ -134,7 +134,7 @@ def camera_poses(plan: Plan, rng: np.random.Generator) -> np.ndarray:
             yaw, eye = start + step * 2 * np.pi / turns, np.array([x, y, height]) + rng.normal(0, 0.06, 3)
             poses.append(_look(eye, yaw + rng.normal(0, 0.15), rng.normal(-0.46, 0.12), rng.normal(0, 0.06)))
             if chance(rng, care):
-                pitch = rng.normal(-0.85, 0.15) if chance(rng, 0.6) else rng.normal(upward, 0.1)
+                pitch = rng.normal(-0.85, 0.15) if chance(rng, 0.7) else rng.normal(upward, 0.1)
                 poses.append(_look(eye, yaw + rng.normal(0, 0.2), pitch, rng.normal(0, 0.06)))
     return np.array(poses)
 

@@ -95,8 +95,8 @@ def _what_is_there(folder: Path, asked: dict) -> SamplesWritten | None:
     other = [f"{name} {found.get(name)}, not {value}" for name, value in asked.items() if found.get(name) != value]
     if other:
         raise SamplesError(f"{folder}: holds samples of {', '.join(other)}; name another folder or delete this one")
-    if started is not None or not _is_whole(folder, found):
-        return None
+    if not _is_whole(folder, found):
+        return None  # what `_STARTED` holds is never whole
     return SamplesWritten(found["scan_count"], found["shape_count"], found["digest"], False)
 
 
