@@ -353,10 +353,11 @@ def samples(folder, rooms, shapes, seed) -> None:
     from gen4d.samples import write_samples
 
     try:
-        written = write_samples(folder, rooms, shapes, seed, lambda line: click.echo(line))
+        written = write_samples(folder, rooms, shapes, seed, lambda i, n, what: click.echo(f"{i}/{n} {what}"))
     except OSError as error:
         raise build.unwritable(error, folder) from None
-    click.echo(f"{folder}: {written.scans} scans in scans/, {written.shapes} shapes in shapes/")
+    there = "" if written.written else ", there already"
+    click.echo(f"{folder}: {written.scans} scans in scans/, {written.shapes} shapes in shapes/{there}")
 
 
 @cli.command("doctor", epilog=_example("gen4d doctor --scans scannet/ --shapes ModelNet40/"))

@@ -234,6 +234,7 @@ FLAT = {
     "far away": rng(18).random((FEW, 2)) + [1e4, -2e4],
     "nearly equal": rng(19).random((FEW, 2)) * 1e-9 + 1,
     "just outside": np.array([[-1, 0], [1, 0], [0, 1 + 2e-10]]),
+    "two diagonals of one middle": np.array([[1.0, 0.4], [-1.0, -0.4], [1.0, -0.40001], [-1.0, 0.40001]]),
 } | {f"a ring to {digits} digits": ring(96, digits) for digits in (5, 8, 9, 10, 11, 16)}
 
 

@@ -1,0 +1,397 @@
+"""The command line: what users see when it works, when they stop it, and when something is wrong."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from gen4d.format import seal
+from gen4d.shards import open_dataset
+from tests.make_sequences import write_dataset
+from tests.shared import SHARED, needs_shared_data
+from tests.test_loop import digest, log_of
+from train import doctor, features, memory, presets
+from train.__main__ import _CollapseWatch, main
+from train.log import Record, read_lines
+from train.pretrain import make_loader, make_model
+
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = ("net_3d=small-4d", "width=8", "hidden=4", "samples=16", "voxel_m=0.2", "voxel_4d_m=0.4", "workers=1", "steps=3")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A data set of two scans with four sequences each."""
+    return write_dataset(tmp_path_factory.mktemp("built"), points=1500)
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    """A finished run of three steps."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    result = call(*pretrain(data, folder))
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def pretrain(data, run, *more, preset="small", settings=TINY):
+    settings = [word for setting in settings for word in ("--set", setting)]
+    return ["pretrain", "--data", str(data), "--preset", preset, "--run", str(run), *settings, *more]
+
+
+def call(*arguments):
+    """The command in this process; an exception that is no exit fails the test."""
+    torch.set_num_threads(1)
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def refusal(*arguments):
+    """The one line that a refused command prints."""
+    result = call(*arguments)
+    assert result.exit_code == 1, result.output
+    lines = result.output.strip().splitlines()
+    assert lines[-1].startswith("Error: ")
+    assert "Traceback" not in result.output
+    return lines[-1]
+
+
+def test_pretraining_prints_every_step_and_leaves_a_run_folder(data, run):
+    assert sorted(path.name for path in run.iterdir()) == [
+        "checkpoint-00000003",
+        "config.json",
+        "log.jsonl",
+        "tensorboard",
+    ]
+    config = json.loads((run / "config.json").read_text())
+    assert (config["task"], config["data"], config["precision"]) == ("pretrain", open_dataset(data).digest, "float32")
+    again = call(*pretrain(data, run, "--set", "steps=4"))
+    assert re.search(r"^step 4/4  loss -?\d\.\d+  3d-3d .* spread 3d 0\.\d+ 4d 0\.\d+  lr 0.05", again.output, re.M)
+    assert "step 3/" not in again.output
+
+
+@pytest.mark.parametrize("method", ["static-3d", "moving-3d", "4dcontrast", "4dcontrast-simclr"])
+def test_every_method_trains(method, data, tmp_path):
+    result = call(*pretrain(data, tmp_path, "--set", f"method={method}", "--set", "steps=1"))
+    assert result.exit_code == 0, result.output
+    terms = {"static-3d": 1, "moving-3d": 1, "4dcontrast": 3, "4dcontrast-simclr": 2}
+    assert len(read_lines(tmp_path / "log.jsonl")[0]["terms"]) == terms[method]
+
+
+def test_a_dry_run_prints_the_configuration_and_the_memory_and_writes_nothing(data, tmp_path):
+    result = call(*pretrain(data, tmp_path / "none", "--dry-run", "--set", "lr=0.125"))
+    assert result.exit_code == 0
+    for line in ("lr = 0.125", "method = 4dcontrast", "data: 8 sequences of 2 scans, seen 0.75 times"):
+        assert line in result.output.splitlines()
+    assert re.search(r"memory on the device: about \d+\.\d\d GB, free \d+", result.output)
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_memory_estimate_is_what_autograd_keeps(data):
+    config = presets.resolve("small", ("batch=2", "samples=64"))
+    loader, model = make_loader(config, open_dataset(data)), make_model(config)
+    kept, weights = {}, {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = model(loader.sample(2))
+    measured = sum(size for pointer, size in kept.items() if pointer not in weights)
+    assert loss.total.requires_grad
+    assert memory.estimate(loader, model, "float32").kept == pytest.approx(measured, rel=0.1)
+
+
+# What is wrong with the input ----------------------------------------------------------------------------------------
+
+
+def test_an_unknown_setting_suggests_the_one_that_was_meant(data, tmp_path):
+    assert "--set momentun=0.5: no such key; did you mean momentum?" in refusal(
+        *pretrain(data, tmp_path, "--set", "momentun=0.5")
+    )
+    assert "--preset papr: did you mean paper?" in refusal(*pretrain(data, tmp_path, preset="papr"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("lr=fast", "--set lr=fast: 'fast' is not a number"),
+        ("steps=1.5", "--set steps=1.5: '1.5' is not a whole number"),
+        ("lr=nan", "--set lr=nan: must be finite"),
+        ("lr", "--set lr: needs key=value"),
+        ("method=4d", "method = 4d: one of static-3d, moving-3d, 4dcontrast, 4dcontrast-simclr"),
+        ("batch=0", "batch = 0: at least 1"),
+        ("moving_share=1.5", "moving_share = 1.5: a share from 0 to 1, or none"),
+        ("accumulate=5", "a batch of 2 does not divide into 1 processes x 5 parts: set batch or accumulate"),
+        ("precision=float16", "precision = float16: needs CUDA; set precision=float32 on a CPU"),
+    ],
+)
+def test_a_bad_value_is_refused_with_its_rule(setting, message, data, tmp_path):
+    extra = ("--device", "cpu", "--set", setting)
+    assert message in refusal(*pretrain(data, tmp_path, *extra))
+
+
+def copied(data, tmp_path):
+    return pathlib.Path(shutil.copytree(data, tmp_path / "copy"))
+
+
+def test_a_data_set_of_another_version_is_refused(data, tmp_path):
+    copy = copied(data, tmp_path)
+    manifest = json.loads((copy / "dataset.json").read_bytes())
+    manifest.pop("sha256")
+    (copy / "dataset.json").write_bytes(seal(manifest | {"version": "9.0"}))
+    line = refusal(*pretrain(copy, tmp_path / "run"))
+    assert "dataset.json" in line and "9.0" in line
+
+
+def test_a_missing_shard_is_named(data, tmp_path):
+    copy = copied(data, tmp_path)
+    for path in (copy / "shards").glob("*.zip"):
+        path.unlink()
+    assert "the shard is missing; restore it" in refusal(*pretrain(copy, tmp_path / "run"))
+
+
+def test_a_shard_damaged_behind_the_first_is_an_error_of_its_batch_not_a_hang(data, tmp_path):
+    copy = copied(data, tmp_path)
+    shard = sorted((copy / "shards").glob("*.zip"))[1]
+    content = bytearray(shard.read_bytes())
+    for i in range(2000, len(content) - 3000, 500):
+        content[i] ^= 1
+    shard.write_bytes(content)
+    line = refusal(*pretrain(copy, tmp_path / "run", "--set", "workers=3", "--set", "steps=8"))
+    assert shard.name in line
+
+
+def test_a_folder_that_is_no_data_set_is_refused(tmp_path):
+    assert "dataset.json: not there" in refusal(*pretrain(tmp_path, tmp_path / "run"))
+
+
+def test_another_configuration_in_the_same_folder_is_refused_with_the_difference(data, run):
+    line = refusal(*pretrain(data, run, "--set", "lr=0.5", "--set", "workers=0"))
+    assert "started with another configuration (lr: 0.05 there, 0.5 here)" in line
+
+
+def test_another_data_set_in_the_same_folder_is_refused(run, tmp_path):
+    other = write_dataset(tmp_path, scans=1, points=1500)
+    assert re.search(r"another configuration \(data: \w{64} there, \w{64} here\)", refusal(*pretrain(other, run)))
+
+
+def test_an_interrupted_checkpoint_is_left_and_a_damaged_one_named(data, run, tmp_path):
+    copy = pathlib.Path(shutil.copytree(run, tmp_path / "run"))
+    (copy / "checkpoint-00000009").mkdir()
+    (copy / "checkpoint-00000009/model.safetensors").write_bytes(b"half")
+    result = call(*pretrain(data, copy, "--set", "steps=5"))
+    assert result.exit_code == 0 and "step 5/5" in result.output
+    shutil.rmtree(copy / "checkpoint-00000004", ignore_errors=True)
+    for path in copy.glob("checkpoint-*/model.safetensors"):
+        path.write_bytes(path.read_bytes()[:-1])
+    line = refusal(*pretrain(data, copy, "--set", "steps=6"))
+    assert "model.safetensors" in line and "no other checkpoint is left" in line
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(data, run, tmp_path):
+    copy = pathlib.Path(shutil.copytree(run, tmp_path / "run"))
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"width": 16}))
+    line = refusal(*pretrain(data, copy, "--set", "width=16", "--set", "steps=9"))
+    assert "another architecture: encoder3d.projector.weight is (8, 16) there, (16, 16) in this model" in line
+
+
+def test_too_little_memory_is_refused_before_the_start_with_the_split_that_fits(data, tmp_path, monkeypatch):
+    config = presets.resolve("small", (*TINY, "batch=8"))
+    needed = memory.estimate(make_loader(config, open_dataset(data)), make_model(config), "float32")
+    monkeypatch.setattr(memory, "available", lambda device: needed.device // 2)
+    extra = ("--set", "batch=8", "--device", "cpu")
+    line = refusal(*pretrain(data, tmp_path / "run", *extra))
+    split = re.search(r"a step needs about .* GB on cpu, .* GB are free: set accumulate=(\d)", line)
+    assert int(split[1]) in (2, 4)
+    assert not (tmp_path / "run").exists()
+    assert call(*pretrain(data, tmp_path / "run", *extra, "--no-memory-check")).exit_code == 0
+    monkeypatch.setattr(memory, "available", lambda device: 1000)
+    assert "use larger voxels or smaller nets" in refusal(*pretrain(data, tmp_path / "run", *extra))
+
+
+def test_a_collapse_is_warned_about_once_in_a_hundred_steps():
+    watch, said = _CollapseWatch(), []
+    for step in range(1, 202):
+        spread = {"3d": 0.59 if step > 50 else 0.61, "4d": 0.9}
+        watch.see(Record(step, 0.0, {}, spread, 0.1, 1.0, 0, {}), said.append)
+    assert [re.search(r"step (\d+)", line)[1] for line in said] == ["51", "151"]
+    assert "3d 0.59" in said[0] and "4d" not in said[0]
+
+
+# Stopping ------------------------------------------------------------------------------------------------------------
+
+
+def start(data, run):
+    command = [sys.executable, "-m", "train", *pretrain(data, run, "--set", "steps=40", "--set", "checkpoint_steps=4")]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def stop_after(process, run, step, number):
+    """Send a signal as soon as the log has a step; returns the exit code and what was printed."""
+    deadline = time.monotonic() + 90
+    while not any(line["step"] >= step for line in read_lines(run / "log.jsonl")):
+        assert process.poll() is None and time.monotonic() < deadline, process.stdout.read()
+        time.sleep(0.02)
+    process.send_signal(number)
+    output = process.communicate(timeout=60)[0]
+    return process.returncode, output
+
+
+def test_a_run_stopped_by_kill_sigterm_and_ctrl_c_ends_in_the_same_bits(data, tmp_path):
+    whole, run = tmp_path / "whole", tmp_path / "stopped"
+    more = ("--set", "steps=40", "--set", "checkpoint_steps=4")
+    assert call(*pretrain(data, whole, *more)).exit_code == 0
+    assert stop_after(start(data, run), run, 6, signal.SIGKILL)[0] == -signal.SIGKILL
+    code, output = stop_after(start(data, run), run, 14, signal.SIGTERM)
+    assert code == 143 and "SIGTERM at step" in output and "saved" in output, output
+    code, output = stop_after(start(data, run), run, 24, signal.SIGINT)
+    assert code == 130 and "SIGINT at step" in output and "Traceback" not in output, output
+    stopped = len(log_of(run))
+    resumed = call(*pretrain(data, run, *more, "--set", "workers=0"))
+    assert re.findall(r"^step (\d+)", resumed.output, re.M) == [str(k) for k in range(stopped + 1, 41)]
+    assert digest(run) == digest(whole)
+    assert log_of(run) == log_of(whole)
+
+
+# What a backbone is used for -----------------------------------------------------------------------------------------
+
+
+def test_features_come_one_row_a_point_with_a_picture(data, run, tmp_path):
+    out = tmp_path / "new" / "f.npy"
+    result = call("features", run, "--data", data, "--name", "room0001", "--out", out, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    values = np.load(out)
+    cloud = open_dataset(data)[4].actors[0].cloud
+    assert values.shape == (len(cloud.point), 16) and values.dtype == np.float32
+    assert np.isfinite(values).all() and values.std(axis=0).min() > 0
+    picture = np.asarray(Image.open(out.with_suffix(".png")).convert("RGB"))
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
+
+
+def test_points_in_one_voxel_share_their_features_and_broken_rows_are_nan(data, run, tmp_path):
+    import trimesh
+
+    point = np.random.Generator(np.random.Philox(key=[1, 1])).uniform(0, 1, (200, 3)).astype(np.float32)
+    point[1] = point[0]
+    point[7] = np.nan
+    trimesh.PointCloud(point).export(tmp_path / "scan.ply")
+    out = tmp_path / "f.npy"
+    result = call("features", run, "--scan", tmp_path / "scan.ply", "--out", out, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    values = np.load(out)
+    assert np.isnan(values[7]).all() and np.isfinite(np.delete(values, 7, axis=0)).all()
+    assert np.array_equal(values[0], values[1])
+
+
+def test_exported_weights_give_the_same_features_and_say_how_they_lie(data, run, tmp_path):
+    file = tmp_path / "backbone.safetensors"
+    result = call("export-weights", run, "--out", file)
+    assert result.exit_code == 0 and "(out, kx, ky, kz, in)" in result.output
+    tensors = safetensors.torch.load_file(file)
+    assert tensors["stem.conv.weight"].shape == (8, 3, 3, 3, 3)
+    found = [tmp_path / "a.npy", tmp_path / "b.npy"]
+    for weights, out in zip((run, file), found, strict=True):
+        call("features", weights, "--data", data, "--out", out, "--device", "cpu")
+    assert np.array_equal(np.load(found[0]), np.load(found[1]))
+
+
+def test_the_layout_note_is_true_for_dense_convolutions(run):
+    """weight.permute(0, 4, 1, 2, 3) in torch.nn.functional.conv3d computes what the sparse stem does."""
+    net = features.load_backbone(run).net
+    dense = torch.zeros(1, 3, 5, 5, 5)
+    dense[0, :, 1:4, 2, 1:3] = torch.tensor([1.0, 2.0, 3.0])[:, None, None]
+    coordinate = torch.nonzero(dense[0, 0]).int()
+    coordinate = torch.cat([torch.zeros(len(coordinate), 1, dtype=torch.int32), coordinate], dim=1)
+    values = dense[0][:, *coordinate[:, 1:].long().T].T.contiguous()
+    from train import sparse
+
+    out = net.stem.conv(sparse.tensor(coordinate, values, (5, 5, 5), 1)).features
+    expected = torch.nn.functional.conv3d(dense, net.stem.conv.weight.permute(0, 4, 1, 2, 3), padding=1)
+    torch.testing.assert_close(out, expected[0][:, *coordinate[:, 1:].long().T].T, rtol=1e-5, atol=1e-6)
+
+
+@needs_shared_data
+def test_features_of_a_real_scan(run, tmp_path):
+    out = tmp_path / "f.npy"
+    result = call("features", run, "--scan", SHARED / "pcl_indoor/room_scan1.pcd", "--out", out, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert np.load(out).shape == (112_586, 16)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["features", "{run}", "--data", "{data}", "--name", "attic"], "no sequence of a scan 'attic'"),
+        (["features", "{run}", "--scan", "{data}/nothing.ply"], "nothing.ply"),
+        (["features", "{data}", "--data", "{data}"], "no checkpoint there: give a run folder"),
+        (["features", "{data}/dataset.json", "--data", "{data}"], "not weights that export-weights wrote"),
+        (["export-weights", "{data}"], "no checkpoint there: give a run folder"),
+    ],
+)
+def test_a_wrong_scan_or_weights_is_one_clear_line(arguments, message, data, run, tmp_path):
+    filled = [a.format(run=run, data=data) for a in arguments]
+    assert message in refusal(*filled, "--out", tmp_path / "out.npy")
+
+
+def test_features_need_one_source(run):
+    result = call("features", run)
+    assert result.exit_code == 2 and "either --scan or --data" in result.output
+
+
+# Doctor --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_doctor_finds_this_machine_fit():
+    result = call("doctor")
+    assert result.exit_code == 0, result.output
+    assert "equal dense ones" in result.output and "spconv" in result.output
+
+
+@pytest.mark.parametrize(
+    ("installed", "cuda", "message"),
+    [
+        ({}, False, "no spconv: install one of the extras"),
+        ({"spconv": "2.3.8", "spconv-cu126": "2.3.8", "cumm": "0.7"}, False, "2 packages of spconv overwrite each"),
+        ({"spconv-cu126": "2.3.8", "cumm": "0.7"}, True, "different builds"),
+        ({"spconv": "2.3.8", "cumm": "0.7"}, True, "a CUDA machine with spconv's CPU build"),
+    ],
+)
+def test_the_doctor_finds_mixed_packages(installed, cuda, message):
+    findings = doctor.check_packages(installed, cuda)
+    assert any(finding.level == "bad" and message in finding.text for finding in findings)
+
+
+def test_the_doctor_finds_no_fault_with_one_build():
+    assert {f.level for f in doctor.check_packages({"cumm-cu126": "0.7", "spconv-cu126": "2.3"}, True)} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("capability", "levels"), [((9, 0), []), ((8, 6), []), ((10, 0), ["warning"]), ((3, 5), ["bad"])]
+)
+def test_the_doctor_compares_gpus_with_the_wheels(capability, levels):
+    archs = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100"]
+    assert [finding.level for finding in doctor.check_capability(capability, archs)] == levels
+
+
+@pytest.mark.parametrize("command", ["pretrain", "features", "export-weights", "doctor"])
+def test_help_has_an_example(command):
+    result = call(command, "--help")
+    assert result.exit_code == 0 and f"python -m train {command}" in result.output
