@@ -75,8 +75,15 @@ class Inputs:
 def make_inputs(scans: sources.FoundScans, shapes: sources.FoundShapes, config: Config) -> Inputs:
     """Inputs sorted by name, with the height ranges of the shapes' classes put into the config.
 
-    Raises BuildError where a class has no height range, or where the config would reject nearly every sequence.
+    Raises BuildError or SourceError where a class has no height range, an up axis is none, or the config would reject
+    nearly every sequence.
     """
+    sources.up_rotation(sources.split_up(config.up)[0])
+    if config.shape_up != "auto":
+        try:
+            sources.up_rotation(config.shape_up)
+        except sources.SourceError as error:
+            raise BuildError(f"--shape-up: {error.problem}, or auto") from None
     heights = []
     for name in sorted({shape.class_name for shape in shapes.sources}):
         height_m = sources.height_range(name)

@@ -138,15 +138,18 @@ def _find_inputs(scans, shapes, split, classes, orientation, config):
     refused = [message for _, message in (*found.refused, *meshes.refused)]
     for message in refused:
         click.echo(f"refused: {message}", err=True)
-    declared = sources.default_orientation(found.entry)
-    up, units = orientation
-    config = dataclasses.replace(
-        config,
-        classes=wanted,
-        up=up or declared.up,
-        metres_per_unit=sources.parse_units(units) if units else declared.metres_per_unit,
-    )
+    up, metres = _orientation(found.entry, *orientation)
+    config = dataclasses.replace(config, classes=wanted, up=up, metres_per_unit=metres)
     return build.make_inputs(found, meshes, config), refused
+
+
+def _orientation(entry: str, up: str | None, units: str | None):
+    """What the options say, and where they say nothing what the manifest declares for the data set."""
+    from gen4d import sources
+
+    declared = sources.default_orientation(entry)
+    metres = sources.parse_units(units) if units is not None else declared.metres_per_unit
+    return sources.Orientation(declared.up if up is None else up, metres)
 
 
 @contextlib.contextmanager
@@ -371,11 +374,13 @@ def doctor_command(scans, shapes, split, up, units, as_json) -> None:
     """Read raw folders before a long build and report everything that is wrong with them at once."""
     if scans is None and shapes is None:
         raise click.UsageError("give --scans, --shapes or both")
-    from gen4d import doctor
+    from gen4d import doctor, sources
 
     findings = []
     if scans is not None:
-        findings += doctor.examine_scans(scans, split, up, units)
+        given = up is not None or units is not None
+        orientation = _orientation(sources.find_scans(scans, split).entry, up, units) if given else None
+        findings += doctor.examine_scans(scans, split, orientation)
     if shapes is not None:
         findings += doctor.examine_shapes(shapes)
     if as_json:

@@ -1,4 +1,4 @@
-"""The smallest build there is: empty rooms of 150 points and a box, and the commands run on them as a user runs them."""
+"""The smallest build there is: empty rooms of 150 points and a box, and the commands as a user runs them."""
 
 import contextlib
 import io
