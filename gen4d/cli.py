@@ -387,5 +387,5 @@ def doctor_command(scans, shapes, split, up, units, as_json) -> None:
         click.echo(json.dumps([finding._asdict() for finding in findings], indent=1))
     else:
         for finding in findings:
-            click.echo(f"{finding.level}: {finding.message}")
+            click.echo(f"{finding.level}: {finding.path}: {finding.message}")
     sys.exit(any(finding.level == "error" for finding in findings))
