@@ -330,7 +330,7 @@ def unwritable(error: OSError, out: pathlib.Path) -> BuildError:
 def _run_pool(jobs, workers):
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    finished = False
+    others, finished = set(multiprocessing.active_children()), False
     try:
         number = {pool.submit(build_shard, job): job.number for job in jobs}
         for future in concurrent.futures.as_completed(number):
@@ -342,7 +342,7 @@ def _run_pool(jobs, workers):
         ) from None
     finally:
         if not finished:  # nobody waits for the shards in hand: their files are whole or absent
-            for process in multiprocessing.active_children():
+            for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
 
