@@ -9,10 +9,13 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import multiprocessing
+import multiprocessing.connection
+import os
 import pathlib
 import platform
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from importlib import metadata
@@ -72,8 +75,15 @@ class Inputs:
 def make_inputs(scans: sources.FoundScans, shapes: sources.FoundShapes, config: Config) -> Inputs:
     """Inputs sorted by name, with the height ranges of the shapes' classes put into the config.
 
-    Raises BuildError where a class has no height range, or where the config would reject nearly every sequence.
+    Raises BuildError or SourceError where a class has no height range, an up axis is none, or the config would reject
+    nearly every sequence.
     """
+    sources.up_rotation(sources.split_up(config.up)[0])
+    if config.shape_up != "auto":
+        try:
+            sources.up_rotation(config.shape_up)
+        except sources.SourceError as error:
+            raise BuildError(f"--shape-up: {error.problem}, or auto") from None
     heights = []
     for name in sorted({shape.class_name for shape in shapes.sources}):
         height_m = sources.height_range(name)
@@ -134,8 +144,8 @@ def make_plan(out: pathlib.Path, inputs: Inputs, strict: bool = False) -> Plan:
         changed += _find_changed(sidecar, by_name)
     plan += _extend(plan, sidecars, by_name, inputs.config)
     content = seal({"format": FORMAT, "version": VERSION, **inputs.identity(), "plan": plan})
+    files.make_folder(out / "shards")
     if not stored or plan != stored:
-        files.make_folder(out / "shards")
         files.write(out / "build.json", content)
     shapes = group_shapes(inputs.shapes, inputs.config.shape_up)
     jobs = [
@@ -306,30 +316,48 @@ def run(jobs: tuple[Job, ...], workers: int) -> Iterator[tuple[int, dict]]:
         else:
             yield from _run_pool(jobs, min(workers, len(jobs)))
     except OSError as error:
-        where = error.filename or jobs[0].out
-        raise BuildError(
-            f"{where}: cannot be written: {error.strerror}; what is done stays valid, and the same command continues it"
-        ) from None
+        raise unwritable(error, jobs[0].out) from None
+
+
+def unwritable(error: OSError, out: pathlib.Path) -> BuildError:
+    """The error of a build that cannot write."""
+    return BuildError(
+        f"{error.filename or out}: cannot be written ({error.strerror or error}): free space, or give another folder; "
+        "what is done stays valid, and the same command continues it"
+    )
 
 
 def _run_pool(jobs, workers):
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts)
+    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    finished = False
     try:
         number = {pool.submit(build_shard, job): job.number for job in jobs}
         for future in concurrent.futures.as_completed(number):
             yield number[future], future.result()
+        finished = True
     except BrokenProcessPool:
         raise BuildError(
             "a worker process died, most likely for want of memory: use fewer --workers; the same command continues"
         ) from None
     finally:
+        if not finished:  # nobody waits for the shards in hand: their files are whole or absent
+            for process in multiprocessing.active_children():
+                process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches the whole process group: the parent handles it, and workers finish the shard in hand."""
+def _start_worker() -> None:
+    """A worker ends with its parent, however that ends; Ctrl-C, which reaches the whole group, is the parent's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def finish(out: pathlib.Path, inputs: Inputs, sidecars: dict[int, dict]) -> dict:

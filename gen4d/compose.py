@@ -41,17 +41,21 @@ def make_model(vertex: np.ndarray, face: np.ndarray) -> Model:
 def enclosing_circle(point: np.ndarray) -> tuple[float, float, float]:
     """Centre and radius of the smallest circle around points (N, 2).
 
-    Grows the circle of a support set by the point farthest outside, until none is: the radius rises every time, so it
-    ends, after a handful of passes on furniture.
+    Grows the circle of a support set by the point farthest outside, until none is or the circle does not grow, because
+    the point is outside by less than the rounding that `_smallest_circle` allows. So the radius rises every time, and
+    it ends, after a handful of passes on furniture.
     """
-    support = point[:1]
-    x, y, square = float(point[0, 0]), float(point[0, 1]), 0.0
+    local = point - point[0]  # far from the origin squares would lose the extent's digits
+    support = local[:1]
+    x, y, square = 0.0, 0.0, 0.0
     while True:
-        row, far = kernels.farthest(point, x, y)
-        if far <= square * (1 + 1e-12) or (support == point[row]).all(axis=1).any():
-            return x, y, float(np.sqrt(far))
-        candidates = np.vstack([support, point[row]])
-        (x, y, square), support = _smallest_circle(candidates)
+        row, far = kernels.farthest(local, x, y)
+        grown, grown_support = _smallest_circle(np.vstack([support, local[row]]))
+        if far <= square * (1 + 1e-12) or not square < grown[2] < np.inf:
+            break
+        (x, y, square), support = grown, grown_support
+    x, y = float(point[0, 0]) + x, float(point[0, 1]) + y
+    return x, y, float(np.hypot(point[:, 0] - x, point[:, 1] - y).max())
 
 
 def _smallest_circle(point: np.ndarray):

@@ -5,9 +5,11 @@ import fcntl
 import hashlib
 import os
 import pathlib
+import re
 import socket
 
 CHUNK = 1 << 20
+_LEFTOVER = re.compile(r"(build|dataset|export|\d{5})\.(json|zarr\.zip|h5)\.\d+\.tmp")
 
 
 class BusyError(ValueError):
@@ -70,8 +72,8 @@ def remove(path: pathlib.Path) -> None:
 
 
 def leftovers(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Temporary files that a killed writer left in a folder, sorted."""
-    return sorted(folder.glob("*.tmp")) if folder.is_dir() else []
+    """Temporary files that a killed writer left in a folder, sorted. Files of other names are not ours to remove."""
+    return sorted(path for path in folder.glob("*.tmp") if _LEFTOVER.fullmatch(path.name)) if folder.is_dir() else []
 
 
 def sha256(path: pathlib.Path) -> str:
@@ -91,19 +93,27 @@ def locked(folder: pathlib.Path):
     """
     path = folder / "build.lock"
     effect("lock", path)
-    file = open(path, "a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        file.close()
-        raise BusyError(f"{folder}: {holder} is building here; wait for it, or use another --out") from None
-    try:
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        file.close()
+    with _take(path) as file:
+        try:
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+        finally:
+            remove(path)
+
+
+def _take(path: pathlib.Path):
+    """The lock's file, open and locked."""
+    while True:
+        file = open(path, "a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+            file.close()  # its holder removed it between our opening and locking
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            raise BusyError(f"{path.parent}: {holder} is building here; wait, or use another --out") from None

@@ -373,7 +373,7 @@ def pair_list(plane_i, plane_j, offset_i, offset_j, first, second):
     count = np.uint64(0)
     rank_i, rank_j = np.int32(offset_i), np.int32(offset_j)
     for byte in range(plane_i.shape[0]):
-        a, b = plane_i[byte], plane_j[byte]
+        a, b = np.int64(plane_i[byte]), np.int64(plane_j[byte])  # uncompiled, bytes would make counters of 8 bits
         if a & b == 0:
             rank_i += _ones(a)
             rank_j += _ones(b)
@@ -413,7 +413,7 @@ def compact(plane, point, out_point, out_index):
     count = np.uint64(0)
     n = point.shape[0]
     for byte in range(plane.shape[0]):
-        value = plane[byte]
+        value = np.int64(plane[byte])
         if value == 0:
             continue
         for j in range(min(8, n - 8 * byte)):

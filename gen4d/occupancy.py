@@ -86,16 +86,16 @@ def find_floor(minimum: np.ndarray) -> float:
     """
     low = float(minimum.min())
     index = np.floor((minimum - low) / _PEAK_BIN_M).astype(np.int64)
-    count = np.bincount(np.minimum(index, 100_000))
+    count = np.pad(np.bincount(np.minimum(index, 100_000)), 1)
     smooth = np.convolve(count, np.ones(3), "same")
     strong = np.flatnonzero(smooth >= _PEAK_SHARE * smooth.max())[0]
     rising = strong + np.argmax(np.append(smooth[strong + 1 :], -1.0) < smooth[strong:])
-    floor_m = low + (rising + 0.5) * _PEAK_BIN_M
-    for _ in range(3):
+    inlier = np.abs(index + 1 - rising) <= 1
+    for _ in range(4):
+        floor_m = float(minimum[inlier].mean())
         inlier = np.abs(minimum - floor_m) <= _INLIER_M
         if not inlier.any():
             break
-        floor_m = float(minimum[inlier].mean())
     return floor_m
 
 

@@ -428,7 +428,7 @@ class Dataset:
     def find(self, id: str) -> int:
         """Number of the sequence of an id, "scene0000_00/003". Raises KeyError where there is none."""
         scan, _, k = id.rpartition("/")
-        if scan in self.scan_names and k.isdigit():
+        if scan in self.scan_names and k.isdecimal():
             number = self.scan_names.index(scan)
             start = self._end[number - 1] if number else 0
             for i in range(start, self._end[number]):

@@ -1,19 +1,22 @@
-"""Shards from records: a Zarr group, built in memory, stored as one zip whose bytes depend on the records alone."""
+"""Shards from records: a Zarr v3 group in a zip, whose bytes depend on the records alone.
+
+The metadata and chunks are written here, not by zarr-python: its way takes ten times longer for chunks of this size,
+and its metadata change with its versions, so that equal data would be unequal bytes. The tests read them with it.
+"""
 
 import io
+import json
 import zipfile
 from typing import NamedTuple
 
-import numcodecs.blosc
+import google_crc32c
 import numpy as np
-import zarr
-from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
-from zarr.storage import MemoryStore
+from numcodecs import Blosc
 
 from gen4d import kernels
 from gen4d.format import ARRAYS, FORMAT, KIND_MOVING, ROLE_MOVING, ROLE_STATIC, VERSION, frame_pairs, row_shape
 
-_LEVEL = 1
+_SHUFFLE = {"noshuffle": Blosc.NOSHUFFLE, "shuffle": Blosc.SHUFFLE, "bitshuffle": Blosc.BITSHUFFLE}
 
 
 class SequenceRecord(NamedTuple):
@@ -67,36 +70,73 @@ def shard_bytes(scans: tuple[ScanRecord, ...], frames: int, config: dict, pairs:
         "shapes": [shape for _, shape in shapes],
         "classes": classes,
     }
-    files: dict = {}
-    numcodecs.blosc.set_nthreads(1)
-    group = zarr.create_group(MemoryStore(files), zarr_format=3, attributes=attributes)
+    files = {"zarr.json": _group(attributes)}
+    files |= {f"{group}/zarr.json": _group({}) for group in ("cloud", "actor", "sequence", "scan")}
     tables = _cloud_tables(scans) | _actor_tables(scans, frames) | _sequence_tables(scans, shapes, classes)
-    for name, value in (tables | _scan_tables(scans)).items():
-        array = _create(group, name, len(value), frames)
-        if len(value):
-            array[:] = value
+    for name, rows in (tables | _scan_tables(scans)).items():
+        array = _ArrayWriter(files, name, frames, len(rows))
+        array.append(rows)
+        array.close()
     if pairs:
-        _write_pairs(group, scans, frames)
+        files["pair/zarr.json"] = _group({})
+        _write_pairs(files, scans, frames)
     return _zip(files)
 
 
-def _create(group: zarr.Group, name: str, rows: int, frames: int) -> zarr.Array:
-    spec = ARRAYS[name]
-    dtype = np.dtype(spec.dtype)
-    shuffle = "shuffle" if dtype.itemsize > 1 else "noshuffle"
-    blosc = BloscCodec(typesize=dtype.itemsize, cname="zstd", clevel=_LEVEL, shuffle=shuffle, blocksize=0)
-    shape = row_shape(spec, frames)
-    return group.create_array(
-        name,
-        shape=(rows, *shape),
-        chunks=(max(1, min(rows, spec.chunk)), *shape),
-        dtype=dtype,
-        serializer=BytesCodec(endian="little") if dtype.itemsize > 1 else BytesCodec(endian=None),
-        compressors=(blosc, Crc32cCodec()),
-        fill_value=0,
-        attributes={"meaning": spec.meaning},
-        config={"write_empty_chunks": True},
-    )
+def _group(attributes: dict) -> bytes:
+    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}).encode()
+
+
+class _ArrayWriter:
+    """Encodes an array's rows as they come: a chunk when it is full, the last one padded, then the metadata."""
+
+    def __init__(self, files: dict[str, bytes], name: str, frames: int, most: int):
+        self.files, self.name, self.spec = files, name, ARRAYS[name]
+        self.dtype, self.row = np.dtype(self.spec.dtype), row_shape(self.spec, frames)
+        self.chunk = max(1, min(most, self.spec.chunk))
+        cname, level, shuffle = self.spec.blosc
+        self.blosc = Blosc(cname, level, _SHUFFLE[shuffle])
+        self.rows, self.waiting = 0, np.empty((0, *self.row), self.dtype)
+
+    def append(self, rows: np.ndarray) -> None:
+        """Add rows (n, *row)."""
+        rows = rows if not len(self.waiting) else np.concatenate([self.waiting, rows])
+        whole = len(rows) // self.chunk * self.chunk
+        for start in range(0, whole, self.chunk):
+            self._put(rows[start : start + self.chunk])
+        self.waiting = rows[whole:]
+
+    def _put(self, chunk: np.ndarray) -> None:
+        body = self.blosc.encode(np.ascontiguousarray(chunk, self.dtype))
+        entry = f"{self.name}/c/{self.rows // self.chunk}" + "/0" * len(self.row)
+        self.files[entry] = body + google_crc32c.value(body).to_bytes(4, "little")
+        self.rows += self.chunk
+
+    def close(self) -> None:
+        """Write what is left, padded with zeros as Zarr has it, and the array's metadata."""
+        rows = self.rows + len(self.waiting)
+        if len(self.waiting):
+            padded = np.zeros((self.chunk, *self.row), self.dtype)
+            padded[: len(self.waiting)] = self.waiting
+            self._put(padded)
+        self.files[f"{self.name}/zarr.json"] = self._metadata(rows)
+
+    def _metadata(self, rows: int) -> bytes:
+        cname, level, shuffle = self.spec.blosc
+        blosc = {"typesize": self.dtype.itemsize, "cname": cname, "clevel": level, "shuffle": shuffle, "blocksize": 0}
+        order = {"configuration": {"endian": "little"}} if self.dtype.itemsize > 1 else {}
+        metadata = {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": [rows, *self.row],
+            "data_type": self.dtype.name,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [self.chunk, *self.row]}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": 0,
+            "codecs": [{"name": "bytes"} | order, {"name": "blosc", "configuration": blosc}, {"name": "crc32c"}],
+            "attributes": {"meaning": self.spec.meaning},
+        }
+        return json.dumps(metadata).encode()
 
 
 def _starts(lengths: list[int]) -> np.ndarray:
@@ -198,42 +238,29 @@ def sequence_pairs(scan_planes: np.ndarray, shape_planes: np.ndarray, sizes: tup
     return lists
 
 
-def _write_pairs(group, scans, frames):
-    """Pair lists, a scan at a time: those of a whole shard would take most of a gigabyte."""
-    planes = [(s.scan_planes, s.shape_planes, len(scan.point), len(s.cloud)) for scan in scans for s in scan.sequences]
-    lengths = [
-        kernels.count_bits(actor[i] & actor[j])
-        for *actors, _, _ in planes
-        for i, j in frame_pairs(frames)
-        for actor in actors
-    ]
-    start = _starts([a + b for a, b in zip(lengths[::2], lengths[1::2], strict=True)])
-    _create(group, "pair/start", len(start), frames)[:] = start
-    columns = [_create(group, name, int(start[-1]), frames) for name in ("pair/first", "pair/second")]
-    waiting = [np.empty(0, np.int32), np.empty(0, np.int32)]
-    done = 0
-    for scan_planes, shape_planes, n, m in planes:
-        lists = sequence_pairs(scan_planes, shape_planes, (n, m))
-        waiting = [np.concatenate([rest, *(pair[side] for pair in lists)]) for side, rest in enumerate(waiting)]
-        full = len(waiting[0]) // columns[0].chunks[0] * columns[0].chunks[0]
-        done = _append(columns, waiting, done, full)
-        waiting = [rest[full:] for rest in waiting]
-    _append(columns, waiting, done, len(waiting[0]))
+def _write_pairs(files, scans, frames):
+    """Pair lists, a sequence at a time: those of a whole shard would take most of a gigabyte."""
+    sequences = [(scan, sequence) for scan in scans for sequence in scan.sequences]
+    columns = [_ArrayWriter(files, name, frames, ARRAYS[name].chunk) for name in ("pair/first", "pair/second")]
+    lengths = []
+    for scan, sequence in sequences:
+        sizes = len(scan.point), len(sequence.cloud)
+        lists = sequence_pairs(sequence.scan_planes, sequence.shape_planes, sizes)
+        lengths += [len(first) for first, _ in lists]
+        for side, column in enumerate(columns):
+            column.append(np.concatenate([rows[side] for rows in lists]))
+    start = _ArrayWriter(files, "pair/start", frames, len(lengths) + 1)
+    start.append(_starts(lengths))
+    for array in (*columns, start):
+        array.close()
 
 
-def _append(columns, rows, done, count):
-    for column, row in zip(columns, rows, strict=True):
-        if count:
-            column[done : done + count] = row[:count]
-    return done + count
-
-
-def _zip(files: dict) -> bytes:
+def _zip(files: dict[str, bytes]) -> bytes:
     """A zip of stored entries, sorted, with the zip epoch as their date, so that equal data are equal bytes."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             entry.create_system, entry.external_attr = 3, 0o644 << 16
-            archive.writestr(entry, files[name].to_bytes())
+            archive.writestr(entry, files[name])
     return out.getvalue()

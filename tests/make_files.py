@@ -209,7 +209,7 @@ def scannet_scan(folder: Path, name: str, count: int = 400, labels: str = "ply")
 
     labels: "ply", "segments" (segments and aggregation), "both" or "none". Returns the points.
     """
-    point = room_points(count, seed=len(name))
+    point = room_points(count, seed=sum(name.encode()))
     colour = {key: np.zeros(count, np.uint8) for key in ("red", "green", "blue", "alpha")}
     faces = [(0, 1, 2), (3, 4, 5)]
     base = folder / name

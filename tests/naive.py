@@ -152,8 +152,9 @@ def enclosing_circle(point):
     radius = 0.0
     while True:
         furthest = local[np.argmax(np.hypot(*(local - centre).T))]
-        grown, grown_support = _circle_of_few(np.vstack([support, furthest]))
-        grown_radius = np.hypot(*(grown_support - grown).T).max()
+        few = np.vstack([support, furthest])
+        grown, grown_support = _circle_of_few(few)
+        grown_radius = np.hypot(*(few - grown).T).max()
         if not grown_radius > radius:
             break
         centre, support, radius = grown, grown_support, grown_radius
@@ -165,14 +166,15 @@ def _circle_of_few(point):
     """Centre (2,) of the smallest circle around at most four points, and the one to three of them that define it.
 
     Every centre encloses all points with the largest distance as radius: the best centre is the one where it is least.
+    Of two diagonals with one middle, only the longer defines the circle: those that do lie on it.
     """
     best = (math.inf, None, None)
     for size in (1, 2, 3):
-        for chosen in itertools.combinations(point, size):
-            centre = circumcentre(np.array(chosen))
+        for chosen in map(np.array, itertools.combinations(point, size)):
+            centre = circumcentre(chosen)
             radius = math.inf if centre is None else np.hypot(*(point - centre).T).max()
-            if radius < best[0]:
-                best = (radius, centre, np.array(chosen))
+            if radius < best[0] and np.hypot(*(chosen - centre).T).max() >= radius * (1 - 1e-9):
+                best = (radius, centre, chosen)
     return best[1], best[2]
 
 

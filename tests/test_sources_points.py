@@ -96,6 +96,8 @@ PLY_DAMAGE = {
     "2e9 vertices": (ply_with(b"vertex 150", b"vertex 2000000000"), "declares 2000000000 vertex"),
     "2e9 vertices in text": (ply_with(b"vertex 150", b"vertex 2000000000", "ascii"), "declares 2000000000 vertex"),
     "1e18 vertices": (ply_with(b"vertex 150", b"vertex 1000000000000000000"), "declares 1000000000000000000 vertex"),
+    "5000 digits of vertices": (ply_with(b"vertex 150", b"vertex " + b"9" * 5000), "header line that is no PLY"),
+    "no format": (ply_with(b"format binary_little_endian 1.0\n", b""), "no header line `format`"),
     "fewer vertices": (ply_with(b"vertex 150", b"vertex 149"), "a list of 0 values"),
     "fewer vertices, no faces": (ply_with(b"vertex 150", b"vertex 149", faces=None), "after its last declared row"),
     "more vertices": (ply_with(b"vertex 150", b"vertex 151"), "truncated"),

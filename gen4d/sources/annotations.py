@@ -152,9 +152,12 @@ def _read_label_table(root: Path, names: Mapping[str, str], files: list[SourceFi
     files.append(file)
     rows = csv.DictReader(StringIO(content.decode("utf-8", "replace")), delimiter="\t", quoting=csv.QUOTE_NONE)
     try:
-        return {row["raw_category"]: int(row["nyu40id"]) for row in rows}
+        ids = {row["raw_category"]: int(row["nyu40id"]) for row in rows}
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise SourceError(path, f"is no table with raw_category and nyu40id ({error}): copy it again") from error
+    if bad := [number for number in ids.values() if not 0 <= number < 2**31]:
+        raise SourceError(path, f"has the nyu40id {bad[0]}: ids are small numbers, copy it again")
+    return ids
 
 
 def _ids(path: Path, groups: list[Group], categories: Mapping[str, int]) -> list[int]:

@@ -19,7 +19,7 @@ _MAGIC = b"\x93NUMPY"
 _HEADER_LIMIT = 64 * 1024
 _DESCR = re.compile(r"""['"]descr['"]\s*:\s*(?:(['"])([^'"]{1,40})\1|(\[))""")
 _FORTRAN = re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)""")
-_SHAPE = re.compile(r"""['"]shape['"]\s*:\s*\(([\d\sL,]{0,200})\)""")
+_SHAPE = re.compile(r"""['"]shape['"]\s*:\s*\(([0-9L, ]{0,200})\)""")
 _NUMBER = re.compile(r"[<>|=]?[biuf][1248]")
 _POINT_NAMES = ("points", "point", "coord", "xyz", "arr_0")
 _LABEL_NAMES = ("label", "labels", "segment", "segment20", "semantic_gt20")
@@ -95,7 +95,7 @@ def _npy_header(path: Path, content: bytes) -> tuple[np.dtype, bool, tuple[int, 
     if not _NUMBER.fullmatch(kind) or kind[-2:] in ("f1", "b2", "b4", "b8"):
         reason = "Python objects are never loaded" if "O" in kind else "numbers are needed"
         raise SourceError(path, f"holds an array of type {kind!r}: {reason}, save one of float32")
-    sizes = tuple(int(word.rstrip("L")) for word in shape[1].replace(" ", "").split(",") if word.strip().rstrip("L"))
+    sizes = tuple(int(size) for size in re.findall("[0-9]+", shape[1]))
     return np.dtype(kind), fortran[1] == "True", sizes, start + length
 
 

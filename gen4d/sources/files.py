@@ -34,17 +34,27 @@ class SourceFile(NamedTuple):
     sha256: str
 
 
+def file_size(root: Path, relative: str) -> int:
+    """Bytes of the regular file `root / relative`. Raises SourceError where there is none."""
+    path = root / relative
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise SourceError(path, f"cannot be read ({error.strerror or error}): check its rights") from error
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise SourceError(path, f"is {kind}: a file is needed here, move it away or rename it")
+    return status.st_size
+
+
 def read_file(root: Path, relative: str) -> tuple[bytes, SourceFile]:
     """The whole content of `root / relative`, read once, with its size and hash.
 
     Raises SourceError for anything that is not a readable regular file with at least one byte.
     """
     path = root / relative
+    file_size(root, relative)
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-            raise SourceError(path, f"is {kind}: a file is needed here, move it away or rename it")
         content = path.read_bytes()
     except OSError as error:
         raise SourceError(path, f"cannot be read ({error.strerror or error}): check its rights") from error

@@ -13,8 +13,9 @@ _MAGIC, _JSON, _BINARY = b"glTF", b"JSON", b"BIN\0"
 # Extensions that change looks only; any other required one changes how geometry is stored.
 _HARMLESS = ("KHR_materials_", "KHR_texture_", "EXT_texture_", "KHR_lights_", "KHR_xmp", "KHR_animation_pointer")
 _TRIANGLE_LIMIT = 5_000_000  # a scene can repeat one mesh any number of times
-_COMPONENT_BYTES = {5120: 1, 5121: 1, 5122: 2, 5123: 2, 5125: 4, 5126: 4}
-_COMPONENTS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
+_FLOAT, _UNSIGNED = 5126, (5121, 5123, 5125)  # component types of positions and of indices
+_COMPONENT_BYTES = {5121: 1, 5123: 2, 5125: 4, 5126: 4}
+_COMPONENTS = {"SCALAR": 1, "VEC3": 3}
 # What trimesh was seen to raise on damaged files; it promises no type of its own.
 _DAMAGE = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, OSError, RuntimeError)
 _DAMAGE += (TypeError, ValueError, struct.error)
@@ -92,8 +93,8 @@ def _check_tree(path: Path, tree: dict, binary: int) -> None:
         )
     for mesh in tree.get("meshes", []):
         for primitive in mesh["primitives"]:
-            _check_accessor(path, tree, primitive["attributes"].get("POSITION"), binary)
-            _check_accessor(path, tree, primitive.get("indices"), binary)
+            _check_accessor(path, tree, primitive["attributes"].get("POSITION"), binary, ("VEC3", (_FLOAT,)))
+            _check_accessor(path, tree, primitive.get("indices"), binary, ("SCALAR", _UNSIGNED))
 
 
 def _check_nodes(path: Path, tree: dict) -> None:
@@ -104,10 +105,12 @@ def _check_nodes(path: Path, tree: dict) -> None:
         raise SourceError(path, "has a node with two parents or in a circle: export it again")
 
 
-def _check_accessor(path: Path, tree: dict, index: int | None, binary: int) -> None:
+def _check_accessor(path: Path, tree: dict, index: int | None, binary: int, kind: tuple[str, tuple[int, ...]]) -> None:
     if index is None:
         return
     accessor = tree["accessors"][index]
+    if accessor["type"] != kind[0] or accessor["componentType"] not in kind[1]:
+        raise SourceError(path, f"has an accessor {index} of another type than {kind[0]}: export it again")
     view = tree["bufferViews"][accessor["bufferView"]] if "bufferView" in accessor else None
     if view is None or "sparse" in accessor:
         raise SourceError(path, f"has an accessor {index} without a buffer view, or a sparse one: export it plainly")

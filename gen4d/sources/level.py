@@ -1,5 +1,6 @@
 """Which way is up, and how long a unit is: from a source's own frame to metres with z up."""
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -18,9 +19,11 @@ _AXES = {
     "-z": ((1, 0, 0), (0, -1, 0), (0, 0, -1)),
 }
 _COLUMN_M = 0.1
-_COARSE_TILT_DEG = 20  # the largest tilt that is looked for
-_COARSE_STEP_DEG = 1
-_LEAST_SHARE = 0.1  # of the columns, on the plane that is taken for the floor's
+_SEARCH_DEG = ((15.0, 1.0), (1.0, 0.25))  # reach and step: tilts up to 15 degrees about each axis are found
+_VOTERS = 2000  # columns that vote, evenly chosen
+_VOTE_M = 0.1
+_WIDTHS_M = (0.08, 0.06, 0.05, 0.04, 0.03, 0.03, 0.03)
+_LEAST_SHARE = 0.1  # of the columns, near the plane that is taken for the floor's
 
 
 class Orientation(NamedTuple):
@@ -79,56 +82,71 @@ def split_up(up: str) -> tuple[str, bool]:
 def floor_normal(point: np.ndarray) -> np.ndarray:
     """The unit normal (3,) float64 of the floor's plane in `point` (N, 3), metres, roughly z up.
 
-    No chance is involved: the lowest points of 10 cm columns vote for the tilt in steps of one degree whose levelled
-    heights agree best, and trimmed least squares refine it. Raises ValueError where no plane holds a tenth of them.
+    No chance is involved: the lowest points of 10 cm columns vote for a tilt, first in steps of one degree and then of
+    a quarter, and least squares over the columns' points near that plane refine it, one vote a column, because
+    density falls with the distance from a sensor. Raises ValueError where no plane holds a tenth of the columns.
     """
-    minimum = _column_minima(point)
-    slope = _coarse_slope(minimum)
-    for width_m in (0.1, 0.06, 0.04, 0.03, 0.03, 0.03):
-        slope = _refined_slope(minimum, slope, width_m)
-    inside = _peak(minimum[:, 2] - minimum[:, :2] @ slope, 0.03)
-    if inside.sum() < max(3, _LEAST_SHARE * len(minimum)):
-        raise ValueError(f"no plane holds {_LEAST_SHARE:.0%} of the {len(minimum)} columns' lowest points")
-    normal = np.array([-slope[0], -slope[1], 1.0])
+    point = point.astype(np.float64)
+    column = _column_of(point)
+    lowest = _lowest(point, column)
+    slope = np.zeros(2)
+    for reach_deg, step_deg in _SEARCH_DEG:
+        slope = _voted_slope(lowest, slope, reach_deg, step_deg)
+    height = lowest[:, 2] - lowest[:, :2] @ slope
+    plane = np.array([*slope, height[_peak(height, _VOTE_M)].mean()])
+    for width_m in _WIDTHS_M:
+        near = np.abs(point[:, 2] - point[:, :2] @ plane[:2] - plane[2]) < width_m
+        plane = _fitted_plane(_column_means(point[near], column[near]), plane)
+    share = (np.abs(lowest[:, 2] - lowest[:, :2] @ plane[:2] - plane[2]) < _VOTE_M).mean()
+    if share < _LEAST_SHARE:
+        raise ValueError(f"no plane holds {_LEAST_SHARE:.0%} of the columns' lowest points (the best: {share:.0%})")
+    normal = np.array([-plane[0], -plane[1], 1.0])
     return normal / np.linalg.norm(normal)
 
 
-def _column_minima(point: np.ndarray) -> np.ndarray:
-    """The lowest point of every 10 cm column, (C, 3) float64, in the columns' order."""
-    column = np.floor(point[:, :2].astype(np.float64) / _COLUMN_M).astype(np.int64)
-    key = (column[:, 0] - column[:, 0].min()) * (np.ptp(column[:, 1]) + 1) + column[:, 1] - column[:, 1].min()
-    order = np.lexsort((point[:, 2], key))
-    first = np.ones(len(order), bool)
-    first[1:] = key[order][1:] != key[order][:-1]
-    lowest = point[order[first]].astype(np.float64)
-    return lowest - [lowest[:, 0].mean(), lowest[:, 1].mean(), 0]
+def _column_of(point: np.ndarray) -> np.ndarray:
+    """The 10 cm column of every point, as (N,) int64 from 0 to the number of columns less one."""
+    cell = np.floor(point[:, :2] / _COLUMN_M).astype(np.int64)
+    cell -= cell.min(axis=0)
+    return np.unique(cell[:, 0] * (cell[:, 1].max() + 1) + cell[:, 1], return_inverse=True)[1]
 
 
-def _coarse_slope(minimum: np.ndarray) -> np.ndarray:
-    steps = np.tan(np.radians(np.arange(-_COARSE_TILT_DEG, _COARSE_TILT_DEG + 1, _COARSE_STEP_DEG)))
-    every = minimum[:: max(1, len(minimum) // 2000)]
-    best, slope = -1.0, np.zeros(2)
-    for a in steps:
-        for b in steps:
-            height = every[:, 2] - a * every[:, 0] - b * every[:, 1]
-            votes = _peak(height, 0.1).sum() - 0.001 * len(every) * math.hypot(a, b)  # of two equals the smaller tilt
-            if votes > best:
-                best, slope = votes, np.array([a, b])
+def _lowest(point: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """The lowest point of every column, (C, 3)."""
+    order = np.lexsort((point[:, 2], column))
+    return point[order[np.searchsorted(column[order], np.arange(column.max() + 1))]]
+
+
+def _voted_slope(lowest: np.ndarray, around: np.ndarray, reach_deg: float, step_deg: float) -> np.ndarray:
+    """The slope (dz/dx, dz/dy) near `around` under which most columns share a height."""
+    every = lowest[:: max(1, len(lowest) // _VOTERS)]
+    steps = np.tan(np.radians(np.arange(-reach_deg, reach_deg + step_deg / 2, step_deg)))
+    best, slope = -1.0, around
+    for tilt in sorted(itertools.product(steps, steps), key=lambda pair: math.hypot(*pair)):  # of equals the least
+        tried = around + tilt
+        votes = _peak(every[:, 2] - every[:, :2] @ tried, _VOTE_M).sum()
+        if votes > best:
+            best, slope = votes, tried
     return slope
 
 
 def _peak(height: np.ndarray, width_m: float) -> np.ndarray:
-    """(C,) bool: the heights within `width_m` of the middle of the fullest window of twice that width."""
+    """(C,) bool: the heights within `width_m` of the mean of the fullest window of twice that width."""
     order = np.sort(height)
     last = np.searchsorted(order, order + 2 * width_m, "right")
     start = int(np.argmax(last - np.arange(len(order))))
-    middle = order[start : last[start]].mean()
-    return np.abs(height - middle) <= width_m
+    return np.abs(height - order[start : last[start]].mean()) <= width_m
 
 
-def _refined_slope(minimum: np.ndarray, slope: np.ndarray, width_m: float) -> np.ndarray:
-    inside = minimum[_peak(minimum[:, 2] - minimum[:, :2] @ slope, width_m)]
-    if len(inside) < 3:
-        return slope
-    design = np.column_stack([inside[:, :2], np.ones(len(inside))])
-    return np.linalg.lstsq(design, inside[:, 2], rcond=None)[0][:2]
+def _column_means(point: np.ndarray, column: np.ndarray) -> np.ndarray:
+    count = np.bincount(column)
+    sums = np.column_stack([np.bincount(column, point[:, axis]) for axis in range(3)])
+    return sums[count > 0] / count[count > 0, None]
+
+
+def _fitted_plane(mean: np.ndarray, plane: np.ndarray) -> np.ndarray:
+    """Least squares z = ax + by + c, (3,); `plane` where there are too few columns."""
+    if len(mean) < 3:
+        return plane
+    design = np.column_stack([mean[:, :2], np.ones(len(mean))])
+    return np.linalg.lstsq(design, mean[:, 2], rcond=None)[0]

@@ -162,9 +162,7 @@ def recognise(folder: Path, shapes: bool) -> tuple[Entry, list[Hit]]:
     Raises SourceError where the folder is none, cannot be listed, or nothing in it matches.
     """
     if not folder.is_dir():
-        raise SourceError(
-            folder, "is no folder: give the folder that holds the data" if folder.exists() else "is not there"
-        )
+        raise SourceError(folder, "is no folder, or not there: give the folder that holds the data")
     partial = None
     for entry in manifest().entries:
         if (entry.role == "shapes") != shapes:

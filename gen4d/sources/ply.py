@@ -4,6 +4,7 @@ Nothing is allocated before the header's counts were compared with the bytes tha
 """
 
 import io
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from gen4d.sources.files import SourceError
 
 _HEADER_LIMIT = 64 * 1024
 _ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
+_WHOLE = re.compile("[0-9]{1,20}")
 _TYPES = {
     **{"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"},
     **{"float": "f4", "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2"},
@@ -68,25 +70,30 @@ def ply_rows(path: Path, content: bytes) -> np.ndarray:
 
 def _parse_header(path: Path, content: bytes) -> Header:
     lines, end = _header_lines(path, content)
-    second = lines[1] if len(lines) > 1 else ""
-    words = second.split()
-    if len(words) < 2 or words[0] != "format" or words[1] not in _ORDERS:
-        raise SourceError(path, f"names no known PLY format ({second[:60]!r}): one of {', '.join(_ORDERS)}; convert it")
+    order: str | None = None
     elements: list[Element] = []
-    for line in lines[2:]:
+    for line in lines[1:]:
         words = line.split()
         if not words or words[0] in ("comment", "obj_info"):
             continue
-        if words[0] == "element" and len(words) == 3 and words[2].isascii() and words[2].isdigit():
+        if words[0] == "format" and order is None:
+            order = _parse_format(path, line)
+        elif words[0] == "element" and len(words) == 3 and _WHOLE.fullmatch(words[2]):
             elements.append(Element(words[1], int(words[2]), ()))
         elif words[0] == "property" and elements:
-            item = _parse_property(path, words)
-            if item.name in (known.name for known in elements[-1].properties):
-                raise SourceError(path, f"declares the property {item.name!r} twice: rename one")
-            elements[-1] = elements[-1]._replace(properties=elements[-1].properties + (item,))
+            elements[-1] = _with_property(path, elements[-1], words)
         else:
             raise SourceError(path, f"has a header line that is no PLY: {line[:60]!r}: write the file again")
-    return Header(_ORDERS[second.split()[1]], tuple(elements), end)
+    if order is None:
+        raise SourceError(path, "has no header line `format`: write the file again")
+    return Header(order, tuple(elements), end)
+
+
+def _parse_format(path: Path, line: str) -> str:
+    words = line.split()
+    if len(words) < 2 or words[1] not in _ORDERS:
+        raise SourceError(path, f"names no known PLY format ({line[:60]!r}): one of {', '.join(_ORDERS)}; convert it")
+    return _ORDERS[words[1]]
 
 
 def _header_lines(path: Path, content: bytes) -> tuple[list[str], int]:
@@ -102,6 +109,13 @@ def _header_lines(path: Path, content: bytes) -> tuple[list[str], int]:
         )
     text = content[:start].decode("latin-1")
     return [line.strip() for line in text.split(newline.decode())], start + len(b"end_header") + 2 * len(newline)
+
+
+def _with_property(path: Path, element: Element, words: list[str]) -> Element:
+    item = _parse_property(path, words)
+    if item.name in (known.name for known in element.properties):
+        raise SourceError(path, f"declares the property {item.name!r} twice: rename one")
+    return element._replace(properties=element.properties + (item,))
 
 
 def _parse_property(path: Path, words: list[str]) -> Property:

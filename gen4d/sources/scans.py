@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gen4d.sources.annotations import read_alignment, read_annotations
-from gen4d.sources.files import SourceError, SourceFile, read_file
+from gen4d.sources.files import SourceError, SourceFile, file_size, read_file
 from gen4d.sources.level import Orientation, floor_normal, parse_units, rotation_to_z, split_up, up_rotation
 from gen4d.sources.manifest import Entry, Hit, entry_of, files_of, recognise
 from gen4d.sources.points import read_points
@@ -106,11 +106,7 @@ def _source(folder: Path, entry: Entry, hit: Hit) -> ScanSource:
     for role, name in hit.layout.shared.items():
         if place := next((place for place in entry.places if (folder / place / name).is_file()), None):
             files[role] = name if place == "." else f"{place}/{name}"
-    try:
-        size = (folder / files["points"]).stat().st_size
-    except OSError as error:
-        raise SourceError(folder / files["points"], f"cannot be read ({error.strerror})") from error
-    return ScanSource(hit.name, folder, files, entry.name, size)
+    return ScanSource(hit.name, folder, files, entry.name, file_size(folder, files["points"]))
 
 
 def default_orientation(entry: str) -> Orientation:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gen4d.sources.files import SourceError, SourceFile, read_file
+from gen4d.sources.files import SourceError, SourceFile, file_size, read_file
 from gen4d.sources.manifest import Entry, Hit, entry_of, recognise
 from gen4d.sources.meshes import read_mesh
 from gen4d.sources.splits import default_part, read_split
@@ -101,10 +101,7 @@ def _of_classes(
 
 
 def _source(folder: Path, entry: Entry, hit: Hit) -> ShapeSource:
-    try:
-        size = (folder / hit.path).stat().st_size
-    except OSError as error:
-        raise SourceError(folder / hit.path, f"cannot be read ({error.strerror}): check that it exists") from error
+    size = file_size(folder, hit.path)
     class_name = _class_of(entry, hit)
     name = hit.name if hit.name.lower().startswith(class_name.lower()) else f"{class_name}_{hit.name}"
     return ShapeSource(name, class_name, folder, hit.path, size, entry.name)

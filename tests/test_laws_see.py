@@ -1,0 +1,197 @@
+"""Each law sees what breaks it: sequences of a sound data set, changed in memory in one place at a time."""
+
+import numpy as np
+import pytest
+
+from tests import inputs, laws, raw
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """A shard of one room with pair lists, and the room's source."""
+    folder = tmp_path_factory.mktemp("sound")
+    scans, shapes = inputs.write_rooms(folder / "scans", 1, 9000), inputs.write_shapes(folder / "shapes")
+    inputs.run_build(folder / "built", inputs.make_inputs(scans, shapes, sequences=3, pairs=True))
+    return laws.read_shard(folder / "built" / "shards" / "00000.zarr.zip"), raw.source_of(scans)("room000")
+
+
+def check(shard, source, pairs_of=None):
+    laws.check_scan(shard, 0, source)
+    laws.check_sequence(shard, 0, pairs_of)
+
+
+def changed(shard, name, rows, change):
+    """A copy of a shard with some rows of one array changed."""
+    array = shard.table[name].copy()
+    array[rows] = change(array[rows])
+    return shard._replace(table=shard.table | {name: array})
+
+
+def row(name, change, rows=0):
+    """Change rows of an array."""
+    return lambda shard: changed(shard, name, rows, change)
+
+
+def pose(change):
+    """Change the poses (t, 4, 4) of the shape of sequence 0, in place."""
+
+    def changes(rows):
+        rows = rows.copy()
+        change(rows)
+        return rows
+
+    return row("actor/pose", changes, 1)
+
+
+def shift(frames, *by):
+    """Move some frames by (x, y, z)."""
+
+    def change(poses):
+        poses[frames, :3, 3] += np.float32(by)
+
+    return pose(change)
+
+
+def put(frame, other, *by):
+    """Put the shape in one frame where it is in another, and move it by (x, y, z)."""
+
+    def change(poses):
+        poses[frame, :3, 3] = poses[other, :3, 3] + np.float32(by)
+
+    return pose(change)
+
+
+def turn(frames, *matrix):
+    """Turn the shape by a matrix in some frames."""
+
+    def change(poses):
+        poses[frames, :3, :3] = np.float32(matrix).reshape(3, 3) @ poses[frames, :3, :3]
+
+    return pose(change)
+
+
+def mask(actor, change):
+    """Change the masks (t, bytes) of an actor of sequence 0, in place."""
+
+    def breaks(shard):
+        start = shard.table["actor/mask_start"][actor]
+        size = int(start[1] - start[0])
+        planes = shard.table["actor/mask"][start[0] : start[0] + size * len(start)].reshape(len(start), size).copy()
+        change(planes)
+        rows = slice(int(start[0]), int(start[0]) + planes.size)
+        return changed(shard, "actor/mask", rows, lambda _: planes.ravel())
+
+    return breaks
+
+
+def swap_points(shard):
+    """Swap two neighbours of the scan's cloud in every per-point array."""
+    for name in ("cloud/point", "cloud/vertex", "cloud/label"):
+        shard = changed(shard, name, [20, 21], lambda rows: rows[::-1])
+    return shard
+
+
+def move_points(shard):
+    """Replace a point by a vertex that lies in a voxel of another, with its own index and label."""
+    for name in ("cloud/point", "cloud/vertex", "cloud/label"):
+        shard = changed(shard, name, [20, 21], lambda rows: rows[[1, 1]])
+    return shard
+
+
+def thin_out(planes):
+    planes[:, :-1] = 255
+    planes[1, :-1] = 0b01010100
+
+
+def share_nothing(planes):
+    planes[0] &= 0b11110000
+    planes[1] &= 0b00001111
+
+
+def pad(planes):
+    planes[2, -1] |= 1
+
+
+def fill(planes):
+    planes[:, :-1] = 255
+
+
+def repeat(planes):
+    planes[:] = planes[0]
+
+
+ALL = slice(None)
+SHAPE = slice(-3000, -2000)  # the points of sequence 0's shape: the first of three clouds at the end
+BREAKS = {
+    "points are unmoved, bit for bit": row("cloud/point", lambda p: np.nextafter(p, np.float32(9)), 7),
+    "takes each vertex once": move_points,
+    "labels are those of the vertices": row("cloud/label", lambda label: label + 1, 9),
+    "is in Morton order": swap_points,
+    "counts the finite points": row("scan/source_points", lambda n: n - 1),
+    "counts the points that are not finite": row("scan/dropped", lambda n: n + 1),
+    "the floor's height is right to 2 cm": row("scan/floor_m", lambda z: z + 0.03),
+    "its plan is the points' own": row("scan/valid", lambda byte: byte ^ 4, 90),
+    "its plan starts at the first column": row("scan/origin", lambda cell: cell + 1),
+    "its widest free disc is the plan's": row("scan/free_m", lambda r: r * 1.001),
+    "is a scan and a moving shape": row("actor/role", lambda role: role + 1),
+    "its static actor is its scan": row("actor/cloud", lambda cloud: cloud + 1),
+    "the scan does not move, exactly": row("actor/pose", lambda p: p + np.float32(1e-7)),
+    "its transforms are rigid to 1e-6": turn([2], 1.00001, 0, 0, 0, 1, 0, 0, 0, 1),
+    "its transforms mirror nothing": turn([2], -1, 0, 0, 0, 1, 0, 0, 0, 1),
+    "it turns about z alone": turn([2], 1, 0, 0, 0, 0.96, -0.28, 0, 0.28, 0.96),
+    "its yaw turns with its heading": turn([2], 0.96, -0.28, 0, 0.28, 0.96, 0, 0, 0, 1),
+    "its shape stands at the floor's height": shift([3], 0, 0, 1e-5),
+    "its steps are between 0.30 and 0.90 m": put(1, 0, 0.2, 0, 0),
+    "its turns are below 150 degrees": put(2, 0, 0, 0, 0),
+    "it stands in the middle of cells": shift(ALL, 0.03, 0, 0),
+    "its disc lies in valid cells": shift(ALL, 2, 0, 0),
+    "its disc holds its shape": row("sequence/radius_m", lambda r: r * 0.8),
+    "its shape stands on the floor": row("cloud/point", lambda p: p - np.float32([0, 0, 0.01]), SHAPE),
+    "its shape is as high as it says": row("sequence/height_m", lambda h: h * 1.5),
+    "1000 points are sampled": row("cloud/vertex", lambda v: v + 1, SHAPE),
+    "every frame keeps half of the points": mask(0, thin_out),
+    "all frames share 30 % of the scan": mask(0, share_nothing),
+    "all frames share 30 % of the shape": mask(1, share_nothing),
+    "the padding bits of actor 0 are 0": mask(0, pad),
+    "the shape is sampled anew by each frame": mask(1, repeat),
+    "every frame samples the scan": mask(0, fill),
+    "the stored pairs of frames 0 and 1": row("pair/second", lambda rows: rows[::-1], slice(3, 5)),
+    "the stored pairs of frames 2 and 3": row("pair/start", lambda start: start - 1, 6),
+}
+
+
+def test_a_sound_shard_breaks_no_law(sound):
+    check(*sound)
+
+
+@pytest.mark.parametrize("law", BREAKS)
+def test_the_laws_see(law, sound):
+    shard, source = sound
+    broken = BREAKS[law](shard)
+    assert any(not np.array_equal(broken.table[name], shard.table[name], equal_nan=True) for name in shard.table)
+    with pytest.raises(laws.Broken, match=law):
+        check(broken, source)
+
+
+def test_a_larger_radius_than_the_plan_allows_is_seen(sound):
+    shard, _ = sound
+    with pytest.raises(laws.Broken, match="its disc lies in valid cells"):
+        laws.check_sequence(row("sequence/radius_m", lambda r: r + 1.0)(shard), 0)
+
+
+def test_pairs_of_a_reader_are_compared_too(sound):
+    shard, source = sound
+    stored = {ij: laws.stored_pairs(shard, n) for n, ij in enumerate([(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)])}
+    check(shard, source, lambda i, j: stored[i, j])
+    with pytest.raises(laws.Broken, match="the read pairs of frames 0 and 1"):
+        check(shard, source, lambda i, j: stored[i, j][::-1])
+
+
+def test_a_kept_vertex_that_is_not_the_first_of_its_voxel_is_seen(sound):
+    shard, source = sound
+    again = laws.Source(np.concatenate([source.point[:50] + np.float32(1e-4), source.point]))
+    late = shard.table["cloud/vertex"] + 50
+    other = shard._replace(table=shard.table | {"cloud/vertex": late})
+    other = row("scan/source_points", lambda n: n + 50)(other)
+    with pytest.raises(laws.Broken, match="keeps the first vertex of every voxel"):
+        laws.check_scan(other, 0, again)
