@@ -144,8 +144,8 @@ def make_plan(out: pathlib.Path, inputs: Inputs, strict: bool = False) -> Plan:
         changed += _find_changed(sidecar, by_name)
     plan += _extend(plan, sidecars, by_name, inputs.config)
     content = seal({"format": FORMAT, "version": VERSION, **inputs.identity(), "plan": plan})
+    files.make_folder(out / "shards")
     if not stored or plan != stored:
-        files.make_folder(out / "shards")
         files.write(out / "build.json", content)
     shapes = group_shapes(inputs.shapes, inputs.config.shape_up)
     jobs = [

@@ -5,9 +5,11 @@ import fcntl
 import hashlib
 import os
 import pathlib
+import re
 import socket
 
 CHUNK = 1 << 20
+_LEFTOVER = re.compile(r"(build|dataset|export|\d{5})\.(json|zarr\.zip|h5)\.\d+\.tmp")
 
 
 class BusyError(ValueError):
@@ -70,8 +72,8 @@ def remove(path: pathlib.Path) -> None:
 
 
 def leftovers(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Temporary files that a killed writer left in a folder, sorted."""
-    return sorted(folder.glob("*.tmp")) if folder.is_dir() else []
+    """Temporary files that a killed writer left in a folder, sorted. Files of other names are not ours to remove."""
+    return sorted(path for path in folder.glob("*.tmp") if _LEFTOVER.fullmatch(path.name)) if folder.is_dir() else []
 
 
 def sha256(path: pathlib.Path) -> str:

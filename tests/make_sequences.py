@@ -29,10 +29,12 @@ def room_points(points: int, rng: np.random.Generator, extent_m: float = 2.0) ->
     return flat[np.sort(first)[:points]]
 
 
-def make_sequence(number: int, points: int = 600, t: int = 4, keep: float = 0.8, shape_points: int = 100) -> Sequence:
+def make_sequence(
+    number: int, points: int = 600, t: int = 4, keep: float = 0.8, shape_points: int = 100, extent_m: float = 2.0
+) -> Sequence:
     """A room at rest and, unless shape_points is 0, a box that moves and turns through it."""
     rng = keyed(number, 1)
-    room = room_points(points, keyed(number // 4, 2))
+    room = room_points(points, keyed(number // 4, 2), extent_m)
     actors = [make_actor(room, rng.random((t, len(room))) < keep)]
     if shape_points:
         pose = np.tile(np.eye(4), (t, 1, 1))
