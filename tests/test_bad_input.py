@@ -48,7 +48,7 @@ SCANS = {
     "NaN everywhere": (_all(np.nan), "0 finite points in 150 rows: a scan needs at least 100"),
     "infinity everywhere": (_all(np.inf), "0 finite points in 150 rows: a scan needs at least 100"),
     "point at infinity": (_with_point(1e30, 0, 0), "point at infinity", "remove it"),
-    "point far out": (_with_point(0, 6e4, 0), "6e+04 m", "check --units"),
+    "point far out": (_with_point(0, 6e4, 0), "60000 m", "check --units"),
     "ascii words": (ply(floor_points(5), order="ascii").replace(b"0.", b"o.", 1), "number", "write"),
 }
 
@@ -57,14 +57,22 @@ SHAPES = {
     "zero bytes": ("", "is empty (0 bytes): copy or download it again"),
     "binary garbage": (GARBAGE, "is no OFF file: it starts with", "convert it, or remove it"),
     "truncated": (off(CUBE_VERTEX, CUBE_QUADS)[:-12], "truncated", "copy it again"),
-    "wrong counts": (off(CUBE_VERTEX, CUBE_QUADS).replace("8 6 0", "8 5 0"), "declares 8 vertices + 5 faces", "copy it"),
+    "wrong counts": (
+        off(CUBE_VERTEX, CUBE_QUADS).replace("8 6 0", "8 5 0"),
+        "declares 8 vertices + 5 faces",
+        "copy it",
+    ),
     "negative counts": (off(CUBE_VERTEX, CUBE_QUADS).replace("8 6 0", "-8 6 0"), "none negative", "repair it"),
-    "two thousand million vertices": ("OFF\n2000000000 6 0\n0 0 0\n", "declares 2000000000 vertices", "copy or download"),
-    "NaN": (off(CUBE_VERTEX, CUBE_QUADS).replace("1", "nan", 1).replace("nan", "1", 0), "NaN", "repair or remove it"),
+    "two thousand million vertices": (
+        "OFF\n2000000000 6 0\n0 0 0\n",
+        "declares 2000000000 vertices",
+        "copy or download",
+    ),
+    "NaN": (off(CUBE_VERTEX, CUBE_QUADS).replace("\n1 ", "\nnan ", 1), "NaN", "repair or remove it"),
     "infinity": ("OFF\n3 1 0\n0 0 0\n0 1 0\ninf 0 0\n3 0 1 2\n", "NaN or infinity", "repair or remove it"),
-    "point at infinity": ("OFF\n3 1 0\n0 0 0\n0 1 0\n1e30 0 0\n3 0 1 2\n", "1e+30", "remove"),
+    "point at infinity": ("OFF\n3 1 0\n0 0 0\n0 1 0\n1e30 0 0\n3 0 1 2\n", "point at infinity", "repair it"),
     "index of no vertex": ("OFF\n3 1 0\n0 0 0\n0 1 0\n1 0 0\n3 0 1 77\n", "77", "repair"),
-    "zero-area faces": ("OFF\n3 1 0\n0 0 0\n1 1 1\n2 2 2\n3 0 1 2\n", "area", "remove it"),
+    "zero-area faces": ("OFF\n3 1 0\n0 0 0\n1 1 1\n2 2 2\n3 0 1 2\n", "all of zero area", "a shape needs a surface"),
     "no faces": ("OFF\n3 0 0\n0 0 0\n1 1 1\n2 2 2\n", "a shape needs a surface"),
 }
 
@@ -251,12 +259,12 @@ def _newer_plan(rooms):
 
 
 FOLDERS = {
-    "empty folder of scans": (_empty_scans, "scans", "holds no scans that gen4d knows (it looked for: ScanNet"),
-    "no folder of scans": (_no_scans, "scans", "is not there"),
+    "empty folder of scans": (_empty_scans, "scans", "holds no scans that gen4d knows (it looked for: "),
+    "no folder of scans": (_no_scans, "scans", "is no folder, or not there"),
     "a file as folder of scans": (_scans_are_a_file, "scans", "is no folder"),
     "shapes as scans": (_shapes_as_scans, "scans", "holds no scans"),
     "no shape of the class": (_other_class, "shapes", "has no shape of the class chair: its classes are airplane"),
-    "no folder of shapes": (_no_shapes, "shapes", "is not there"),
+    "no folder of shapes": (_no_shapes, "shapes", "is no folder, or not there"),
     "foreign files in --out": (_foreign_out, "out", "thesis.tex", "empty folder as --out"),
     "a file as --out": (_out_is_a_file, "out", "cannot be written", "another folder"),
     "damaged build.json": (_damaged_plan, "out/build.json", "does not match its own hash", "restore"),
@@ -309,7 +317,7 @@ def test_an_output_that_cannot_be_written_is_refused_at_once(rooms, place):
         assert outcome.code == 1
         assert len(outcome.err.splitlines()) == 1
         assert "Error: " in outcome.err
-        assert place.split("/out")[0] in outcome.err
+        assert place.split("/out")[0].split("/deep")[0] in outcome.err
 
 
 @pytest.mark.parametrize("place", ["file/out", "/dev/null/out"], ids=["file", "null"])

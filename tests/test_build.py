@@ -231,7 +231,7 @@ def test_a_full_disk_stops_the_build_with_a_remedy_and_no_litter_and_it_continue
     out = tmp_path / "built"
     with monkeypatch.context() as patch:
         patch.setattr(files, "effect", lambda name, path: "00001.zarr.zip" in path.name and name == effect and full())
-        with pytest.raises(build.BuildError, match="No space left on device.*what is done stays valid"):
+        with pytest.raises(build.BuildError, match=r"No space left on device.*what is done stays valid"):
             inputs.run_build(out, planned, workers)
     assert not list(out.rglob("*.tmp")) and not (out / "dataset.json").exists()
     assert not (out / shard(1)).exists()
@@ -328,7 +328,7 @@ def test_a_scan_that_cannot_be_read_is_recorded_and_the_others_go_on(broken, fol
     planned = inputs.make_inputs(broken, folders[1], **SMALL)
     manifest = inputs.run_build(out, planned, 2)
     assert [scan["name"] for scan in manifest["failed"]] == ["room001"]
-    assert str(broken / "room001.ply") in manifest["failed"][0]["error"]
+    assert manifest["failed"][0]["error"].startswith("room001.ply: ")
     assert manifest["totals"]["scans"] == 4
     built, whole = shards.open_dataset(out), shards.open_dataset(complete)
     assert built.scan_names == ["room000", "room002", "room003", "room004"]
