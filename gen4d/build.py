@@ -340,18 +340,21 @@ def unwritable(error: OSError, out: pathlib.Path) -> BuildError:
 def _run_pool(jobs, workers):
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    finished = False
+    hurry = True  # after a signal nobody waits for the shards in hand, whose files are whole or absent
     try:
         number = {pool.submit(build_shard, job): job.number for job in jobs}
         for future in concurrent.futures.as_completed(number):
             yield number[future], future.result()
-        finished = True
+        hurry = False
+    except (OSError, ValueError):
+        hurry = False
+        raise
     except BrokenProcessPool:
         raise BuildError(
             "a worker process died, most likely for want of memory: use fewer --workers; the same command continues"
         ) from None
     finally:
-        if not finished:  # nobody waits for the shards in hand: their files are whole or absent
+        if hurry:
             for process in multiprocessing.active_children():
                 process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
