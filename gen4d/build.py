@@ -144,9 +144,10 @@ def make_plan(out: pathlib.Path, inputs: Inputs, strict: bool = False) -> Plan:
         changed += _find_changed(sidecar, by_name)
     plan += _extend(plan, sidecars, by_name, inputs.config)
     content = seal({"format": FORMAT, "version": VERSION, **inputs.identity(), "plan": plan})
-    files.make_folder(out / "shards")
+    files.make_folder(out)
     if not stored or plan != stored:
         files.write(out / "build.json", content)
+    files.make_folder(out / "shards")  # after build.json, without which the folder would be somebody else's
     shapes = group_shapes(inputs.shapes, inputs.config.shape_up)
     jobs = [
         Job(out, number, tuple(by_name[name] for name in names), shapes, inputs.config, strict)
@@ -244,20 +245,21 @@ def build_shard(job: Job) -> dict:
 
     Raises OSError where the shard cannot be written and, if the job is strict, BuildError at the first bad scan.
     """
-    records, described, failed, shapes = [], [], [], {}
+    records, described, failed, shapes, unreadable = [], [], [], {}, set()
     for source in job.scans:
         try:
             scan = load_scan(source, job.config)
             record, counts, used = generate_scan(scan, job.shapes, job.config)
         except (sources.SourceError, CloudError, OccupancyError) as error:
-            message = str(error) if source.name in str(error) else f"{source.name}: {error}"
+            message = describe_error(source, error)
             if job.strict:
-                raise BuildError(message) from None
+                raise BuildError(f"{source.root}/{message}") from None
             failed.append({"name": source.name, "error": message})
             continue
         records.append(record)
         described.append(_describe(record, scan, counts, job.config))
         shapes |= {file.path: list(file) for file in used}
+        unreadable.update(counts.unreadable)
     content = shard_bytes(tuple(records), job.config.frames, to_plain(job.config), job.config.pairs)
     sidecar = {
         "format": FORMAT,
@@ -268,10 +270,18 @@ def build_shard(job: Job) -> dict:
         "scans": described,
         "failed": failed,
         "shapes": [shapes[path] for path in sorted(shapes)],
+        "unreadable_shapes": sorted(unreadable),
     }
     files.write(shard_path(job.out, job.number), content)
     files.write(sidecar_path(job.out, job.number), seal(sidecar))
     return sidecar
+
+
+def describe_error(source: sources.ScanSource, error: ValueError) -> str:
+    """File, below the folder of scans, and problem: the same wherever that folder lies."""
+    if isinstance(error, sources.SourceError) and pathlib.Path(error.path).is_relative_to(source.root):
+        return f"{pathlib.Path(error.path).relative_to(source.root)}: {error.problem}"
+    return f"{source.files['points']}: {error}"
 
 
 def _describe(record, scan, counts, config) -> dict:
@@ -330,18 +340,22 @@ def unwritable(error: OSError, out: pathlib.Path) -> BuildError:
 def _run_pool(jobs, workers):
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    others, finished = set(multiprocessing.active_children()), False
+    others = set(multiprocessing.active_children())
+    hurry = True  # after a signal nobody waits for the shards in hand, whose files are whole or absent
     try:
         number = {pool.submit(build_shard, job): job.number for job in jobs}
         for future in concurrent.futures.as_completed(number):
             yield number[future], future.result()
-        finished = True
+        hurry = False
+    except (OSError, ValueError):
+        hurry = False
+        raise
     except BrokenProcessPool:
         raise BuildError(
             "a worker process died, most likely for want of memory: use fewer --workers; the same command continues"
         ) from None
     finally:
-        if not finished:  # nobody waits for the shards in hand: their files are whole or absent
+        if hurry:
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)

@@ -187,12 +187,14 @@ def _build(inputs, out: pathlib.Path, workers: int, strict: bool) -> int:
     manifest = build.finish(out, inputs, sidecars)
     for line in report.summary(sidecars.values()):
         click.echo(line)
-    for message in plan.changed:
+    folders = str(inputs.scans[0].root), str(inputs.shapes[0].root)
+    refused = [*plan.changed, *report.refused(sidecars.values(), *folders)]
+    for message in refused:
         click.echo(f"refused: {message}", err=True)
     click.echo(f"done in {report.format_seconds(time.monotonic() - started)}: gen4d verify {out}")
     if not manifest["totals"]["sequences"]:
         click.echo("Error: no sequence came out; the lines above name the rule that failed", err=True)
-    return int(bool(plan.changed or manifest["failed"]) or not manifest["totals"]["sequences"])
+    return int(bool(refused) or not manifest["totals"]["sequences"])
 
 
 class _Progress:
@@ -255,8 +257,11 @@ def inspect(dataset, sequence) -> None:
         "config: " + ", ".join(f"{name} {value}" for name, value in manifest["config"].items() if name != "height_m")
     )
     click.echo("versions: " + ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()))
-    for line in report.summary(build.read_sidecar_content(dataset, n) for n in range(len(manifest["shards"]))):
+    sidecars = [build.read_sidecar_content(dataset, n) for n in range(len(manifest["shards"]))]
+    for line in report.summary(sidecars):
         click.echo(line)
+    for line in report.refused(sidecars, "scans", "shapes"):
+        click.echo(f"refused: {line}")
 
 
 def _find(opened, sequence: str) -> int:

@@ -1,6 +1,7 @@
 """Every effect that gen4d has on a file system goes through here, so that tests can stop the world at each of them."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -21,10 +22,16 @@ def effect(name: str, path: pathlib.Path) -> None:
 
 
 def make_folder(path: pathlib.Path) -> None:
-    """Create a folder and its parents, where they are not there yet."""
-    if not path.is_dir():
-        effect("mkdir", path)
-        path.mkdir(parents=True, exist_ok=True)
+    """Create a folder and its parents, where they are not there yet, so that a power cut does not take them away."""
+    if path.is_dir():
+        return
+    if path.exists():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    make_folder(path.parent)
+    effect("mkdir", path)
+    path.mkdir(exist_ok=True)
+    with contextlib.suppress(PermissionError):  # a parent that only lets us pass
+        _sync_folder(path.parent)
 
 
 def write(path: pathlib.Path, content: bytes) -> None:

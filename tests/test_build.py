@@ -342,7 +342,7 @@ def test_a_scan_that_cannot_be_read_is_recorded_and_the_others_go_on(broken, fol
     planned = inputs.make_inputs(broken, folders[1], **SMALL)
     manifest = inputs.run_build(out, planned, 2)
     assert [scan["name"] for scan in manifest["failed"]] == ["room001"]
-    assert str(broken / "room001.ply") in manifest["failed"][0]["error"]
+    assert manifest["failed"][0]["error"].startswith("room001.ply: ")
     assert manifest["totals"]["scans"] == 4
     built, whole = shards.open_dataset(out), shards.open_dataset(complete)
     assert built.scan_names == ["room000", "room002", "room003", "room004"]
