@@ -305,9 +305,8 @@ def verify(dataset, quick) -> None:
     done = "names and sizes" if quick else "every file, chunk and table"
     totals = opened.manifest["totals"]
     if not problems:
-        click.echo(
-            f"{dataset}: {report.count(len(opened.manifest['shards']), 'shard')}, {totals['sequences']} sequences: {done} intact"
-        )
+        shards = report.count(len(opened.manifest["shards"]), "shard")
+        click.echo(f"{dataset}: {shards}, {totals['sequences']} sequences: {done} intact")
     sys.exit(bool(problems))
 
 
