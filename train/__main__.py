@@ -31,9 +31,7 @@ def _one_line_errors():
 @click.option("--data", type=_PATH, required=True, help="Folder that gen4d build wrote.")
 @click.option("--preset", default="paper", show_default=True, help="paper, or small: minutes on a CPU.")
 # torchrun takes --run for an option of its own, so there it is --run-dir.
-@click.option(
-    "--run", "--run-dir", "run", type=_PATH, default="runs/pretrain", show_default=True, help="Its folder."
-)
+@click.option("--run", "--run-dir", "run", type=_PATH, default="runs/pretrain", show_default=True, help="Its folder.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting; --dry-run lists all.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda where there is a GPU.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved configuration and the memory needed, and stop.")
