@@ -18,13 +18,29 @@ def main() -> None:
     warnings.showwarning = lambda message, *rest: click.echo(f"warning: {message}", err=True)
 
 
+def _known_errors() -> tuple[type[Exception], ...]:
+    """What a user can mend. Imported when something went wrong: the modules are slow to load."""
+    import torch
+
+    from gen4d.shards import ShardError
+    from gen4d.sources import SourceError
+    from train import batch, checkpoint, features, loader, loop, memory, presets, sparse
+
+    own = (presets.ConfigError, batch.BatchError, loader.LoaderError, loop.LoopError, checkpoint.CheckpointError)
+    own += (memory.NeedsMemory, sparse.SparseError, features.FeatureError, torch.OutOfMemoryError)
+    return (OSError, ShardError, SourceError, *own)
+
+
 @contextlib.contextmanager
 def _one_line_errors():
     """What a user can mend becomes one line; everything else is a defect and keeps its traceback."""
     try:
         yield
-    except (ValueError, OSError) as error:
-        raise click.ClickException(" ".join(str(error).split())) from None
+    except _known_errors() as error:
+        text = " ".join(str(error).split())
+        if type(error).__name__ == "OutOfMemoryError":
+            text = f"{text.partition('.')[0]}: raise accumulate (a divisor of batch), or use larger voxels"
+        raise click.ClickException(text) from None
 
 
 @main.command()
