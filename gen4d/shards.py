@@ -37,7 +37,7 @@ ShardError = FormatError
 _MAX_METADATA = 16 << 20
 _OPEN_SHARDS = 32
 _CACHED_CHUNKS = 8
-_CACHED_CLOUDS = 4
+_CACHED_CLOUDS = 64  # 3 MB each: those of the scans that a loader shuffles among
 _SPARE = 8  # rows that branch-free kernels write past their result
 _IDENTITY = np.eye(4, dtype=np.float32)
 _TABLES = ("actor/", "sequence/", "scan/", "cloud/start")

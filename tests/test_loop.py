@@ -1,8 +1,8 @@
 """The loop: resumed anywhere bit for bit, split over processes without changing gradients, stopped by bad numbers."""
 
 import contextlib
-import gc
 import dataclasses
+import gc
 import hashlib
 import json
 import os
