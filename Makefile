@@ -45,6 +45,10 @@ demo: $(VENV)/.gen4d ## write built-in scans and shapes, build 20 sequences a sc
 build: $(VENV)/.gen4d ## build sequences from SCANS and SHAPES into DATA
 	$(BIN)/gen4d build --scans $(SCANS) --shapes $(SHAPES) --out $(DATA) --workers $(WORKERS)
 
+pretrain: $(VENV)/.train ## pre-train on DATA with PRESET (small or paper) into RUN; again: goes on where it stopped
+	@test -f $(DATA)/dataset.json || { echo "$(DATA) holds no data set: run make demo first, or give DATA=..."; exit 1; }
+	$(BIN)/python -m train pretrain --data $(DATA) --preset $(PRESET) --run $(RUN)
+
 test: $(VENV)/.train ## run every test
 	$(BIN)/python -m pytest tests
 

@@ -9,10 +9,13 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import multiprocessing
+import multiprocessing.connection
+import os
 import pathlib
 import platform
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from importlib import metadata
@@ -72,8 +75,15 @@ class Inputs:
 def make_inputs(scans: sources.FoundScans, shapes: sources.FoundShapes, config: Config) -> Inputs:
     """Inputs sorted by name, with the height ranges of the shapes' classes put into the config.
 
-    Raises BuildError where a class has no height range, or where the config would reject nearly every sequence.
+    Raises BuildError or SourceError where a class has no height range, an up axis is none, or the config would reject
+    nearly every sequence.
     """
+    sources.up_rotation(sources.split_up(config.up)[0])
+    if config.shape_up != "auto":
+        try:
+            sources.up_rotation(config.shape_up)
+        except sources.SourceError as error:
+            raise BuildError(f"--shape-up: {error.problem}, or auto") from None
     heights = []
     for name in sorted({shape.class_name for shape in shapes.sources}):
         height_m = sources.height_range(name)
@@ -134,9 +144,10 @@ def make_plan(out: pathlib.Path, inputs: Inputs, strict: bool = False) -> Plan:
         changed += _find_changed(sidecar, by_name)
     plan += _extend(plan, sidecars, by_name, inputs.config)
     content = seal({"format": FORMAT, "version": VERSION, **inputs.identity(), "plan": plan})
+    files.make_folder(out)
     if not stored or plan != stored:
-        files.make_folder(out / "shards")
         files.write(out / "build.json", content)
+    files.make_folder(out / "shards")  # after build.json, without which the folder would be somebody else's
     shapes = group_shapes(inputs.shapes, inputs.config.shape_up)
     jobs = [
         Job(out, number, tuple(by_name[name] for name in names), shapes, inputs.config, strict)
@@ -234,20 +245,21 @@ def build_shard(job: Job) -> dict:
 
     Raises OSError where the shard cannot be written and, if the job is strict, BuildError at the first bad scan.
     """
-    records, described, failed, shapes = [], [], [], {}
+    records, described, failed, shapes, unreadable = [], [], [], {}, set()
     for source in job.scans:
         try:
             scan = load_scan(source, job.config)
             record, counts, used = generate_scan(scan, job.shapes, job.config)
         except (sources.SourceError, CloudError, OccupancyError) as error:
-            message = str(error) if source.name in str(error) else f"{source.name}: {error}"
+            message = describe_error(source, error)
             if job.strict:
-                raise BuildError(message) from None
+                raise BuildError(f"{source.root}/{message}") from None
             failed.append({"name": source.name, "error": message})
             continue
         records.append(record)
         described.append(_describe(record, scan, counts, job.config))
         shapes |= {file.path: list(file) for file in used}
+        unreadable.update(counts.unreadable)
     content = shard_bytes(tuple(records), job.config.frames, to_plain(job.config), job.config.pairs)
     sidecar = {
         "format": FORMAT,
@@ -258,10 +270,18 @@ def build_shard(job: Job) -> dict:
         "scans": described,
         "failed": failed,
         "shapes": [shapes[path] for path in sorted(shapes)],
+        "unreadable_shapes": sorted(unreadable),
     }
     files.write(shard_path(job.out, job.number), content)
     files.write(sidecar_path(job.out, job.number), seal(sidecar))
     return sidecar
+
+
+def describe_error(source: sources.ScanSource, error: ValueError) -> str:
+    """File, below the folder of scans, and problem: the same wherever that folder lies."""
+    if isinstance(error, sources.SourceError) and pathlib.Path(error.path).is_relative_to(source.root):
+        return f"{pathlib.Path(error.path).relative_to(source.root)}: {error.problem}"
+    return f"{source.files['points']}: {error}"
 
 
 def _describe(record, scan, counts, config) -> dict:
@@ -306,30 +326,52 @@ def run(jobs: tuple[Job, ...], workers: int) -> Iterator[tuple[int, dict]]:
         else:
             yield from _run_pool(jobs, min(workers, len(jobs)))
     except OSError as error:
-        where = error.filename or jobs[0].out
-        raise BuildError(
-            f"{where}: cannot be written: {error.strerror}; what is done stays valid, and the same command continues it"
-        ) from None
+        raise unwritable(error, jobs[0].out) from None
+
+
+def unwritable(error: OSError, out: pathlib.Path) -> BuildError:
+    """The error of a build that cannot write."""
+    return BuildError(
+        f"{error.filename or out}: cannot be written ({error.strerror or error}): free space, or give another folder; "
+        "what is done stays valid, and the same command continues it"
+    )
 
 
 def _run_pool(jobs, workers):
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts)
+    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    others = set(multiprocessing.active_children())
+    hurry = True  # after a signal nobody waits for the shards in hand, whose files are whole or absent
     try:
         number = {pool.submit(build_shard, job): job.number for job in jobs}
         for future in concurrent.futures.as_completed(number):
             yield number[future], future.result()
+        hurry = False
+    except (OSError, ValueError):
+        hurry = False
+        raise
     except BrokenProcessPool:
         raise BuildError(
             "a worker process died, most likely for want of memory: use fewer --workers; the same command continues"
         ) from None
     finally:
+        if hurry:
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches the whole process group: the parent handles it, and workers finish the shard in hand."""
+def _start_worker() -> None:
+    """A worker ends with its parent, however that ends; Ctrl-C, which reaches the whole group, is the parent's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def finish(out: pathlib.Path, inputs: Inputs, sidecars: dict[int, dict]) -> dict:

@@ -1,9 +1,12 @@
 """The command line. Only this module prints and exits.
 
 Exit codes: 0 everything was done, 1 something was refused or failed (the rest is there and valid), 2 usage,
-130 and 143 after Ctrl-C and SIGTERM, with a state that the same command continues.
+129, 130 and 143 after SIGHUP, Ctrl-C and SIGTERM, with a state that the same command continues.
+
+What takes long to import is imported by the commands, when signals have their handlers and help needs none of it.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -15,44 +18,58 @@ import time
 
 import click
 
-from gen4d import __version__, build, estimate, files, report, sources
+from gen4d import __version__, files, report
 from gen4d.config import HEIGHT_CLASSES, Config, override
 
 _FOLDER = click.Path(path_type=pathlib.Path)
 _SECONDS_A_LINE = 2.0
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived."""
+_STOPPED = {signal.SIGHUP: "hung up", signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
-def _terminate(number, frame):
-    raise Terminated
+class Stopped(BaseException):
+    """A signal asked this process to end."""
+
+
+def _stop(number, frame):
+    for other in _STOPPED:
+        signal.signal(other, signal.SIG_IGN)  # the end is near: another one must not disturb it
+    raise Stopped(signal.Signals(number))
 
 
 def main() -> None:
     """Entry point of `gen4d`."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in _STOPPED:
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup has it ignored
+            signal.signal(number, _stop)
+    sys.exit(_run())
+
+
+def _run() -> int:
     try:
         code = cli(standalone_mode=False)
+        return code if isinstance(code, int) else 0
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
+        return error.exit_code
+    except Stopped as stopped:
+        number = stopped.args[0]
+        click.echo(f"\n{_STOPPED[number]}: what is done stays valid, and the same command continues it", err=True)
+        return 128 + number
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        message = f"{error.filename or 'a file'}: {error.strerror or error}"
+    except MemoryError:
+        message = "not enough memory: use fewer --workers, or a machine with more"
     except ValueError as error:  # every error of ours is one; anything else is a bug and shows its trace
         if type(error) is ValueError:
             raise
-        click.echo(f"Error: {error}", err=True)
-        code = 1
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("\ninterrupted: what is done stays valid, and the same command continues it", err=True)
-        code = 130
-    except Terminated:
-        click.echo("terminated: what is done stays valid, and the same command continues it", err=True)
-        code = 143
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+        message = str(error)
+    click.echo(f"Error: {message}", err=True)
+    return 1
 
 
 def _example(*lines: str) -> str:
@@ -91,6 +108,8 @@ def build_command(
     scans, shapes, out, split, classes, up, units, assignments, workers, limit, dry_run, strict, **fields
 ):
     """Build a data set of sequences. A rerun of the same command continues where it stopped."""
+    from gen4d import build
+
     config = override(dataclasses.replace(Config(), **fields), assignments)
     inputs, refused = _find_inputs(scans, shapes, split, classes, (up, units), config)
     if limit:
@@ -100,12 +119,17 @@ def build_command(
         return
     if strict and refused:
         raise build.BuildError(refused[0])
-    with _lock(out):
-        code = _build(inputs, out, workers, strict)
+    try:
+        with _locked(out):
+            code = _build(inputs, out, workers, strict)
+    except OSError as error:
+        raise build.unwritable(error, out) from None
     sys.exit(1 if refused else code)
 
 
 def _find_inputs(scans, shapes, split, classes, orientation, config):
+    from gen4d import build, sources
+
     wanted = tuple(name.strip() for name in classes.split(",")) if classes else config.classes
     found = sources.find_scans(scans, split)
     meshes = sources.find_shapes(shapes, wanted)
@@ -114,34 +138,46 @@ def _find_inputs(scans, shapes, split, classes, orientation, config):
     refused = [message for _, message in (*found.refused, *meshes.refused)]
     for message in refused:
         click.echo(f"refused: {message}", err=True)
-    declared = sources.default_orientation(found.entry)
-    up, units = orientation
-    config = dataclasses.replace(
-        config,
-        classes=wanted,
-        up=up or declared.up,
-        metres_per_unit=sources.parse_units(units) if units else declared.metres_per_unit,
-    )
+    up, metres = _orientation(found.entry, *orientation)
+    config = dataclasses.replace(config, classes=wanted, up=up, metres_per_unit=metres)
     return build.make_inputs(found, meshes, config), refused
 
 
-def _lock(out: pathlib.Path):
-    try:
-        files.make_folder(out)
-        return files.locked(out)
-    except OSError as error:
-        raise build.BuildError(f"{out}: cannot be written ({error.strerror}): give another --out") from None
+def _orientation(entry: str, up: str | None, units: str | None):
+    """What the options say, and where they say nothing what the manifest declares for the data set."""
+    from gen4d import sources
+
+    declared = sources.default_orientation(entry)
+    metres = sources.parse_units(units) if units is not None else declared.metres_per_unit
+    return sources.Orientation(declared.up if up is None else up, metres)
 
 
-def _build(inputs: build.Inputs, out: pathlib.Path, workers: int, strict: bool) -> int:
+@contextlib.contextmanager
+def _locked(out: pathlib.Path):
+    """The folder, made and locked; whatever happens in it, no temporary file stays."""
+    from gen4d import build
+
+    files.make_folder(out)
+    with files.locked(out):
+        build.clean(out)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                build.clean(out)
+
+
+def _build(inputs, out: pathlib.Path, workers: int, strict: bool) -> int:
+    from gen4d import build, estimate
+
     started = time.monotonic()
-    build.clean(out)
     plan = build.make_plan(out, inputs, strict)
     sidecars = dict(plan.sidecars)
     if sidecars:
         click.echo(f"{len(sidecars)} of {plan.shards} shards are there already")
     if plan.jobs:
-        click.echo(f"building {sum(len(job.scans) for job in plan.jobs)} scans in {len(plan.jobs)} shards into {out}")
+        scans = sum(len(job.scans) for job in plan.jobs)
+        click.echo(f"building {report.count(scans, 'scan')} in {report.count(len(plan.jobs), 'shard')} into {out}")
         estimate.warm_up(inputs.config, lambda: click.echo("compiling kernels (once)"))
     progress = _Progress(sum(len(job.scans) for job in plan.jobs))
     for number, sidecar in build.run(plan.jobs, workers):
@@ -152,12 +188,14 @@ def _build(inputs: build.Inputs, out: pathlib.Path, workers: int, strict: bool) 
     manifest = build.finish(out, inputs, sidecars)
     for line in report.summary(sidecars.values()):
         click.echo(line)
-    for message in plan.changed:
+    folders = str(inputs.scans[0].root), str(inputs.shapes[0].root)
+    refused = [*plan.changed, *report.refused(sidecars.values(), *folders)]
+    for message in refused:
         click.echo(f"refused: {message}", err=True)
     click.echo(f"done in {report.format_seconds(time.monotonic() - started)}: gen4d verify {out}")
     if not manifest["totals"]["sequences"]:
         click.echo("Error: no sequence came out; the lines above name the rule that failed", err=True)
-    return int(bool(plan.changed or manifest["failed"]) or not manifest["totals"]["sequences"])
+    return int(bool(refused) or not manifest["totals"]["sequences"])
 
 
 class _Progress:
@@ -179,7 +217,9 @@ class _Progress:
         click.echo(f"{self.done}/{self.scans} scans, {self.sequences} sequences, {rate:.1f} scans/s, {left} left")
 
 
-def _estimate(inputs: build.Inputs, out: pathlib.Path, workers: int) -> None:
+def _estimate(inputs, out: pathlib.Path, workers: int) -> None:
+    from gen4d import build, estimate
+
     estimate.warm_up(inputs.config, lambda: click.echo("compiling kernels (once)"))
     chosen = inputs.scans[:: max(1, len(inputs.scans) // 2)][:2]
     trial = estimate.try_scans(inputs, chosen)
@@ -205,6 +245,7 @@ def _estimate(inputs: build.Inputs, out: pathlib.Path, workers: int) -> None:
 @click.argument("sequence", required=False)
 def inspect(dataset, sequence) -> None:
     """Say what a data set holds, or one SEQUENCE of it (its id or number)."""
+    from gen4d import build
     from gen4d.shards import open_dataset
 
     opened = open_dataset(dataset)
@@ -217,13 +258,16 @@ def inspect(dataset, sequence) -> None:
         "config: " + ", ".join(f"{name} {value}" for name, value in manifest["config"].items() if name != "height_m")
     )
     click.echo("versions: " + ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()))
-    for line in report.summary(build.read_sidecar_content(dataset, n) for n in range(len(manifest["shards"]))):
+    sidecars = [build.read_sidecar_content(dataset, n) for n in range(len(manifest["shards"]))]
+    for line in report.summary(sidecars):
         click.echo(line)
+    for line in report.refused(sidecars, "scans", "shapes"):
+        click.echo(f"refused: {line}")
 
 
 def _find(opened, sequence: str) -> int:
     try:
-        number = int(sequence) if sequence.isdigit() else opened.find(sequence)
+        number = int(sequence) if sequence.isdecimal() else opened.find(sequence)
     except KeyError:
         number = -1
     if not 0 <= number < len(opened):
@@ -261,9 +305,8 @@ def verify(dataset, quick) -> None:
     done = "names and sizes" if quick else "every file, chunk and table"
     totals = opened.manifest["totals"]
     if not problems:
-        click.echo(
-            f"{dataset}: {len(opened.manifest['shards'])} shards, {totals['sequences']} sequences: {done} intact"
-        )
+        shards = report.count(len(opened.manifest["shards"]), "shard")
+        click.echo(f"{dataset}: {shards}, {totals['sequences']} sequences: {done} intact")
     sys.exit(bool(problems))
 
 
@@ -291,6 +334,7 @@ def view(dataset, sequence, out) -> None:
 @click.option("--pairs", is_flag=True, help="Add explicit pair lists where the data set has none.")
 def export(dataset, kind, out, pairs) -> None:
     """Write a data set in another container, for readers that have no Zarr."""
+    from gen4d import build
     from gen4d.export import export_hdf5
     from gen4d.shards import open_dataset
 
@@ -299,7 +343,7 @@ def export(dataset, kind, out, pairs) -> None:
     try:
         shards = sum(1 for _ in export_hdf5(opened, out, pairs))
     except OSError as error:
-        raise build.BuildError(f"{error.filename or out}: cannot be written ({error.strerror})") from None
+        raise build.unwritable(error, out) from None
     seconds = report.format_seconds(time.monotonic() - started)
     click.echo(f"{out}: {shards} shards, {len(opened)} sequences in {kind}, in {seconds}")
 
@@ -313,12 +357,13 @@ def export(dataset, kind, out, pairs) -> None:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Key of every draw.")
 def samples(folder, rooms, shapes, seed) -> None:
     """Write built-in scans and shapes, so that everything runs with nothing downloaded."""
+    from gen4d import build
     from gen4d.samples import write_samples
 
     try:
         written = write_samples(folder, rooms, shapes, seed, lambda i, n, what: click.echo(f"{i}/{n} {what}"))
     except OSError as error:
-        raise build.BuildError(f"{error.filename or folder}: cannot be written ({error.strerror})") from None
+        raise build.unwritable(error, folder) from None
     there = "" if written.written else ", there already"
     click.echo(f"{folder}: {written.scans} scans in scans/, {written.shapes} shapes in shapes/{there}")
 
@@ -332,18 +377,20 @@ def samples(folder, rooms, shapes, seed) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Findings as JSON.")
 def doctor_command(scans, shapes, split, up, units, as_json) -> None:
     """Read raw folders before a long build and report everything that is wrong with them at once."""
-    from gen4d import doctor
-
     if scans is None and shapes is None:
         raise click.UsageError("give --scans, --shapes or both")
+    from gen4d import doctor, sources
+
     findings = []
     if scans is not None:
-        findings += doctor.examine_scans(scans, split, up, units)
+        given = up is not None or units is not None
+        orientation = _orientation(sources.find_scans(scans, split).entry, up, units) if given else None
+        findings += doctor.examine_scans(scans, split, orientation)
     if shapes is not None:
         findings += doctor.examine_shapes(shapes)
     if as_json:
         click.echo(json.dumps([finding._asdict() for finding in findings], indent=1))
     else:
         for finding in findings:
-            click.echo(f"{finding.level}: {finding.message}")
+            click.echo(f"{finding.level}: {finding.path}: {finding.message}")
     sys.exit(any(finding.level == "error" for finding in findings))

@@ -8,6 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gen4d.cloud import CloudError
+from gen4d.config import Config
+from gen4d.generate import prepare_scan
+from gen4d.occupancy import OccupancyError
+from gen4d.report import format_bytes
 from gen4d.sources import (
     FoundScans,
     FoundShapes,
@@ -29,7 +34,11 @@ from gen4d.sources.splits import read_split
 _SHOWN = 5
 _EXTENT_M = (1.0, 200.0)  # of a room or floor of a building, the longer side
 _HEIGHT_M = 8.0
+_MANY_SCANS = 50  # with so many, a class of the benchmark that never occurs is a mistake in the labels
 _FLAT = 0.02  # height over footprint
+_NARROW_M = 0.2  # of a small chair's radius, shrunk to half
+_SEQUENCES = Config().sequences
+_BYTES_A_POINT = 16  # of a shard: measured on the built-in rooms with 20 sequences each
 
 
 class Finding(NamedTuple):
@@ -53,10 +62,10 @@ def examine_scans(
     except SourceError as error:
         return [_from_error(error)]
     entry = entry_of(found.entry)
-    findings = [Finding("note", str(folder), f"{entry.title}: {len(found.sources)} scans")]
+    findings = [Finding("note", str(folder), f"{entry.title}: {_count(len(found.sources), 'scan')}")]
     findings += _lists(folder, entry, found)
-    findings += [Finding("warning", str(folder), message) for message in found.warnings]
-    findings += [Finding("error", str(folder), message) for _, message in found.refused]
+    findings += [_from_text("warning", message) for message in found.warnings]
+    findings += [_from_text("error", message) for _, message in found.refused]
     findings += _missing_files(folder, entry, found.sources)
     findings += _empty_files(found.sources)
     if not quick:
@@ -81,9 +90,9 @@ def examine_shapes(
     except SourceError as error:
         return [_from_error(error)]
     entry = entry_of(found.entry)
-    findings = [Finding("note", str(folder), f"{entry.title}: {len(found.sources)} shapes")]
-    findings += [Finding("warning", str(folder), message) for message in found.warnings]
-    findings += [Finding("error", str(folder), message) for _, message in found.refused]
+    findings = [Finding("note", str(folder), f"{entry.title}: {_count(len(found.sources), 'shape')}")]
+    findings += [_from_text("warning", message) for message in found.warnings]
+    findings += [_from_text("error", message) for _, message in found.refused]
     findings += _class_counts(folder, entry, found, split)
     if not quick:
         findings += _read_shapes(folder, found, up)
@@ -92,6 +101,16 @@ def examine_shapes(
 
 def _from_error(error: SourceError) -> Finding:
     return Finding("error", error.path, error.problem)
+
+
+def _from_text(level: str, text: str) -> Finding:
+    """A finding from a message that names its file in front."""
+    path, _, message = text.partition(": ")
+    return Finding(level, path, message)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _some(names: Iterable[str]) -> str:
@@ -117,10 +136,12 @@ def _list(path: Path, name: str, split: Split) -> Iterator[Finding]:
         return
     if split.count and count != split.count:
         yield Finding(
-            "warning", str(path), f"lists {count} scans, and the {name} split has {split.count}: copy it again"
+            "warning",
+            str(path),
+            f"lists {_count(count, 'scan')}, the {name} split has {split.count}: copy it again",
         )
     else:
-        yield Finding("note", str(path), f"lists {count} scans")
+        yield Finding("note", str(path), f"lists {_count(count, 'scan')}")
 
 
 def _missing_files(folder: Path, entry: Entry, sources: tuple[ScanSource, ...]) -> Iterator[Finding]:
@@ -183,16 +204,21 @@ class _Tally:
 def _read_scans(
     folder: Path, entry: Entry, sources: tuple[ScanSource, ...], orientation: Orientation
 ) -> Iterator[Finding]:
-    tally = _Tally()
+    tally, disk = _Tally(), 0.0
     for source in sources:
         scan, errors = _load_whole(source, orientation)
         yield from map(_from_error, errors)
         if scan is not None:
             tally.add(scan)
             yield from _odd_size(source, scan)
+            finding, size = _free_space(source, scan)
+            yield finding
+            disk += size
     yield from _summary(folder, tally)
+    if disk:
+        yield Finding("note", str(folder), f"a build takes about {format_bytes(disk)}, {_SEQUENCES} sequences a scan")
     for space, counts in tally.labels.items():
-        yield from _label_counts(folder, space, counts)
+        yield from _label_counts(folder, space, counts, len(tally.points))
 
 
 def _load_whole(source: ScanSource, orientation: Orientation) -> tuple[Scan | None, list[SourceError]]:
@@ -210,6 +236,20 @@ def _load_whole(source: ScanSource, orientation: Orientation) -> tuple[Scan | No
             del files[role]
 
 
+def _free_space(source: ScanSource, scan: Scan) -> tuple[Finding, float]:
+    """Where a shape could stand in a scan, with the default config; and the bytes that its sequences will take."""
+    path = str(source.root / source.files["points"])
+    try:
+        prepared, row = prepare_scan(scan, Config())
+    except (CloudError, OccupancyError) as error:
+        return Finding("error", path, str(error)), 0.0
+    widest_m, area_m2 = prepared.space.widest_m, prepared.occupancy.valid_m2
+    text = f"{len(row)} points at 2 cm, free floor {area_m2:.1f} m2, widest free disc {widest_m:.2f} m"
+    if widest_m < _NARROW_M:
+        return Finding("warning", path, f"{text}: hardly any shape fits; check --up and --units"), 0.0
+    return Finding("note", path, text), len(row) * _BYTES_A_POINT
+
+
 def _odd_size(source: ScanSource, scan: Scan) -> Iterator[Finding]:
     extent = np.ptp(scan.point, axis=0)
     path, side = str(source.root / source.files["points"]), float(extent[:2].max())
@@ -222,20 +262,19 @@ def _odd_size(source: ScanSource, scan: Scan) -> Iterator[Finding]:
 def _summary(folder: Path, tally: _Tally) -> Iterator[Finding]:
     if tally.points:
         low, middle, high = np.percentile(tally.points, (0, 50, 100)).astype(int)
-        message = f"{len(tally.points)} scans read, {low} to {high} points, median {middle}"
+        message = f"{_count(len(tally.points), 'scan')} read, {low} to {high} points, median {middle}"
         yield Finding("note", str(folder), message)
     if tally.dropped:
         rows = sum(tally.dropped.values())
-        message = (
-            f"{rows} rows without finite numbers are dropped from {len(tally.dropped)} scans ({_some(tally.dropped)})"
-        )
+        whose = f"{_count(len(tally.dropped), 'scan')} ({_some(tally.dropped)})"
+        message = f"{rows} rows with NaN or infinity are dropped from {whose}"
         yield Finding("note", str(folder), message)
     for names in tally.copies.values():
         if len(names) > 1:
             yield Finding("warning", str(folder), f"the points of {_some(names)} are the same file: copy them again")
 
 
-def _label_counts(folder: Path, space: str, counts: Counter[int]) -> Iterator[Finding]:
+def _label_counts(folder: Path, space: str, counts: Counter[int], scans: int) -> Iterator[Finding]:
     known = manifest().label_spaces.get(space)
     total = counts.total()
     names = {} if known is None else known.names
@@ -247,7 +286,8 @@ def _label_counts(folder: Path, space: str, counts: Counter[int]) -> Iterator[Fi
         message = f"labels {_some(map(str, strange))} are not in {space}: {counts[strange[0]]} points have {strange[0]}"
         yield Finding("warning", str(folder), message)
     if absent := [names[label] for label in known.benchmark if not counts[label]]:
-        yield Finding("warning", str(folder), f"no point is labelled {', '.join(absent)}: check the labels")
+        level = "warning" if scans >= _MANY_SCANS else "note"  # a few rooms need not have them all
+        yield Finding(level, str(folder), f"no point is labelled {', '.join(absent)}: check the labels")
 
 
 def _class_counts(folder: Path, entry: Entry, found: FoundShapes, split: str | Path | None) -> Iterator[Finding]:
@@ -256,12 +296,12 @@ def _class_counts(folder: Path, entry: Entry, found: FoundShapes, split: str | P
     for name, count in sorted(counts.items()):
         published = entry.counts.get(name)
         if published and split in (None, "train", "test") and count != published[part]:
-            message = f"class {name}: {count} shapes, and the data set has {published[part]}: compare the folders"
+            message = f"class {name}: {_count(count, 'shape')}, the data set has {published[part]}: compare"
             yield Finding("warning", str(folder), message)
         elif height_range(name) is None:
-            yield Finding("warning", str(folder), f"class {name}: {count} shapes, but no metric height to scale them")
+            yield Finding("warning", str(folder), f"class {name}: {_count(count, 'shape')}, but no metric height")
         else:
-            yield Finding("note", str(folder), f"class {name}: {count} shapes")
+            yield Finding("note", str(folder), f"class {name}: {_count(count, 'shape')}")
 
 
 def _read_shapes(folder: Path, found: FoundShapes, up: str) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gen4d import accept, augment, candidates, compose, kernels, sources, trajectory
-from gen4d.build import Inputs, load_scan
+from gen4d.build import Inputs, describe_error, load_scan
 from gen4d.cloud import CloudError
 from gen4d.config import Config, to_plain
 from gen4d.generate import generate_scan, group_shapes, lane, prepare_scan
@@ -38,11 +38,11 @@ def warm_up(config: Config, announce) -> None:
 
 def _is_cold() -> bool:
     """Whether a kernel would have to be compiled: Numba has no signature of it in memory nor in its cache."""
-    dispatcher = kernels.draw_masks
+    dispatcher = kernels.walk
     if not hasattr(dispatcher, "signatures"):
         return False  # jit is disabled
     path = pathlib.Path(dispatcher.stats.cache_path or ".")
-    return not dispatcher.signatures and not any(path.glob("kernels.draw_masks*.nbc"))
+    return not dispatcher.signatures and not any(path.glob("kernels.walk*.nbc"))
 
 
 class Trial(NamedTuple):
@@ -65,7 +65,7 @@ def try_scans(inputs: Inputs, chosen: tuple[sources.ScanSource, ...]) -> Trial:
         try:
             records.append(generate_scan(load_scan(source, inputs.config), shapes, inputs.config)[0])
         except (sources.SourceError, CloudError, OccupancyError) as error:
-            failed.append(str(error))
+            failed.append(f"{source.root}/{describe_error(source, error)}")
     content = shard_bytes(tuple(records), inputs.config.frames, to_plain(inputs.config), inputs.config.pairs)
     seconds = time.perf_counter() - started
     sequences = sum(len(record.sequences) for record in records)

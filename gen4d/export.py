@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 
 from gen4d import files
-from gen4d.build import sidecar_path
-from gen4d.format import ARRAYS, HDF5_SUFFIX, SHARD_SUFFIX, FormatError, check_version, row_shape, seal
+from gen4d.build import read_sidecar_content, sidecar_path
+from gen4d.format import ARRAYS, HDF5_SUFFIX, SHARD_SUFFIX, FormatError, check_version, row_shape, seal, unseal
 from gen4d.shards import Dataset, StoredArray, Tables, frame_pairs
 
 _BLOCK = 1 << 20
@@ -22,45 +22,82 @@ class ExportError(ValueError):
 
 
 def export_hdf5(dataset: Dataset, out: pathlib.Path, pairs: bool = False):
-    """Write the data set to the folder `out` in HDF5, with fletcher32 checksums; yields once a shard.
+    """Write the data set to the folder `out` in HDF5, with fletcher32 checksums; yields the number of each shard.
 
-    `pairs` adds explicit pair lists where the data set has none. Shards that are there already with the right size are
-    kept, so an interrupted export continues. Raises ExportError where `out` holds anything else.
+    `pairs` adds explicit pair lists where the data set has none. Shards that an interrupted export of the same data set
+    left there are kept. Raises ExportError where `out` holds anything else, BusyError where another one writes there.
     """
-    known = [entry["file"].replace(SHARD_SUFFIX, HDF5_SUFFIX) for entry in dataset.manifest["shards"]]
-    _check_folder(out, {*known, *(sidecar_path(out, number).name for number in range(len(known)))}, dataset)
+    if out.exists() and not out.is_dir():
+        raise ExportError(f"{out}: is a file: give a folder")
+    files.make_folder(out)
+    with files.locked(out):
+        yield from _export(dataset, out, {"source": dataset.digest, "pairs": pairs})
+
+
+def _export(dataset: Dataset, out: pathlib.Path, what: dict):
+    names = [entry["file"].replace(SHARD_SUFFIX, HDF5_SUFFIX) for entry in dataset.manifest["shards"]]
+    _check_folder(out, names, what)
+    for path in [*files.leftovers(out), *files.leftovers(out / "shards")]:
+        files.remove(path)
+    started = out / "export.json"
+    if not started.exists() and not (out / "dataset.json").exists():
+        files.write(started, seal(what))
     files.make_folder(out / "shards")
-    files.write(out / "export.json", seal({"source": dataset.digest, "pairs": pairs}))
     entries = []
-    for number, entry in enumerate(dataset.manifest["shards"]):
-        tables = Tables(dataset.folder / "shards" / entry["file"])
-        content = _shard_bytes(tables, pairs)
-        tables.shard.close()
-        digest = hashlib.sha256(content).hexdigest()
-        sidecar = json.loads(sidecar_path(dataset.folder, number).read_bytes())
-        del sidecar["sha256"]
-        sidecar |= {"file": known[number], "bytes": len(content), "content_sha256": digest}
-        files.write(out / "shards" / known[number], content)
-        files.write(sidecar_path(out, number), seal(sidecar))
-        described = {"file": known[number], "bytes": len(content), "content_sha256": digest}
-        entries.append(entry | described | {"sidecar_sha256": hashlib.sha256(seal(sidecar)).hexdigest()})
+    for number, name in enumerate(names):
+        sidecar = _read_done(out, number) or _export_shard(dataset, out, number, name, what["pairs"])
+        described = {key: sidecar[key] for key in ("file", "bytes", "content_sha256")}
+        described["sidecar_sha256"] = hashlib.sha256(seal(sidecar)).hexdigest()
+        entries.append(dataset.manifest["shards"][number] | described)
         yield number
     totals = dataset.manifest["totals"] | {"bytes": sum(entry["bytes"] for entry in entries)}
-    files.write(out / "dataset.json", seal(dataset.manifest | {"shards": entries, "totals": totals}))
-    files.remove(out / "export.json")
+    content = seal(dataset.manifest | {"shards": entries, "totals": totals, "exported": what})
+    if not (out / "dataset.json").exists():
+        files.write(out / "dataset.json", content)
+    if started.exists():
+        files.remove(started)
 
 
-def _check_folder(out: pathlib.Path, names: set[str], dataset: Dataset) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise ExportError(f"{out}: is a file: give a folder")
+def _read_done(out: pathlib.Path, number: int) -> dict | None:
+    """What a finished shard's .json says, None where there is none or the shard disagrees with it."""
+    path = sidecar_path(out, number)
+    try:
+        sidecar = unseal(path.read_bytes(), str(path))
+        size = (out / "shards" / sidecar["file"]).stat().st_size
+    except (FormatError, FileNotFoundError):
+        return None
+    return sidecar if sidecar["bytes"] == size else None
+
+
+def _export_shard(dataset: Dataset, out: pathlib.Path, number: int, name: str, pairs: bool) -> dict:
+    tables = Tables(dataset.folder / "shards" / dataset.manifest["shards"][number]["file"])
+    try:
+        content = _shard_bytes(tables, pairs)
+    finally:
+        tables.shard.close()
+    described = {"file": name, "bytes": len(content), "content_sha256": hashlib.sha256(content).hexdigest()}
+    sidecar = read_sidecar_content(dataset.folder, number) | described
+    files.write(out / "shards" / name, content)
+    files.write(sidecar_path(out, number), seal(sidecar))
+    return sidecar
+
+
+def _check_folder(out: pathlib.Path, names: list[str], what: dict) -> None:
+    known = {*names, *(sidecar_path(out, number).name for number in range(len(names))), "shards", "build.lock"}
+    known |= {"export.json", "dataset.json"}
     inside = [*out.iterdir(), *((out / "shards").iterdir() if (out / "shards").is_dir() else ())]
-    odd = sorted(
-        p.name for p in inside if p.name not in names | {"shards", "export.json"} and not p.name.endswith(".tmp")
-    )
+    odd = sorted(path.name for path in inside if path.name not in known and path.suffix != ".tmp")
     if odd:
         raise ExportError(f"{out}: holds other files ({odd[0]}, {len(odd)} in all): give an empty folder")
+    there = None
+    for name in ("export.json", "dataset.json"):
+        if (out / name).exists():
+            there = unseal((out / name).read_bytes(), str(out / name))
+            there = there if name == "export.json" else there.get("exported")
+            if there != what:
+                raise ExportError(f"{out / name}: is of another data set or other options: give an empty folder")
+    if there is None and (out / "shards").exists():
+        raise ExportError(f"{out / 'shards'}: is of another data set: give an empty folder")
 
 
 def _shard_bytes(tables: Tables, pairs: bool) -> bytes:

@@ -1,13 +1,16 @@
 """Every effect that gen4d has on a file system goes through here, so that tests can stop the world at each of them."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import pathlib
+import re
 import socket
 
 CHUNK = 1 << 20
+_LEFTOVER = re.compile(r"(build|dataset|export|\d{5})\.(json|zarr\.zip|h5)\.\d+\.tmp")
 
 
 class BusyError(ValueError):
@@ -19,10 +22,16 @@ def effect(name: str, path: pathlib.Path) -> None:
 
 
 def make_folder(path: pathlib.Path) -> None:
-    """Create a folder and its parents, where they are not there yet."""
-    if not path.is_dir():
-        effect("mkdir", path)
-        path.mkdir(parents=True, exist_ok=True)
+    """Create a folder and its parents, where they are not there yet, so that a power cut does not take them away."""
+    if path.is_dir():
+        return
+    if path.exists():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    make_folder(path.parent)
+    effect("mkdir", path)
+    path.mkdir(exist_ok=True)
+    with contextlib.suppress(PermissionError):  # a parent that only lets us pass
+        _sync_folder(path.parent)
 
 
 def write(path: pathlib.Path, content: bytes) -> None:
@@ -70,8 +79,8 @@ def remove(path: pathlib.Path) -> None:
 
 
 def leftovers(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Temporary files that a killed writer left in a folder, sorted."""
-    return sorted(folder.glob("*.tmp")) if folder.is_dir() else []
+    """Temporary files that a killed writer left in a folder, sorted. Files of other names are not ours to remove."""
+    return sorted(path for path in folder.glob("*.tmp") if _LEFTOVER.fullmatch(path.name)) if folder.is_dir() else []
 
 
 def sha256(path: pathlib.Path) -> str:
@@ -91,19 +100,27 @@ def locked(folder: pathlib.Path):
     """
     path = folder / "build.lock"
     effect("lock", path)
-    file = open(path, "a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        file.close()
-        raise BusyError(f"{folder}: {holder} is building here; wait for it, or use another --out") from None
-    try:
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        file.close()
+    with _take(path) as file:
+        try:
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+        finally:
+            remove(path)
+
+
+def _take(path: pathlib.Path):
+    """The lock's file, open and locked."""
+    while True:
+        file = open(path, "a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+            file.close()  # its holder removed it between our opening and locking
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            raise BusyError(f"{path.parent}: {holder} is building here; wait, or use another --out") from None

@@ -17,6 +17,7 @@ from gen4d.config import Config
 from gen4d.writer import ScanRecord, SequenceRecord
 
 _CACHED_MODELS = 128
+_UNREADABLE = "unreadable shape"
 
 
 class Rejection(NamedTuple):
@@ -64,6 +65,7 @@ class Counts(NamedTuple):
     accepted: dict[str, int]  # sequences by class
     shrunk: dict[str, int]  # sequences with a shrunk shape, by class
     gaps: tuple[int, ...]  # k without a sequence
+    unreadable: tuple[str, ...]  # shapes that were drawn and cannot be used: file, what is wrong and what to do
 
 
 def lane(config: Config, scan: str, k: int, attempt: int, step: str) -> np.random.Generator:
@@ -128,8 +130,8 @@ def draw_shape(shapes: Shapes, config: Config, rng: np.random.Generator) -> Draw
     try:
         model, file = _load_model(source, shapes.up)
     except (sources.SourceError, compose.ShapeError) as error:
-        detail = str(error) if source.path in str(error) else f"{source.path}: {error}"
-        return Rejection("unreadable shape", detail, source.class_name)
+        problem = getattr(error, "problem", error)
+        return Rejection(_UNREADABLE, f"{source.path}: {problem}", source.class_name)
     return Drawn(source, file, model, low + (high - low) * height_draw)
 
 
@@ -200,6 +202,7 @@ def _count(rejections: list[Rejection], sequences: list[SequenceRecord], config:
         accepted=dict(accepted),
         shrunk=dict(collections.Counter(record.class_name for record in sequences if record.shrink < 1)),
         gaps=tuple(k for k in range(config.sequences) if k not in kept),
+        unreadable=tuple(sorted({rejection.detail for rejection in rejections if rejection.reason == _UNREADABLE})),
     )
 
 

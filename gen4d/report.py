@@ -10,18 +10,27 @@ def summary(sidecars: Iterable[dict]) -> list[str]:
     """Scans, sequences, free space, classes, shrunk shapes, and every rejection reason with its count."""
     sidecars = list(sidecars)
     scans = [scan for sidecar in sidecars for scan in sidecar["scans"]]
-    built = {scan["name"] for scan in scans}
-    failed = [item for sidecar in sidecars for item in sidecar["failed"] if item["name"] not in built]
     sequences = sum(len(scan["sequences"]) for scan in scans)
     gaps = sum(len(scan["gaps"]) for scan in scans)
     attempts = sum(scan["attempts"] for scan in scans)
     size = sum(sidecar["bytes"] for sidecar in sidecars)
-    lines = [f"{len(scans)} scans, {sequences} sequences in {len(sidecars)} shards, {format_bytes(size)}"]
+    lines = [
+        f"{count(len(scans), 'scan')}, {count(sequences, 'sequence')} in {count(len(sidecars), 'shard')}, "
+        f"{format_bytes(size)}"
+    ]
     if attempts:
         lines.append(f"{attempts} attempts, {sequences / attempts:.0%} accepted, {gaps} sequences given up")
-    lines += _free_space(scans) + _classes(scans) + _rejections(scans) + _empty(scans)
-    lines += [f"refused: {item['error']}" for item in failed]
-    return lines
+    return lines + _free_space(scans) + _classes(scans) + _rejections(scans) + _empty(scans)
+
+
+def refused(sidecars: Iterable[dict], scans: str, shapes: str) -> list[str]:
+    """File, problem and remedy of every scan and every drawn shape that cannot be used; `scans` and `shapes` are the
+    folders' names, to be put before the files'."""
+    sidecars = list(sidecars)
+    built = {scan["name"] for sidecar in sidecars for scan in sidecar["scans"]}
+    failed = [item for sidecar in sidecars for item in sidecar["failed"] if item["name"] not in built]
+    unreadable = sorted({line for sidecar in sidecars for line in sidecar["unreadable_shapes"]})
+    return [f"{scans}/{item['error']}" for item in failed] + [f"{shapes}/{line}" for line in unreadable]
 
 
 def _free_space(scans: list[dict]) -> list[str]:
@@ -77,6 +86,11 @@ def _empty(scans: list[dict]) -> list[str]:
             lines.append(f"no sequence from {scan['name']}: {scan['examples'][reason]}")
     more = len(lines) - _LISTED
     return lines[:_LISTED] + ([f"and {more} scans more without a sequence"] if more > 0 else [])
+
+
+def count(number: int, thing: str) -> str:
+    """A number of things: "1 shard", "2 shards"."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def format_bytes(count: float) -> str:

@@ -70,6 +70,14 @@ def test_voxels_their_first_rows_and_their_keys_equal_the_twins(name, voxel_m):
 
 
 @EVERY_CLOUD
+def test_bounds_are_the_lowest_and_highest_values(name):
+    if len(CLOUDS[name]):
+        low, high = cloud.bounds(CLOUDS[name])
+        assert_same(low, CLOUDS[name].min(axis=0))
+        assert_same(high, CLOUDS[name].max(axis=0))
+
+
+@EVERY_CLOUD
 def test_the_hash_marks_the_same_rows_as_the_bitmap(name, monkeypatch):
     voxel = naive.voxel_index(CLOUDS[name], 50.0)
     monkeypatch.setattr(cloud, "_BITMAP_BITS", 0)

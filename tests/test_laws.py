@@ -12,6 +12,7 @@ import trimesh
 
 from gen4d import build, shards, sources
 from gen4d.config import Config
+from gen4d.samples import write_samples
 from tests import inputs, laws, naive, raw
 from tests.shared import SHARED, needs_shared_data
 
@@ -36,6 +37,24 @@ def rooms(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rooms")
     scans = inputs.write_rooms(folder / "scans", _ROOMS, 12_000)
     return built(folder / "built", scans, None, sequences=_SEQUENCES), raw.source_of(scans)
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    """All rescans of three built-in rooms, validation rooms too, with built-in shapes."""
+    folder = tmp_path_factory.mktemp("samples")
+    write_samples(folder, rooms=3, shapes=2)
+    names = folder / "all.txt"
+    names.write_text("\n".join(path.name for path in (folder / "scans").glob("scene*")))
+    found = sources.find_scans(folder / "scans", names), sources.find_shapes(folder / "shapes")
+    inputs.run_build(folder / "built", build.make_inputs(*found, Config(sequences=40)), workers=2)
+
+    def read(name):
+        path = folder / "scans" / name / f"{name}_vh_clean_2"
+        label = raw.read_ply(path.with_suffix(".labels.ply"))["label"]
+        return laws.Source(raw.points_of(raw.read_ply(path.with_suffix(".ply"))), label.astype(np.int32))
+
+    return folder / "built", read
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +91,12 @@ def test_a_thousand_stored_sequences_obey_every_law(rooms):
     report = laws.check_dataset(folder, source, reader(folder))
     assert report.scans == _ROOMS and report.sequences >= 1000, report
     assert report.pairs > 1000 * report.sequences
+
+
+def test_the_sequences_of_built_in_rooms_obey_every_law(samples):
+    folder, source = samples
+    report = laws.check_dataset(folder, source, reader(folder))
+    assert report.scans >= 3 and report.sequences >= 38 * report.scans, report
 
 
 @needs_shared_data
@@ -137,7 +162,12 @@ def check_surfaces(folder: pathlib.Path, shapes: pathlib.Path, every: int) -> se
 def test_the_points_of_shapes_lie_on_their_meshes_scaled_to_their_height(rooms):
     folder, _ = rooms
     shapes = SHARED / "furniture8" if SHARED else folder.parent / "shapes"
-    assert len(check_surfaces(folder, shapes, 23)) >= 3
+    assert len(check_surfaces(folder, shapes, 41)) >= 3
+
+
+def test_the_points_of_built_in_shapes_lie_on_their_meshes(samples):
+    folder, _ = samples
+    assert len(check_surfaces(folder, folder.parent / "shapes", 11)) == 8
 
 
 def test_the_points_of_small_shapes_lie_on_their_meshes(tmp_path):

@@ -60,7 +60,7 @@ def test_everything_that_is_wrong_is_reported_in_one_pass(tmp_path):
     assert "scene0004_00_vh_clean_2.labels.ply: holds 399 values for the 400 points" in errors
     assert len(said(findings, "error")) == 5
     assert "1 of 7 names are not in" in warnings and "scene0900_00" in warnings
-    assert "lists 7 scans, and the train split has 1201" in warnings
+    assert "lists 7 scans, the train split has 1201" in warnings
     assert "1 of 5 scans have no labels (scene0005_00)" in warnings
     assert "instances need segments and aggregation, scene0003_00 have one" in warnings
 
@@ -94,6 +94,11 @@ def test_labels_outside_their_space_and_classes_never_seen_are_warned_about(tmp_
     write(folder / "scene0000_00" / "scene0000_00_vh_clean_2.labels.ply", strange)
     warnings = "\n".join(said(examine_scans(folder), "warning"))
     assert "labels 77 are not in nyu40: 400 points have 77" in warnings
+    (note,) = (text for text in said(examine_scans(folder), "note") if "no point is labelled" in text)
+    assert "cabinet, bed, chair" in note
+    for number in range(50):
+        scannet_scan(tmp_path / "another" / "many", f"scene{number:04d}_00", count=100)
+    warnings = "\n".join(said(examine_scans(tmp_path / "another" / "many"), "warning"))
     assert "no point is labelled cabinet, bed, chair" in warnings
 
 
@@ -129,7 +134,7 @@ def test_shapes_are_counted_against_the_data_set_and_every_broken_one_is_named(t
     findings = examine_shapes(tmp_path)
     errors, warnings = "\n".join(said(findings, "error")), "\n".join(said(findings, "warning"))
     assert "chair_0001.off: has" in errors and "chair_0002.off: is empty" in errors
-    assert "class chair: 4 shapes, and the data set has 889" in warnings
+    assert "class chair: 4 shapes, the data set has 889" in warnings
     assert "class airplane: 2 shapes, but no metric height" in warnings
     assert "chair_0009.off: is a plate" in warnings
     assert not said(examine_shapes(tmp_path, quick=True), "error")
@@ -140,4 +145,4 @@ def test_real_folders_are_sound():
     for findings in (examine_scans(SHARED / "pcl_indoor"), examine_shapes(SHARED / "furniture8", ("chair", "table"))):
         assert not said(findings, "error")
     notes = "\n".join(said(examine_scans(SHARED / "pcl_indoor"), "note"))
-    assert "52744 rows without finite numbers are dropped from 1 scans (office1)" in notes
+    assert "52744 rows with NaN or infinity are dropped from 1 scan (office1)" in notes

@@ -127,7 +127,7 @@ def test_wrong_label_count_names_both_files(tmp_path):
         load_scan(find_scans(tmp_path).sources[0], Z_UP)
 
 
-@pytest.mark.parametrize("place", [".", "..", "Tasks/Benchmark"])
+@pytest.mark.parametrize("place", [".", "..", "scans", "Tasks/Benchmark"])
 def test_training_list_chooses_the_scans_wherever_scannet_puts_it(tmp_path, place):
     folder = tmp_path / "scannet"
     for name in ("scene0000_00", "scene0001_00", "scene0011_00"):

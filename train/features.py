@@ -27,6 +27,10 @@ LAYOUT = (
 )
 
 
+class FeatureError(ValueError):
+    """A scan that is not there."""
+
+
 class Backbone(NamedTuple):
     """A pre-trained 3D U-Net in evaluation mode, and the voxels that it was trained on."""
 
@@ -99,7 +103,7 @@ def read_scan(path: pathlib.Path, up: str, units: str) -> tuple[np.ndarray, np.n
 def read_stored_scan(data: pathlib.Path, name: str | None) -> tuple[np.ndarray, np.ndarray, int]:
     """The cloud of a scan of a data set, by default of its first: points, rows, number of rows, as `read_scan`.
 
-    Raises ShardError, and ValueError for a name that is not there.
+    Raises ShardError, and FeatureError for a name that is not there.
     """
     dataset = open_dataset(data)
     wanted = name or next(iter(dataset.scan_names), None)
@@ -108,7 +112,7 @@ def read_stored_scan(data: pathlib.Path, name: str | None) -> tuple[np.ndarray, 
             point = dataset[number].actors[0].cloud.point
             return point, np.arange(len(point)), len(point)
     known = ", ".join(dataset.scan_names[:5])
-    raise ValueError(f"{data}: no sequence of a scan {wanted!r}; there are {len(dataset.scan_names)}: {known}, ...")
+    raise FeatureError(f"{data}: no sequence of a scan {wanted!r}; there are {len(dataset.scan_names)}: {known}, ...")
 
 
 def voxelise(point: np.ndarray, voxel_m: float) -> tuple[Voxels, np.ndarray]:

@@ -144,12 +144,13 @@ def emit(block, word, count, low, batch_index, row, out, first_row):
 
 
 @njit(**_OPTIONS)
-def find_rows(point, plane, time, matrix, index, table, block, word, first_row, out):
+def find_rows(point, plane, time, matrix, index, grid, out):
     """Voxel row of each asked point at one time step, -1 where that step's plane does not keep it.
 
-    point (n, 3) float32, plane (ceil(n / 8),) uint8, matrix as given to `mark`, index (k,) int64 rows of point, the
-    grid after `emit`, out (k,) int64.
+    point (n, 3) float32, plane (ceil(n / 8),) uint8, matrix as given to `mark`, index (k,) int64 rows of point, grid =
+    (table, block, word, first_row) after `emit`, out (k,) int64.
     """
+    table, block, word, first_row = grid
     for s in range(index.size):
         i = index[s]
         if (plane[i >> 3] >> (7 - (i & 7))) & 1 == 0:

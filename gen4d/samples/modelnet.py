@@ -45,12 +45,15 @@ def shape_text(seed: int, class_name: str, index: int) -> bytes:
     point, face = _worn(rng, mesh, soup=turn % 2 == 1, degenerate=turn % 4 == 2)
     scale = 10.0 ** rng.uniform(-0.5, 2.7)
     offset = rng.uniform(-2, 2, 3) * np.ptp(mesh.point, axis=0) * (chance(rng, 0.7))
-    return _off((point + offset) * scale, face, fused=turn % 3 == 0, crlf=turn % 4 == 1, commented=turn % 5 == 2)
+    return _off(
+        (np.round(point, 6) + offset) * scale, face, fused=turn % 3 == 0, crlf=turn % 4 == 1, commented=turn % 5 == 2
+    )
 
 
 def _worn(rng: np.random.Generator, mesh: Mesh, soup: bool, degenerate: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The mesh with faces in another order, some inside out; as a soup of separate triangles, or with useless faces."""
-    face = mesh.face[rng.permutation(len(mesh.face))].copy()
+    """The mesh with faces shuffled, some missing, some inside out; as a soup of triangles, or with useless faces."""
+    missing = len(mesh.face) // 60 + 1 if chance(rng, 0.85) else 0
+    face = mesh.face[rng.permutation(len(mesh.face))[missing:]]
     inverted = rng.random(len(face)) < 0.1
     face[inverted] = face[inverted][:, ::-1]
     if soup:

@@ -70,8 +70,9 @@ def _shell(rng: np.random.Generator, kind: str) -> Plan:
     kinds = pick(rng, _ANNEXES) if kind == "apartment" else (kind,)
     if kinds[0] == "meeting room" and chance(rng, 0.4):
         kinds = ("classroom",)
-    zones = [draw_zone(rng, kinds[0])]
-    zones += [draw_annex(rng, other, zones[0]) for other in kinds[1:]]
+    scale = 1.0 if len(kinds) == 1 else 0.85
+    zones = [draw_zone(rng, kinds[0], scale)]
+    zones += [draw_annex(rng, other, zones[0], scale) for other in kinds[1:]]
     walls = [wall for index, zone in enumerate(zones) for wall in walls_of(zone, index)]
     passages = [cut_doorway(rng, walls)] if len(zones) > 1 else []
     ceiling_m = rng.uniform(2.35, 2.9)

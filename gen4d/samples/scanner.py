@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from gen4d.samples import render
 from gen4d.samples.draws import chance
@@ -20,6 +22,7 @@ _IMAGE = (150, 200)  # rows, columns: a pixel is one vertex spacing wide at 3.9 
 _LENS = (173.0, 100.0, 75.0)  # focal length and centre in pixels: 60 degrees across
 _NEAR_M, _FAR_M = 0.4, 3.8
 _LEAST_READINGS = 2
+_LEAST_PATCH = 12
 _LEAST_VERTICES = 25  # an object of which less is seen gets no annotation
 _OFTEN_LEFT_OUT = ("otherprop", "paper", "books", "clothes")
 
@@ -61,8 +64,8 @@ def scan_room(plan: Plan, rng: np.random.Generator) -> Scan:
     """Walks a camera through the room, fuses what it sees, and annotates it."""
     scene = _scene_of(plan)
     to_scan = _frame(rng, plan)
-    poses = _camera_poses(plan, rng)
-    fused = _surface(*_observe(scene, poses, to_scan, rng))
+    poses = camera_poses(plan, rng)
+    fused = surface(*observe(scene, poses, to_scan, rng))
     segment, instance = _annotate(fused, scene, rng)
     label = np.zeros(len(instance), np.int32)
     ids = np.array([CATEGORY_ID[name] for name in scene.names], np.int32)
@@ -100,7 +103,7 @@ def _frame(rng: np.random.Generator, plan: Plan) -> np.ndarray:
     return cos_sin
 
 
-def _viewpoints(plan: Plan, rng: np.random.Generator) -> np.ndarray:
+def viewpoints(plan: Plan, rng: np.random.Generator) -> np.ndarray:
     """Places (K, 2) where a person can stand, far from each other, in the order of a walk."""
     free = (plan.cells == 0) & (distance_transform_edt(plan.cells == 0) * CELL_M > 0.28)
     place_of = np.argwhere(free)
@@ -116,14 +119,14 @@ def _viewpoints(plan: Plan, rng: np.random.Generator) -> np.ndarray:
     return spots[np.argsort(np.arctan2(*(spots - spots.mean(axis=0)).T), kind="stable")]
 
 
-def _camera_poses(plan: Plan, rng: np.random.Generator) -> np.ndarray:
+def camera_poses(plan: Plan, rng: np.random.Generator) -> np.ndarray:
     """Camera to room, (T, 3, 4): at every viewpoint a turn on the spot, looking more down than up."""
     poses: list[np.ndarray] = []
     upward, care = (
         rng.uniform(-0.4, 0.1),
         rng.uniform(0.35, 0.75),
     )  # whether upper walls are scanned, and how thoroughly all is
-    for x, y in _viewpoints(plan, rng):
+    for x, y in viewpoints(plan, rng):
         height, start, turns = rng.uniform(1.3, 1.7), rng.uniform(0, 2 * np.pi), int(rng.integers(8, 11))
         for step in range(turns):
             if chance(rng, 0.12):
@@ -131,7 +134,7 @@ def _camera_poses(plan: Plan, rng: np.random.Generator) -> np.ndarray:
             yaw, eye = start + step * 2 * np.pi / turns, np.array([x, y, height]) + rng.normal(0, 0.06, 3)
             poses.append(_look(eye, yaw + rng.normal(0, 0.15), rng.normal(-0.46, 0.12), rng.normal(0, 0.06)))
             if chance(rng, care):
-                pitch = rng.normal(-0.85, 0.15) if chance(rng, 0.6) else rng.normal(upward, 0.1)
+                pitch = rng.normal(-0.85, 0.15) if chance(rng, 0.7) else rng.normal(upward, 0.1)
                 poses.append(_look(eye, yaw + rng.normal(0, 0.2), pitch, rng.normal(0, 0.06)))
     return np.array(poses)
 
@@ -167,7 +170,7 @@ def _grid(low: np.ndarray, high: np.ndarray) -> tuple[render.Grid, np.ndarray]:
     return render.Grid(table, slot, np.zeros(2, np.int64), corner, plane, np.zeros(most, np.int32), vote), origin
 
 
-def _observe(scene: Scene, poses: np.ndarray, to_scan: np.ndarray, rng: np.random.Generator):
+def observe(scene: Scene, poses: np.ndarray, to_scan: np.ndarray, rng: np.random.Generator):
     """All depth images of the walk, gathered on a grid of the scan's frame: the grid and its origin."""
     mesh = scene.mesh
     a, b, c = (mesh.point[mesh.face[:, k]] for k in range(3))
@@ -190,20 +193,20 @@ def _observe(scene: Scene, poses: np.ndarray, to_scan: np.ndarray, rng: np.rando
         nearness[:], hit[:] = 0.0, -1
         render.draw(seen, mesh.face, 0.05, _LENS, nearness, hit)
         render.incidence(hit, turned, _LENS, cosine)
-        depth = _measure(nearness, hit, cosine, loss, rng)
+        depth = measure(nearness, hit, cosine, loss, rng)
         believed = (to_scan @ np.vstack([pose, [0, 0, 0, 1]]) @ _drift(rng))[:3]
         believed = np.column_stack([believed[:, :3], believed[:, 3] - origin]) / SPACING_M
         render.gather(depth, hit, believed, in_scan, scene.owner, _LENS, grid)
     return grid, origin
 
 
-def _measure(
+def measure(
     nearness: np.ndarray, hit: np.ndarray, cosine: np.ndarray, loss: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """What a structured-light sensor returns where the true depth is 1 / nearness: (H, W) float64, 0 = no reading.
 
     Axial noise after Nguyen, Izadi and Lovell (3DIMPVT 2012); disparity in steps of 1/8 pixel at 580 pixels and 7.5 cm
-    base; readings are lost with distance, at grazing angles, at depth edges and on surfaces that swallow or mirror light.
+    base. Readings are lost with distance, at grazing angles, at depth edges and on surfaces that swallow light.
     """
     z = 1.0 / np.maximum(nearness, 0.1)
     angle = np.arccos(np.clip(cosine, 0.02, 1.0))
@@ -220,7 +223,7 @@ def _measure(
     return np.where(valid, noisy, 0.0)
 
 
-def _surface(grid: render.Grid, origin: np.ndarray) -> _Fused:
+def surface(grid: render.Grid, origin: np.ndarray) -> _Fused:
     """One surface from all readings: signed distances averaged on the grid, then surface nets; no loose vertices."""
     most = 8 * int(grid.count[0]) + 2
     value, weight = np.zeros(most, np.float32), np.zeros(most, np.float32)
@@ -235,11 +238,14 @@ def _surface(grid: render.Grid, origin: np.ndarray) -> _Fused:
 
 
 def _compact(fused: _Fused) -> _Fused:
-    """Without the vertices that no triangle uses."""
-    used = np.zeros(len(fused.point), bool)
-    used[fused.face.ravel()] = True
+    """Without specks: connected patches of fewer than a dozen vertices, and vertices that no triangle uses."""
+    count = len(fused.point)
+    ends = (fused.face[:, [0, 1]].ravel(), fused.face[:, [1, 2]].ravel())
+    links = coo_array((np.ones(len(ends[0]), bool), ends), (count, count))
+    _, patch = connected_components(links, directed=False)
+    used = (np.bincount(patch) >= _LEAST_PATCH)[patch]
     row = np.cumsum(used, dtype=np.int32) - 1
-    return _Fused(fused.point[used], row[fused.face], fused.source[used])
+    return _Fused(fused.point[used], row[fused.face[used[fused.face[:, 0]]]], fused.source[used])
 
 
 def _segments(fused: _Fused, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

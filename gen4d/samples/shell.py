@@ -73,14 +73,14 @@ def _rectangle(rect: Rect) -> np.ndarray:
     return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], np.float64)
 
 
-def _size(rng: np.random.Generator, kind: str) -> tuple[float, float]:
+def _size(rng: np.random.Generator, kind: str, scale: float) -> tuple[float, float]:
     (w0, w1), (d0, d1) = _SIZE_M[kind]
-    return rng.uniform(w0, w1), rng.uniform(d0, d1)
+    return rng.uniform(w0, w1) * scale, rng.uniform(d0, d1) * scale
 
 
-def draw_zone(rng: np.random.Generator, kind: str) -> Zone:
-    """A rectangular room, or an L where it is large enough."""
-    width, depth = _size(rng, kind)
+def draw_zone(rng: np.random.Generator, kind: str, scale: float = 1.0) -> Zone:
+    """A rectangular room, or an L where it is large enough; `scale` makes the rooms of an apartment smaller."""
+    width, depth = _size(rng, kind, scale)
     if not (min(width, depth) > 3.8 and chance(rng, 0.35)):
         return Zone(kind, _rectangle((0, 0, width, depth)), ((0.0, 0.0, width, depth),))
     cut_x, cut_y = width * rng.uniform(0.6, 0.75), depth * rng.uniform(0.55, 0.72)
@@ -88,12 +88,12 @@ def draw_zone(rng: np.random.Generator, kind: str) -> Zone:
     return Zone(kind, np.array(outline), ((0.0, 0.0, width, cut_y), (0.0, cut_y, cut_x, depth)))
 
 
-def draw_annex(rng: np.random.Generator, kind: str, beside: Zone) -> Zone:
+def draw_annex(rng: np.random.Generator, kind: str, beside: Zone, scale: float) -> Zone:
     """A second, rectangular room to the right of another one, with a wall between them."""
-    width, depth = _size(rng, kind)
+    width, depth = _size(rng, kind, scale)
     x0, y1 = beside.rects[0][2] + _ANNEX_GAP_M, beside.rects[0][3]
     y0 = rng.uniform(1.3 - depth, y1 - 1.3)
-    rect = (x0, y0, x0 + width * 0.9, y0 + depth * 0.9)
+    rect = (x0, y0, x0 + width, y0 + depth)
     return Zone(kind, _rectangle(rect), (rect,))
 
 

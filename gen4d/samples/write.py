@@ -57,15 +57,15 @@ def write_samples(
     folder = Path(folder)
     asked = {
         "version": GENERATOR_VERSION,
-        "seed": _whole(seed, "seed", 0, 2**63),
+        "seed": _whole(seed, "seed", 0, 2**63 - 1),
         "rooms": _whole(rooms, "rooms", 0, _MOST_ROOMS),
+        "shapes": _whole(shapes, "shapes", 0, _MOST_SHAPES),
     }
-    asked["shapes"] = _whole(shapes, "shapes", 0, _MOST_SHAPES)
     there = _what_is_there(folder, asked)
     if there is not None:
         return there
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _STARTED).write_text(json.dumps(asked) + "\n")
+    _replace(folder / _STARTED, json.dumps(asked) + "\n")
     (folder / MANIFEST).unlink(missing_ok=True)
     scans = _write_scans(folder / "scans", rooms, seed, progress)
     _write_shapes(folder / "shapes", shapes, seed)
@@ -86,8 +86,8 @@ def _what_is_there(folder: Path, asked: dict) -> SamplesWritten | None:
     """The samples that are there already, None where they are still to be written."""
     if folder.exists() and not folder.is_dir():
         raise SamplesError(f"{folder}: is a file; the samples need a folder of their own, name another one")
-    if not folder.exists() or not any(folder.iterdir()):
-        return None
+    if not folder.exists() or not any(path.suffix != ".tmp" for path in folder.iterdir()):
+        return None  # a file of `_replace` that never got its name does not count
     started = _load(folder / _STARTED)
     found = _load(folder / MANIFEST) if started is None else started
     if found is None:
@@ -95,24 +95,28 @@ def _what_is_there(folder: Path, asked: dict) -> SamplesWritten | None:
     other = [f"{name} {found.get(name)}, not {value}" for name, value in asked.items() if found.get(name) != value]
     if other:
         raise SamplesError(f"{folder}: holds samples of {', '.join(other)}; name another folder or delete this one")
-    if started is not None or not _is_whole(folder, found):
-        return None
+    if not _is_whole(folder, found):
+        return None  # what `_STARTED` holds is never whole
     return SamplesWritten(found["scan_count"], found["shape_count"], found["digest"], False)
 
 
 def _load(path: Path) -> dict | None:
-    """A manifest's content; None where there is none, and an empty one where it cannot be read as JSON."""
+    """A manifest's content, None where there is none."""
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
+    except ValueError as error:
+        raise SamplesError(f"{path}: is not JSON ({error}); delete the folder and write the samples again") from error
+    if not isinstance(content, dict):
+        raise SamplesError(f"{path}: holds no JSON object; delete the folder and write the samples again")
+    return content
 
 
 def _is_whole(folder: Path, found: dict) -> bool:
-    """True where every file of the manifest has its size."""
+    """True where the manifest is complete and every file that it lists has its size."""
+    if not {"files", "scan_count", "shape_count", "digest"} <= found.keys():
+        return False
     paths = {name: folder / name for name in found["files"]}
     return all(path.is_file() and path.stat().st_size == found["files"][name] for name, path in paths.items())
 
@@ -145,6 +149,11 @@ def _write_shapes(folder: Path, shapes: int, seed: int) -> None:
             path = folder / shape_path(class_name, index)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(shape_text(seed, class_name, index))
+
+
+def samples_digest(folder: Path) -> str:
+    """The SHA-256 over paths and contents of all samples in a folder, to compare with the manifest's."""
+    return _contents(Path(folder))[1]
 
 
 def _contents(folder: Path) -> tuple[dict[str, int], str]:

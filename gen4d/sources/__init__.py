@@ -1,7 +1,7 @@
 """Scans and shapes as they lie on users' disks: found through `datasets_manifest.yaml`, read with every check."""
 
 from gen4d.sources.files import SourceError, SourceFile
-from gen4d.sources.level import Orientation, parse_units
+from gen4d.sources.level import Orientation, parse_units, split_up, up_rotation
 from gen4d.sources.manifest import height_range
 from gen4d.sources.scans import FoundScans, Scan, ScanSource, default_orientation, find_scans, load_scan
 from gen4d.sources.shapes import FoundShapes, Mesh, ShapeSource, find_shapes, load_shape
@@ -23,4 +23,6 @@ __all__ = [
     "load_scan",
     "load_shape",
     "parse_units",
+    "split_up",
+    "up_rotation",
 ]

@@ -1,7 +1,7 @@
 """OFF meshes with the oddities of ModelNet: header glued to its counts, CRLF, comments, blank lines, colours, polygons.
 
 An own reader, because the checks need every count and trimesh skips them: it takes truncated face lists and negative
-counts without a word. Reading all numbers in one go is also three times as fast (60 against 186 ms for 1.9 MB).
+counts without a word. Reading all numbers in one go is also 2.8 times as fast (measured on an OFF of 1.9 MB).
 """
 
 import re

@@ -14,7 +14,7 @@ from gen4d.sources.files import SourceError
 
 _HEADER_LIMIT = 64 * 1024
 _ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
-_WHOLE = re.compile("[0-9]{1,18}")
+_WHOLE = re.compile("[0-9]{1,20}")
 _TYPES = {
     **{"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"},
     **{"float": "f4", "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2"},

@@ -1,0 +1,388 @@
+"""Every command as a user types it: what it prints, writes and answers, and its help."""
+
+import os
+import pathlib
+import pickle
+import shlex
+import signal
+import subprocess
+import sys
+
+import click
+import numpy as np
+import pytest
+
+from gen4d import cli
+from gen4d.shards import open_dataset
+from tests import tiny
+from tests.tiny import gen4d
+
+COMMANDS = sorted(cli.cli.commands)
+READERS = {
+    "inspect": ("inspect",),
+    "verify": ("verify",),
+    "verify --quick": ("verify", "--quick"),
+    "view": ("view", "--out", "picture.png"),
+    "export": ("export", "--out", "exported"),
+}
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory):
+    return tiny.write_rooms(tmp_path_factory.mktemp("rooms"), rooms=3)
+
+
+@pytest.fixture(scope="module")
+def data(rooms):
+    return tiny.build(rooms, out="data")
+
+
+def test_every_command_is_listed():
+    outcome = gen4d("--help")
+    assert outcome.code == 0
+    for name in COMMANDS:
+        assert f"\n  {name} " in outcome.out
+    assert set(COMMANDS) >= {"build", "inspect", "verify", "view", "export", "samples", "doctor"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example_that_parses(name):
+    outcome = gen4d(name, "--help")
+    assert outcome.code == 0
+    lines = [line.strip() for line in outcome.out.split("Example:")[1].splitlines() if line.strip()]
+    assert lines
+    for line in lines:
+        program, command, *rest = shlex.split(line)
+        assert (program, command) == ("gen4d", name)
+        cli.cli.commands[name].make_context(name, rest)  # raises click.UsageError where an option does not exist
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_says_what_it_does(name):
+    options = [item for item in cli.cli.commands[name].params if isinstance(item, click.Option)]
+    assert all(item.help or item.metavar for item in options)
+
+
+def test_version_is_printed():
+    assert gen4d("--version").out.startswith("gen4d, version ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        ((), "Usage"),
+        (("built",), "No such command"),
+        (("build",), "Missing option '--scans'"),
+        (("build", "--scans", "s", "--shapes", "s", "--workers", "0"), "0 is not in the range"),
+        (("build", "--scans", "s", "--shapes", "s", "--workers", "many"), "not a valid integer"),
+        (("export", "here", "--to", "csv", "--out", "there"), "hdf5"),
+        (("view", "here", "--out", "picture.gif"), "only .png"),
+        (("doctor",), "--scans, --shapes or both"),
+    ],
+)
+def test_wrong_usage_is_code_2(arguments, wanted):
+    outcome = gen4d(*arguments)
+    assert outcome.code == 2
+    assert wanted in outcome.text
+
+
+def test_build_says_what_it_did_and_how_to_go_on(rooms, tmp_path):
+    outcome = gen4d(*tiny.build_arguments(rooms, "--out", str(tmp_path / "out")))
+    assert outcome.code == 0
+    for part in ("3 scans, 6 sequences in 3 shards", "% accepted", "free floor", f"gen4d verify {tmp_path / 'out'}"):
+        assert part in outcome.out
+    tiny.check_untorn(tmp_path / "out")
+
+
+def test_a_rerun_writes_nothing_again(rooms, tmp_path):
+    arguments = tiny.build_arguments(rooms, "--out", str(tmp_path / "out"))
+    assert gen4d(*arguments).code == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    outcome = gen4d(*arguments)
+    assert outcome.code == 0
+    assert "3 of 3 shards are there already" in outcome.out
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+
+
+def test_a_limited_build_is_continued_without_the_limit(rooms, data, tmp_path):
+    arguments = tiny.build_arguments(rooms, "--out", str(tmp_path / "out"))
+    assert gen4d(*arguments, "--limit", "1").code == 0
+    assert len(open_dataset(tmp_path / "out")) == 2
+    outcome = gen4d(*arguments)
+    assert "1 of 3 shards are there already" in outcome.out
+    assert tiny.files_of(tmp_path / "out") == tiny.files_of(data)
+
+
+def test_dry_run_estimates_and_writes_nothing(rooms, tmp_path):
+    outcome = gen4d(*tiny.build_arguments(rooms, "--out", str(tmp_path / "out"), "--dry-run"))
+    assert outcome.code == 0
+    for part in ("sequences  6", "disk", "time", "memory", "3 scans, built in memory"):
+        assert part in outcome.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_split_and_classes_choose(rooms, tmp_path):
+    (tmp_path / "list.txt").write_text("# two of three\nroom0\nroom2\n")
+    arguments = tiny.build_arguments(rooms, "--out", str(tmp_path / "out"), "--split", str(tmp_path / "list.txt"))
+    assert gen4d(*arguments, "--classes", "chair, sofa").code == 0
+    assert open_dataset(tmp_path / "out").scan_names == ["room0", "room2"]
+
+
+@pytest.mark.parametrize(
+    ("assignment", "wanted"),
+    [
+        ("kep=0.9", "did you mean keep?"),
+        ("qqqqq=1", "known: seed"),
+        ("keep=many", "is not a number"),
+        ("scans_per_shard=1.5", "is not a whole number"),
+        ("keep=nan", "a finite number"),
+        ("keep=1.5", "a probability"),
+        ("height_m=1", "option of its own"),
+        ("cell_m", "is not a number"),
+        ("keep=0.3", "keep = 0.95"),
+    ],
+)
+def test_a_wrong_constant_is_refused_with_its_rule(rooms, tmp_path, assignment, wanted):
+    outcome = gen4d(*tiny.build_arguments(rooms, "--out", str(tmp_path / "out"), "--set", assignment))
+    assert outcome.code == 1
+    assert outcome.err.splitlines()[-1].startswith("Error: ")
+    assert wanted in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "wanted"),
+    [
+        ("--up", "north", "north"),
+        ("--up", "0,0,0", "0,0,0"),
+        ("--units", "furlong", "furlong"),
+        ("--units", "-1", "-1"),
+        ("--shape-up", "w", "--shape-up: 'w'"),
+        ("--frames", "1", "nothing to correspond"),
+        ("--frames", "9", "one bit a frame"),
+        ("--seed", "-1", "a seed is a whole number"),
+        ("--sequences", "0", "at least 1"),
+        ("--classes", ",", "class"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_rule(rooms, tmp_path, option, value, wanted):
+    outcome = gen4d(*tiny.build_arguments(rooms, "--out", str(tmp_path / "out"), option, value))
+    assert outcome.code in (1, 2)
+    assert wanted in outcome.err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_config_in_the_same_folder_is_refused_with_the_difference(rooms, data):
+    before = tiny.files_of(data)
+    outcome = gen4d(*tiny.build_arguments(rooms, "--seed", "5", out="data"))
+    assert outcome.code == 1
+    assert "seed: 0 there, 5 here" in outcome.err
+    assert "another --out" in outcome.err
+    assert tiny.files_of(data) == before
+
+
+def test_inspect_says_what_a_data_set_holds(data):
+    outcome = gen4d("inspect", data)
+    assert outcome.code == 0
+    for part in ("format 1.0", "seed 0", "numpy", "3 scans, 6 sequences in 3 shards", "room1"):
+        assert part in outcome.out
+
+
+def test_inspect_describes_one_sequence_by_number_and_by_id(data):
+    sequence = open_dataset(data)[3]
+    by_number, by_id = gen4d("inspect", data, "3"), gen4d("inspect", data, sequence.id)
+    assert by_number == by_id
+    assert by_number.code == 0
+    counts = [f"{i}-{j}: {len(sequence.correspondences(i, j)[0])}" for j in range(4) for i in range(j)]
+    for part in (sequence.id, "chair_0001", "actor 1: moving, 20 points", *counts):
+        assert part in by_number.out
+
+
+@pytest.mark.parametrize("name", ["6", "-1", "room0", "room0/9", "room9/000", "room0/-1", "\N{SUPERSCRIPT TWO}", "1e3"])
+def test_an_unknown_sequence_is_refused_with_an_example(data, name):
+    for arguments in (("inspect", data, "--", name), ("view", data, "--out", "never.png", f"--sequence={name}")):
+        outcome = gen4d(*arguments)
+        assert outcome.code == 2
+        assert "neither a number below 6 nor an id like room0/000" in outcome.err
+
+
+def test_verify_is_silent_on_errors_only(data):
+    for options in ((), ("--quick",)):
+        outcome = gen4d("verify", data, *options)
+        assert (outcome.code, outcome.err) == (0, "")
+        assert "3 shards, 6 sequences" in outcome.out
+    assert "every file" in gen4d("verify", data).out
+    assert "names and sizes" in gen4d("verify", data, "--quick").out
+
+
+def test_view_draws_a_picture(data, tmp_path):
+    outcome = gen4d("view", data, "--sequence", "room1/001", "--out", tmp_path / "new" / "picture.png")
+    assert outcome.code == 0
+    assert "room1/001" in outcome.out
+    assert (tmp_path / "new" / "picture.png").read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_an_export_is_a_data_set_of_the_same_sequences(data, tmp_path):
+    outcome = gen4d("export", data, "--to", "hdf5", "--out", tmp_path / "h5", "--pairs")
+    assert outcome.code == 0
+    assert "3 shards, 6 sequences in hdf5" in outcome.out
+    tiny.check_untorn(tmp_path / "h5")
+    for one, other in zip(open_dataset(data), open_dataset(tmp_path / "h5"), strict=True):
+        assert one.id == other.id
+        for i in range(4):
+            np.testing.assert_array_equal(one.frame(i).point, other.frame(i).point)
+    assert gen4d("inspect", tmp_path / "h5", "room2/001").out.splitlines()[1:] == gen4d(
+        "inspect", data, "room2/001"
+    ).out.splitlines()[1:]  # fmt: skip
+    again = gen4d("export", data, "--to", "hdf5", "--out", tmp_path / "h5", "--pairs")
+    assert again.code == 0
+
+
+def test_samples_are_written_once(tmp_path):
+    arguments = ("samples", tmp_path / "samples", "--rooms", "1", "--shapes", "1")
+    first = gen4d(*arguments)
+    assert first.code == 0
+    before = tiny.files_of(tmp_path)
+    second = gen4d(*arguments)
+    assert second.code == 0
+    assert "there already" in second.out
+    assert tiny.files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("command", READERS.values(), ids=READERS)
+@pytest.mark.parametrize(
+    ("place", "wanted"),
+    [
+        ("missing", "not a gen4d data set"),
+        ("foreign", "not a gen4d data set"),
+        ("file", "dataset.json"),
+        ("half", "run"),
+    ],
+)
+def test_a_folder_that_is_no_data_set_is_refused_by_name(rooms, tmp_path, monkeypatch, command, place, wanted):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "notes.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "build.json").write_text("{}")
+    before = tiny.files_of(tmp_path)
+    outcome = gen4d(*command, place)
+    assert outcome.code == 1
+    assert len(outcome.err.splitlines()) == 1
+    assert str(pathlib.Path(place) / "dataset.json") in outcome.err
+    assert wanted in outcome.err
+    assert tiny.files_of(tmp_path) == before
+
+
+def test_a_source_without_a_way_says_which_rule_failed(tmp_path):
+    tiny.write_rooms(tmp_path, rooms=2)
+    (tmp_path / "scans/room1.ply").write_bytes(tiny.ply(tiny.floor_points(1, side_m=0.2)))
+    (tmp_path / "scans/room2.ply").write_bytes(tiny.ply(tiny.floor_points(2, side_m=0.8)))
+    outcome = gen4d(*tiny.build_arguments(tmp_path, "--set", "turn_max_deg=20"))
+    assert "no sequence from room1: no cell is wide enough for chair_0001: radius 0." in outcome.out
+    assert "widest free disc 0." in outcome.out
+    assert "no sequence from room2: no walk of 4 positions for chair_0001" in outcome.out
+    assert outcome.code == 0
+    tiny.check_untorn(tmp_path / "out")
+
+
+def test_a_build_without_any_sequence_fails_and_stays_readable(tmp_path):
+    tiny.write_rooms(tmp_path, rooms=1, side_m=0.2)
+    outcome = gen4d(*tiny.build_arguments(tmp_path))
+    assert outcome.code == 1
+    assert outcome.err.splitlines()[-1] == "Error: no sequence came out; the lines above name the rule that failed"
+    tiny.check_untorn(tmp_path / "out")
+    for arguments in (("inspect", tmp_path / "out"), ("export", tmp_path / "out", "--out", tmp_path / "h5")):
+        assert gen4d(*arguments).code == 0
+    assert gen4d("view", tmp_path / "out").code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(("verify", "data"), 0), (("verify", "nowhere"), 1), (("verify",), 2), (("--help",), 0), ((), 2)],
+)
+def test_exit_codes_of_real_processes(rooms, data, arguments, code, monkeypatch):
+    monkeypatch.chdir(rooms)
+    outcome = tiny.process(*arguments)
+    assert outcome.code == code
+    assert "Traceback" not in outcome.text
+
+
+def test_a_closed_pipe_ends_quietly(data):
+    reader, writer = os.pipe()
+    os.close(reader)
+    running = tiny.start("inspect", data, stdout=writer)
+    os.close(writer)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert "Traceback" not in err
+    assert "Exception" not in err
+
+
+def test_an_early_interrupt_shows_no_trace(data):
+    """Most of a short command's time goes into imports: Ctrl-C then is answered like any other."""
+    code = f"import os, signal, sys; sys.argv = ['gen4d', 'verify', {str(data)!r}]\n"
+    code += "from gen4d.cli import main\n"
+    code += "import importlib.abc\nclass Stop(importlib.abc.MetaPathFinder):\n"
+    code += "    def find_spec(self, name, path, target=None):\n"
+    code += f"        if name == 'numpy': os.kill(os.getpid(), {int(signal.SIGINT)})\n"
+    code += "sys.meta_path.insert(0, Stop())\nmain()\n"
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(tiny.ROOT)}, capture_output=True, text=True
+    )
+    assert run.returncode == 130
+    assert "Traceback" not in run.stderr
+
+
+CONSUMER = r"""
+import sys
+
+class Nobody:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("gen4d", "train", "tests"):
+            raise ImportError(f"a consumer has no {name}")
+
+sys.meta_path.insert(0, Nobody())
+import pickle
+import numpy, zarr
+
+recipe, shards, target = pickle.load(sys.stdin.buffer)
+result = {}
+for path, sequences in shards:
+    for s in range(sequences):
+        names = {"path": path, "s": s}
+        exec(recipe, names)
+        frames = [(numpy.asarray(points), numpy.asarray(identities)) for points, identities in names["frames"]]
+        t = len(frames)
+        pairs = {(i, j): tuple(map(numpy.asarray, names["pairs"](i, j))) for j in range(t) for i in range(j)}
+        result[path, s] = frames, pairs
+assert not any(name.partition(".")[0] in ("gen4d", "train") for name in sys.modules)
+pickle.dump(result, open(target, "wb"))
+"""
+
+
+def test_anybody_reads_the_shards_with_zarr_and_numpy_alone(data, tmp_path):
+    """The README's recipe, in a process that cannot import gen4d, against the reader: frames, identities, pairs."""
+    text = (tiny.ROOT / "README.md").read_text().split("<!-- recipe -->")[1]
+    recipe = text.split("```python\n")[1].split("```")[0]
+    dataset = open_dataset(data)
+    counts = [(str(data / "shards" / s["file"]), sum(n for _, n in s["scans"])) for s in dataset.manifest["shards"]]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    run = subprocess.run(
+        [sys.executable, "-c", CONSUMER],
+        input=pickle.dumps((recipe, counts, str(tmp_path / "read"))),
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+    )
+    assert run.returncode == 0, run.stderr.decode()
+    read = list(pickle.loads((tmp_path / "read").read_bytes()).values())
+    assert len(read) == len(dataset) > 0
+    for (frames, pairs), sequence in zip(read, dataset, strict=True):
+        for (point, identity), frame in zip(frames, sequence.frames, strict=True):
+            np.testing.assert_allclose(point, frame.point, rtol=0, atol=1e-6)
+            np.testing.assert_array_equal(point[frame.actor == 0], frame.point[frame.actor == 0])
+            np.testing.assert_array_equal(identity, np.stack([frame.actor, frame.index], axis=1))
+        for (i, j), rows in pairs.items():
+            np.testing.assert_array_equal(rows, sequence.correspondences(i, j))
