@@ -6,29 +6,38 @@
 <run>/best/checkpoint-*                 weights with the best mIoU on all points so far, among all validations
 """
 
-import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 
 from gen4d import files
 from train import checkpoint
-from train.checkpoint import Checkpoint, CheckpointError
-from train.features import Backbone
+from train.features import Backbone, load_backbone
 from train.log import Record, read_lines
 from train.loop import Plan, train
 from train.memory import Estimate, kept_bytes, level_counts
-from train.presets import from_plain, to_plain
+from train.presets import to_plain
 from train.pretrain import DTYPE, resolve_precision
 from train.tasks.evaluate import Evaluation, evaluate
-from train.tasks.outputs import summary
+from train.tasks.outputs import summary, write_results
 from train.tasks.presets import FREE, SegmentConfig
-from train.tasks.scenes import LabelledScan, LabelTable
-from train.tasks.segment import ScanLoader, Segmenter, SegmentError, calibrate, make_loader, make_model, make_optimiser
+from train.tasks.scenes import (
+    LabelledScan,
+    LabelTable,
+    check_apart,
+    choose_subset,
+    find_part,
+    limit,
+    read_limited_points,
+    read_scans,
+    table_of,
+)
+from train.tasks.segment import ScanLoader, Segmenter, calibrate, make_loader, make_model, make_optimiser
 from train.world import World
 
 TASK = "segment"
@@ -43,6 +52,48 @@ class Job(NamedTuple):
     val: Sequence[LabelledScan]
     weights: Backbone | None
     points: str = ""
+
+
+class Inputs(NamedTuple):
+    """What the user gives: the folder of scans, list files or None, a file of limited points or None, and weights (a
+    run folder, a checkpoint or exported weights) or None."""
+
+    data: pathlib.Path
+    split: pathlib.Path | None = None
+    val_split: pathlib.Path | None = None
+    points: pathlib.Path | None = None
+    weights: pathlib.Path | None = None
+
+
+def read_job(inputs: Inputs, config: SegmentConfig, say: Callable[[str], None]) -> Job:
+    """Read scans and weights. Raises SourceError, SceneError, CheckpointError, FeatureError."""
+    train, val = find_part(inputs.data, "train", inputs.split), find_part(inputs.data, "val", inputs.val_split)
+    for warning in (*train.warnings, *val.warnings):
+        warnings.warn(warning, stacklevel=2)
+    table = table_of(train.entry, config.label_space)
+    names = [source.name for source in train.scans]
+    subset = choose_subset(inputs.data, train.entry, names, config.percent, config.subset_seed)
+    check_apart(subset.names, [source.name for source in val.scans])
+    kept = [source for source in train.scans if source.name in set(subset.names)]
+    say(f"labels of {len(kept)} of {len(names)} training scans: {subset.origin}; {len(val.scans)} scans to validate on")
+    scans = read_scans(kept, table, config.workers)
+    digest = ""
+    if inputs.points:
+        scans = limit(scans, read_limited_points(inputs.points), inputs.points)
+        digest = files.sha256(inputs.points)
+    weights = read_weights(inputs.weights, config.voxel_m)
+    return Job(table, scans, read_scans(val.scans, table, config.workers), weights, digest)
+
+
+def read_weights(path: pathlib.Path | None, voxel_m: float) -> Backbone | None:
+    """A pre-trained backbone; warns where it was trained on other voxels. Raises CheckpointError, FeatureError."""
+    if path is None:
+        return None
+    weights = load_backbone(path)
+    if weights.voxel_m != voxel_m:
+        there, here = f"{100 * weights.voxel_m:g} cm", f"{100 * voxel_m:g} cm"
+        warnings.warn(f"{path}: trained on voxels of {there}, used on {here}: it may transfer badly", stacklevel=3)
+    return weights
 
 
 class Validation(NamedTuple):
@@ -136,6 +187,18 @@ class _Validator:
         return Validation(step, found, best)
 
 
+def conclude(run: pathlib.Path, last: Validation, about: dict) -> list[str]:
+    """Write results.json, results.md and confusion.png of a finished run: the last checkpoint and the best one. Returns
+    the lines of results.md."""
+    config = json.loads((run / "config.json").read_bytes())
+    found, _ = checkpoint.newest(run / BEST)
+    lines = read_lines(run / "validation.jsonl")
+    of_step = {line.pop("step"): line for line in lines}
+    chosen = {"last": last.step, "best": found.step}
+    about = about | {"step": chosen, "validations": len(lines), "config": config}
+    return write_results(run, {name: of_step[step] for name, step in chosen.items()}, last.evaluation, about)
+
+
 # Memory --------------------------------------------------------------------------------------------------------------
 
 
@@ -157,51 +220,4 @@ def estimate(loader: ScanLoader, model: Segmenter, precision: str) -> Estimate:
         kept=int(kept * scale),
         batch=tensors,
         host=tensors * (loader.workers + 1) * 3 // 2,
-    )
-
-
-# Finished runs -------------------------------------------------------------------------------------------------------
-
-
-class Trained(NamedTuple):
-    """A segmenter of a run in evaluation mode, the classes that it knows, and the checkpoint it is from."""
-
-    model: Segmenter
-    config: SegmentConfig
-    names: tuple[str, ...]
-    found: Checkpoint
-
-
-def load_trained(path: pathlib.Path, which: str) -> Trained:
-    """From a run folder, its `last` or its `best` checkpoint, or from a checkpoint folder, whatever `which` says.
-
-    Raises CheckpointError, SegmentError where it is no fine-tuned one.
-    """
-    if path.name.startswith("checkpoint-"):
-        found = checkpoint.read(path)
-    else:
-        found, _ = checkpoint.newest(path / BEST if which == "best" else path)
-    if found is None:
-        raise CheckpointError(f"{path}: no {which} checkpoint there: give a run folder of finetune, or a checkpoint")
-    if found.config.get("task") != TASK:
-        raise SegmentError(
-            f"{path}: of the task {found.config.get('task')}: give a run of finetune, or fine-tune it first"
-        )
-    fields = [field.name for field in dataclasses.fields(SegmentConfig)]
-    config = from_plain({name: found.config[name] for name in fields if name in found.config}, SegmentConfig)
-    names = tuple(found.config["classes"])
-    model = make_model(config, len(names), None)
-    checkpoint.load_weights(found.model, model, str(found.path))
-    return Trained(model.eval(), config, names, found)
-
-
-def check_classes(trained: Trained, table: LabelTable) -> None:
-    """Raises SegmentError unless a segmenter's classes are those of a label table, in its order."""
-    if trained.names == table.names:
-        return
-    both = zip([*trained.names, "nothing"], [*table.names, "nothing"], strict=False)
-    number, (there, here) = next((i, pair) for i, pair in enumerate(both) if pair[0] != pair[1])
-    raise SegmentError(
-        f"{trained.found.path}: its {len(trained.names)} classes are not the {len(table.names)} of {table.space}: "
-        f"class {number} is {there} there, {here} here; evaluate on scans of its labels, or fine-tune on these"
     )

@@ -6,13 +6,17 @@ ply/<scan>.ply           the points, coloured by predicted class
 """
 
 import io
+import json
 import math
 import pathlib
+import platform
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
-from gen4d import files
+from gen4d import __version__, files
+from train.doctor import installed_sparse
 from train.metrics import NONE, Scores, scores
 from train.tasks.evaluate import Evaluation
 from train.tasks.scenes import LabelledScan
@@ -55,27 +59,67 @@ def percent(share: float | None) -> str:
 
 
 def table(summaries: dict[str, dict]) -> list[str]:
-    """Lines of a Markdown table: a row per class and the means, per named evaluation its IoU and accuracy on points and
-    its IoU on voxels. All evaluations are of the same scans."""
-    any_of = next(iter(summaries.values()))
-    columns = [f"{name} {text}" for name in summaries for text in ("IoU points", "acc points", "IoU 2 cm voxels")]
-    lines = ["| class | points | " + " | ".join(columns) + " |", "|---|---:|" + "---:|" * len(columns)]
-    for name, found in any_of["points"]["classes"].items():
-        cells = [_class_cells(summarised, name) for summarised in summaries.values()]
-        lines.append(_line(name, found["count"], cells))
-    means = [
-        [s["points"]["miou"], s["points"]["macc"], s["voxels"]["miou"]] for s in summaries.values()
-    ]  # mIoU, mAcc, mIoU
-    return [*lines, _line("**mean**", any_of["points"]["count"], means)]
+    """Lines of a Markdown table, also straight in a terminal: a row per class and one of the means. Per named evaluation
+    its IoU and accuracy on all points, and its IoU on 2 cm voxels. All evaluations are of the same scans."""
+    names = list(next(iter(summaries.values()))["points"]["classes"])
+    head = ["class", "points", *(f"{name} {kind}" for name in summaries for kind in ("IoU", "acc", "IoU 2 cm"))]
+    points = next(iter(summaries.values()))["points"]
+    rows = [[name, points["classes"][name]["count"], *_cells(summaries, name)] for name in names]
+    rows.append(["mean", points["count"], *_means(summaries)])
+    return aligned(head, rows)
 
 
-def _class_cells(summarised: dict, name: str) -> list[float | None]:
-    points, voxels = (summarised[kind]["classes"][name] for kind in COUNTED)
-    return [points["iou"], points["recall"], voxels["iou"]]
+def _cells(summaries: dict[str, dict], name: str) -> list[str]:
+    cells = []
+    for found in summaries.values():
+        points, voxels = (found[kind]["classes"][name] for kind in COUNTED)
+        cells += [percent(points["iou"]), percent(points["recall"]), percent(voxels["iou"])]
+    return cells
 
 
-def _line(name: str, count: int, cells: list[list[float | None]]) -> str:
-    return f"| {name} | {count} | " + " | ".join(percent(value) for group in cells for value in group) + " |"
+def _means(summaries: dict[str, dict]) -> list[str]:
+    cells = []
+    for found in summaries.values():
+        cells += [percent(found["points"]["miou"]), percent(found["points"]["macc"]), percent(found["voxels"]["miou"])]
+    return cells
+
+
+def aligned(head: Sequence, rows: Sequence[Sequence]) -> list[str]:
+    """A Markdown table with columns of one width, the first to the left and the others to the right."""
+    cells = [[str(cell) for cell in row] for row in (head, *rows)]
+    width = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    lines = []
+    for row in cells:
+        padded = [cell.rjust(width[column]) if column else cell.ljust(width[0]) for column, cell in enumerate(row)]
+        lines.append("| " + " | ".join(padded) + " |")
+    rule = ["-" * width[0], *("-" * (w - 1) + ":" for w in width[1:])]
+    return [lines[0], "| " + " | ".join(rule) + " |", *lines[1:]]
+
+
+def write_results(folder: pathlib.Path, summaries: dict[str, dict], drawn: Evaluation, about: dict) -> list[str]:
+    """results.json, results.md and confusion.png (of the evaluation `drawn`, the first of `summaries`) in a folder.
+
+    about: JSON values: `step` of each named summary and whatever else explains the numbers. Returns the table's lines.
+    """
+    names = list(next(iter(summaries.values()))["points"]["classes"])
+    lines = table(summaries)
+    heads = [f"{name} (step {about['step'][name]}): {headline(found)}" for name, found in summaries.items()]
+    lines = [*lines, "", *heads, f"{drawn.scans} scans; {about['machine']}"]
+    if "best" in summaries and "validations" in about:
+        lines.append(f"best: the best of {about['validations']} validations on these same scans, so it flatters itself")
+    files.make_folder(folder)
+    files.write(folder / "results.json", json.dumps(about | {"results": summaries}, indent=1).encode() + b"\n")
+    files.write(folder / "results.md", ("\n".join(lines) + "\n").encode())
+    name = next(iter(summaries))
+    draw_confusion(drawn.points, names, f"{name}, all points of {drawn.scans} scans", folder / "confusion.png")
+    return lines
+
+
+def machine(device: torch.device) -> str:
+    """Versions and hardware that a number was measured with."""
+    spconv = next((f"{n} {v}" for n, v in installed_sparse().items() if n.startswith("spconv")), "no spconv")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
+    return f"gen4d {__version__}, torch {torch.__version__}, {spconv}, {name}"
 
 
 def draw_confusion(matrix: np.ndarray, names: Sequence[str], title: str, path: pathlib.Path) -> None:

@@ -96,7 +96,7 @@ def find_part(data: pathlib.Path, part: str, split: pathlib.Path | None = None) 
         return _part(sources.find_scans(data, split))
     if (data / part).is_dir():
         return _part(sources.find_scans(data / part))
-    option = "--split" if part == "train" else "--val-split"
+    option = "--split" if part == "train" else "--val-split (evaluate: --split)"
     wanted = f"no {entry.splits[part].file}" if part in entry.splits else f"no list of the part {part!r}"
     raise SceneError(f"{data}: {wanted} beside the scans: give a file with one name a line to {option}")
 
