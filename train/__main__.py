@@ -323,6 +323,44 @@ def evaluate(run, data, part, split, which, formats, no_labels, out, device) -> 
 
 
 @main.command()
+@click.option("--data", type=_PATH, required=True, help="Folder of labelled scans, as for finetune.")
+@click.option("--weights", required=True, help="Run folder, checkpoint or exported weights; none: random ones only.")
+@click.option("--preset", default="paper", show_default=True, help="paper, or small: minutes on a CPU.")
+@click.option("--run", "--run-dir", "run", type=_PATH, default="runs/probe", show_default=True, help="Its folder.")
+@click.option("--percent", type=float, help="Of the training scans whose labels are used, by room.")
+@click.option("--split", type=_PATH, help="File with the names of the training scans.")
+@click.option("--val-split", type=_PATH, help="File with the names of the scans to validate on.")
+@click.option("--points", type=_PATH, help="The benchmark's file of limited points: others lose their labels.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda where there is a GPU.")
+def probe(data, weights, preset, run, percent, assignments, device, **given) -> None:
+    """Probe frozen features: a linear layer and nearest neighbours, beside a random net of the same shape.
+
+    \b
+    python -m train probe --data data/samples/scans --weights runs/pretrain --preset small
+    """
+    with _one_line_errors():
+        from train import presets
+        from train.tasks import finetune, outputs
+        from train.tasks import presets as own
+        from train.tasks import probe as module
+        from train.world import join_world
+
+        share = () if percent is None else (f"percent={percent}",)
+        config = presets.resolve(preset, (*share, *assignments), own.PROBES)
+        with join_world(device) as world:
+            _prepare(world)
+            inputs = finetune.Inputs(data, weights=_weights(weights), **given)
+            job = finetune.read_job(inputs, config, click.echo)
+            found = []
+            for item in module.probe(config, job, world.device):
+                click.echo(f"{item.features} features are probed")
+                found.append(item)
+            lines = module.write_probes(run, found, job, config, outputs.machine(world.device))
+            click.echo("\n".join(lines))
+
+
+@main.command()
 def doctor() -> None:
     """Check this machine for training: packages, GPUs, and whether sparse convolutions compute right numbers.
 

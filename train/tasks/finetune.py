@@ -25,7 +25,7 @@ from train.presets import to_plain
 from train.pretrain import DTYPE, resolve_precision
 from train.tasks.evaluate import Evaluation, evaluate
 from train.tasks.outputs import summary, write_results
-from train.tasks.presets import FREE, SegmentConfig
+from train.tasks.presets import FREE, ProbeConfig, SegmentConfig
 from train.tasks.scenes import (
     LabelledScan,
     LabelTable,
@@ -65,7 +65,7 @@ class Inputs(NamedTuple):
     weights: pathlib.Path | None = None
 
 
-def read_job(inputs: Inputs, config: SegmentConfig, say: Callable[[str], None]) -> Job:
+def read_job(inputs: Inputs, config: SegmentConfig | ProbeConfig, say: Callable[[str], None]) -> Job:
     """Read scans and weights. Raises SourceError, SceneError, CheckpointError, FeatureError."""
     train, val = find_part(inputs.data, "train", inputs.split), find_part(inputs.data, "val", inputs.val_split)
     for warning in (*train.warnings, *val.warnings):

@@ -17,7 +17,7 @@ import torch
 
 from gen4d import __version__, files
 from train.doctor import installed_sparse
-from train.metrics import NONE, Scores, scores
+from train.metrics import NONE, scores
 from train.tasks.evaluate import Evaluation
 from train.tasks.scenes import LabelledScan
 
@@ -27,11 +27,12 @@ COUNTED = {"points": "all points", "voxels": "2 cm voxels"}
 
 def summary(evaluation: Evaluation, names: Sequence[str]) -> dict:
     """Scores as JSON values; None where nothing defines one."""
-    found = {kind: scores(getattr(evaluation, kind)) for kind in COUNTED}
-    return {"scans": evaluation.scans} | {kind: _plain(names, value) for kind, value in found.items()}
+    return {"scans": evaluation.scans} | {kind: scored(getattr(evaluation, kind), names) for kind in COUNTED}
 
 
-def _plain(names: Sequence[str], found: Scores) -> dict:
+def scored(matrix: np.ndarray, names: Sequence[str]) -> dict:
+    """Scores of a confusion matrix (K, K + 1) as JSON values."""
+    found = scores(matrix)
     per_class = {
         name: {"iou": _number(iou), "recall": _number(recall), "count": int(count)}
         for name, iou, recall, count in zip(names, found.iou, found.recall, found.count, strict=True)
@@ -59,8 +60,8 @@ def percent(share: float | None) -> str:
 
 
 def table(summaries: dict[str, dict]) -> list[str]:
-    """Lines of a Markdown table, also straight in a terminal: a row per class and one of the means. Per named evaluation
-    its IoU and accuracy on all points, and its IoU on 2 cm voxels. All evaluations are of the same scans."""
+    """Lines of a Markdown table: a row per class and one of the means; per named evaluation its IoU and accuracy on all
+    points, and its IoU on 2 cm voxels. All evaluations are of the same scans."""
     names = list(next(iter(summaries.values()))["points"]["classes"])
     head = ["class", "points", *(f"{name} {kind}" for name in summaries for kind in ("IoU", "acc", "IoU 2 cm"))]
     points = next(iter(summaries.values()))["points"]
@@ -99,7 +100,8 @@ def aligned(head: Sequence, rows: Sequence[Sequence]) -> list[str]:
 def write_results(folder: pathlib.Path, summaries: dict[str, dict], drawn: Evaluation, about: dict) -> list[str]:
     """results.json, results.md and confusion.png (of the evaluation `drawn`, the first of `summaries`) in a folder.
 
-    about: JSON values: `step` of each named summary and whatever else explains the numbers. Returns the table's lines.
+    about: JSON values: `step` of each named summary, `machine`, and whatever else explains the numbers. Returns the
+    table's lines.
     """
     names = list(next(iter(summaries.values()))["points"]["classes"])
     lines = table(summaries)
@@ -107,12 +109,27 @@ def write_results(folder: pathlib.Path, summaries: dict[str, dict], drawn: Evalu
     lines = [*lines, "", *heads, f"{drawn.scans} scans; {about['machine']}"]
     if "best" in summaries and "validations" in about:
         lines.append(f"best: the best of {about['validations']} validations on these same scans, so it flatters itself")
+    about = about | {"confusion": {kind: getattr(drawn, kind).tolist() for kind in COUNTED}}
     files.make_folder(folder)
-    files.write(folder / "results.json", json.dumps(about | {"results": summaries}, indent=1).encode() + b"\n")
+    files.write(folder / "results.json", (json.dumps(about | {"results": summaries}) + "\n").encode())
     files.write(folder / "results.md", ("\n".join(lines) + "\n").encode())
     name = next(iter(summaries))
     draw_confusion(drawn.points, names, f"{name}, all points of {drawn.scans} scans", folder / "confusion.png")
     return lines
+
+
+PROBE_HEAD = ("features", "probe", "mIoU", "mAcc", "mIoU 2 cm", "mAcc 2 cm", "counted on")
+
+
+def probe_rows(name: str, linear: Evaluation, knn: np.ndarray) -> list[list[str]]:
+    """Rows under PROBE_HEAD: of the linear probe, on all points and on 2 cm voxels, and of k-NN on sampled points."""
+    points, voxels, sampled = scores(linear.points), scores(linear.voxels), scores(knn)
+    shares = [percent(_number(share)) for share in (points.miou, points.macc, voxels.miou, voxels.macc)]
+    some = [percent(_number(share)) for share in (sampled.miou, sampled.macc)]
+    return [
+        [name, "linear", *shares, f"all {points.count.sum()} points"],
+        [name, "k-NN", *some, "-", "-", f"{sampled.count.sum()} sampled points"],
+    ]
 
 
 def machine(device: torch.device) -> str:

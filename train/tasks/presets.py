@@ -1,4 +1,4 @@
-"""Everything that can be set for fine-tuning, in one frozen value, and the presets to start from."""
+"""Everything that can be set for fine-tuning and for probing, as frozen values, and the presets to start from."""
 
 import math
 from dataclasses import dataclass
@@ -99,6 +99,44 @@ def _broken_rules(c: SegmentConfig):
     return [(field, rule) for field, holds, rule in rules if not holds]
 
 
+@dataclass(frozen=True)
+class ProbeConfig:
+    """Linear and k-NN probe of frozen features; all choices are ours (A)."""
+
+    net: str = "34"  # of random features, where no weights say which
+    voxel_m: float = 0.02
+    label_space: str = "auto"
+    percent: float = 100.0
+    subset_seed: int = 0
+    samples: int = 50_000  # labelled voxels of the training scans that probes learn from, an equal share a scan
+    decay: float = 1e-4  # weight of half the squared norm of the linear probe's weights, on standardised features
+    iterations: int = 200  # of L-BFGS, at most
+    neighbours: int = 20
+    temperature: float = 0.07  # a neighbour's vote is exp(cosine / temperature)
+    queries: int = 20_000  # labelled points of the validation scans that k-NN is asked for, an equal share a scan
+    seed: int = 0  # of random features, samples and queries
+    workers: int = 2
+
+    def __post_init__(self):
+        for field, rule in _broken_probe_rules(self):
+            raise ConfigError(f"{field} = {getattr(self, field)}: {rule}")
+
+
+def _broken_probe_rules(c: ProbeConfig):
+    rules = [
+        ("net", c.net in NETS, "one of " + ", ".join(NETS)),
+        ("voxel_m", 0.001 <= c.voxel_m <= 1, "from 1 mm to 1 m"),
+        ("percent", 0 < c.percent <= 100, "above 0, and 100 at most"),
+        *((name, getattr(c, name) >= 1, "at least 1") for name in ("samples", "iterations", "neighbours", "queries")),
+        ("decay", c.decay > 0, "above 0, or separable classes have no solution"),
+        ("temperature", c.temperature > 0, "above 0"),
+        ("seed", 0 <= c.seed < 2**63, "a whole number from 0 to 2^63 - 1"),
+        ("subset_seed", c.subset_seed >= 0, "a whole number from 0 on"),
+        ("workers", 0 <= c.workers <= 64, "from 0 to 64"),
+    ]
+    return [(field, rule) for field, holds, rule in rules if not holds]
+
+
 PRESETS = {
     "paper": SegmentConfig(),
     # ScanNet's data-efficient benchmark, appendix C.1.
@@ -116,4 +154,9 @@ PRESETS = {
         checkpoint_steps=50,
         log_steps=10,
     ),
+}
+
+PROBES = {
+    "paper": ProbeConfig(),
+    "small": ProbeConfig(net="small", voxel_m=0.05, samples=20_000, queries=10_000),
 }
