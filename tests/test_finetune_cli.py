@@ -131,6 +131,8 @@ def test_a_frozen_random_backbone_is_a_fixed_function(data, tmp_path):
     first, last = (checkpoint.read(tmp_path / f"checkpoint-0000000{step}").model for step in (2, 4))
     for name, value in first.items():
         assert torch.equal(value, last[name]) == name.startswith("backbone."), name
+    norms = [value for name, value in last.items() if name.endswith("running_mean")]
+    assert norms and all(value.abs().max() > 0 for value in norms)  # those of the scans, not those of a new net
 
 
 def test_weights_of_other_voxels_are_warned_about(data, weights, tmp_path):
