@@ -6,6 +6,7 @@ time a sequence and cannot be made to allocate more. `zarr` reads the same files
 """
 
 import bisect
+import functools
 import itertools
 import json
 import os
@@ -101,9 +102,14 @@ class Sequence:
         """All frames, in time."""
         return [self.frame(i) for i in range(self.t)]
 
+    @functools.cached_property
+    def _kept(self) -> list[list[int]]:
+        """Points that each frame keeps of each actor."""
+        return [[kernels.count_bits(actor.planes[i]) for actor in self.actors] for i in range(self.t)]
+
     def frame(self, i: int) -> Frame:
         """The points that frame i keeps, under their actors' poses."""
-        counts = [kernels.count_bits(actor.planes[i]) for actor in self.actors]
+        counts = self._kept[i]
         ends = list(itertools.accumulate(counts))
         point, index = np.empty((ends[-1] + _SPARE, 3), np.float32), np.empty(ends[-1] + _SPARE, np.int32)
         for actor, count, end in zip(self.actors, counts, ends, strict=True):
@@ -118,14 +124,14 @@ class Sequence:
 
     def correspondences(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows (K,) int32 of frame i and rows (K,) int32 of frame j of the points that both keep."""
-        space = sum(min(kernels.count_bits(a.planes[i]), kernels.count_bits(a.planes[j])) for a in self.actors) + _SPARE
+        kept_i, kept_j = self._kept[i], self._kept[j]
+        space = sum(map(min, kept_i, kept_j)) + _SPARE
         first, second = np.empty(space, np.int32), np.empty(space, np.int32)
         done, row_i, row_j = 0, 0, 0
-        for actor in self.actors:
-            a, b = actor.planes[i], actor.planes[j]
-            done += kernels.pair_list(a, b, row_i, row_j, first[done:], second[done:])
-            row_i += kernels.count_bits(a)
-            row_j += kernels.count_bits(b)
+        for actor, in_i, in_j in zip(self.actors, kept_i, kept_j, strict=True):
+            planes = actor.planes[i], actor.planes[j]
+            done += kernels.pair_list(*planes, row_i, row_j, first[done:], second[done:])
+            row_i, row_j = row_i + in_i, row_j + in_j
         return first[:done], second[:done]
 
 
