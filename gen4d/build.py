@@ -7,6 +7,7 @@ shard and is its only writer. A shard is done when its .json, written after it, 
 
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import multiprocessing
 import multiprocessing.connection
@@ -106,6 +107,7 @@ def make_inputs(scans: sources.FoundScans, shapes: sources.FoundShapes, config: 
     return Inputs(tuple(sorted(scans.sources, key=key)), ordered, config)
 
 
+@functools.lru_cache(8)
 def expected_acceptance(config: Config, draws: int = 400) -> float:
     """Share of attempts that the acceptance rule passes, by simulation on points spread evenly over a box."""
     rng = lane(config, "", 0, 0, "expected acceptance")
@@ -340,6 +342,7 @@ def unwritable(error: OSError, out: pathlib.Path) -> BuildError:
 def _run_pool(jobs, workers):
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    others = set(multiprocessing.active_children())
     hurry = True  # after a signal nobody waits for the shards in hand, whose files are whole or absent
     try:
         number = {pool.submit(build_shard, job): job.number for job in jobs}
@@ -355,7 +358,7 @@ def _run_pool(jobs, workers):
         ) from None
     finally:
         if hurry:
-            for process in multiprocessing.active_children():
+            for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
 
