@@ -176,7 +176,8 @@ def _build(inputs, out: pathlib.Path, workers: int, strict: bool) -> int:
     if sidecars:
         click.echo(f"{len(sidecars)} of {plan.shards} shards are there already")
     if plan.jobs:
-        click.echo(f"building {sum(len(job.scans) for job in plan.jobs)} scans in {len(plan.jobs)} shards into {out}")
+        scans = sum(len(job.scans) for job in plan.jobs)
+        click.echo(f"building {report.count(scans, 'scan')} in {report.count(len(plan.jobs), 'shard')} into {out}")
         estimate.warm_up(inputs.config, lambda: click.echo("compiling kernels (once)"))
     progress = _Progress(sum(len(job.scans) for job in plan.jobs))
     for number, sidecar in build.run(plan.jobs, workers):
@@ -304,9 +305,8 @@ def verify(dataset, quick) -> None:
     done = "names and sizes" if quick else "every file, chunk and table"
     totals = opened.manifest["totals"]
     if not problems:
-        click.echo(
-            f"{dataset}: {len(opened.manifest['shards'])} shards, {totals['sequences']} sequences: {done} intact"
-        )
+        shards = report.count(len(opened.manifest["shards"]), "shard")
+        click.echo(f"{dataset}: {shards}, {totals['sequences']} sequences: {done} intact")
     sys.exit(bool(problems))
 
 

@@ -8,6 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gen4d.cloud import CloudError
+from gen4d.config import Config
+from gen4d.generate import prepare_scan
+from gen4d.occupancy import OccupancyError
+from gen4d.report import format_bytes
 from gen4d.sources import (
     FoundScans,
     FoundShapes,
@@ -31,6 +36,9 @@ _EXTENT_M = (1.0, 200.0)  # of a room or floor of a building, the longer side
 _HEIGHT_M = 8.0
 _MANY_SCANS = 50  # with so many, a class of the benchmark that never occurs is a mistake in the labels
 _FLAT = 0.02  # height over footprint
+_NARROW_M = 0.2  # of a small chair's radius, shrunk to half
+_SEQUENCES = Config().sequences
+_BYTES_A_POINT = 16  # of a shard: measured on the built-in rooms with 20 sequences each
 
 
 class Finding(NamedTuple):
@@ -196,14 +204,19 @@ class _Tally:
 def _read_scans(
     folder: Path, entry: Entry, sources: tuple[ScanSource, ...], orientation: Orientation
 ) -> Iterator[Finding]:
-    tally = _Tally()
+    tally, disk = _Tally(), 0.0
     for source in sources:
         scan, errors = _load_whole(source, orientation)
         yield from map(_from_error, errors)
         if scan is not None:
             tally.add(scan)
             yield from _odd_size(source, scan)
+            finding, size = _free_space(source, scan)
+            yield finding
+            disk += size
     yield from _summary(folder, tally)
+    if disk:
+        yield Finding("note", str(folder), f"a build takes about {format_bytes(disk)}, {_SEQUENCES} sequences a scan")
     for space, counts in tally.labels.items():
         yield from _label_counts(folder, space, counts, len(tally.points))
 
@@ -221,6 +234,20 @@ def _load_whole(source: ScanSource, orientation: Orientation) -> tuple[Scan | No
             if role == "points":
                 return None, errors
             del files[role]
+
+
+def _free_space(source: ScanSource, scan: Scan) -> tuple[Finding, float]:
+    """Where a shape could stand in a scan, with the default config; and the bytes that its sequences will take."""
+    path = str(source.root / source.files["points"])
+    try:
+        prepared, row = prepare_scan(scan, Config())
+    except (CloudError, OccupancyError) as error:
+        return Finding("error", path, str(error)), 0.0
+    widest_m, area_m2 = prepared.space.widest_m, prepared.occupancy.valid_m2
+    text = f"{len(row)} points at 2 cm, free floor {area_m2:.1f} m2, widest free disc {widest_m:.2f} m"
+    if widest_m < _NARROW_M:
+        return Finding("warning", path, f"{text}: hardly any shape fits; check --up and --units"), 0.0
+    return Finding("note", path, text), len(row) * _BYTES_A_POINT
 
 
 def _odd_size(source: ScanSource, scan: Scan) -> Iterator[Finding]:

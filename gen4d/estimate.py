@@ -38,11 +38,11 @@ def warm_up(config: Config, announce) -> None:
 
 def _is_cold() -> bool:
     """Whether a kernel would have to be compiled: Numba has no signature of it in memory nor in its cache."""
-    dispatcher = kernels.draw_masks
+    dispatcher = kernels.walk
     if not hasattr(dispatcher, "signatures"):
         return False  # jit is disabled
     path = pathlib.Path(dispatcher.stats.cache_path or ".")
-    return not dispatcher.signatures and not any(path.glob("kernels.draw_masks*.nbc"))
+    return not dispatcher.signatures and not any(path.glob("kernels.walk*.nbc"))
 
 
 class Trial(NamedTuple):

@@ -14,7 +14,10 @@ def summary(sidecars: Iterable[dict]) -> list[str]:
     gaps = sum(len(scan["gaps"]) for scan in scans)
     attempts = sum(scan["attempts"] for scan in scans)
     size = sum(sidecar["bytes"] for sidecar in sidecars)
-    lines = [f"{len(scans)} scans, {sequences} sequences in {len(sidecars)} shards, {format_bytes(size)}"]
+    lines = [
+        f"{count(len(scans), 'scan')}, {count(sequences, 'sequence')} in {count(len(sidecars), 'shard')}, "
+        f"{format_bytes(size)}"
+    ]
     if attempts:
         lines.append(f"{attempts} attempts, {sequences / attempts:.0%} accepted, {gaps} sequences given up")
     return lines + _free_space(scans) + _classes(scans) + _rejections(scans) + _empty(scans)
@@ -83,6 +86,11 @@ def _empty(scans: list[dict]) -> list[str]:
             lines.append(f"no sequence from {scan['name']}: {scan['examples'][reason]}")
     more = len(lines) - _LISTED
     return lines[:_LISTED] + ([f"and {more} scans more without a sequence"] if more > 0 else [])
+
+
+def count(number: int, thing: str) -> str:
+    """A number of things: "1 shard", "2 shards"."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def format_bytes(count: float) -> str:

@@ -192,8 +192,9 @@ class ZipShard:
     def _metadata(self, entry: str) -> dict:
         if self._place.get(entry, (0, 0))[1] > _MAX_METADATA:
             raise FormatError(f"{self.path}: {entry} has more than {_MAX_METADATA} bytes: not written by gen4d")
+        content = self._read(entry)
         try:
-            value = json.loads(self._read(entry))
+            value = json.loads(content)
         except (ValueError, RecursionError):
             raise FormatError(f"{self.path}: {entry} is not JSON; restore the file from a copy or rebuild it") from None
         if not isinstance(value, dict) or value.get("zarr_format") != 3:
@@ -322,6 +323,8 @@ class Tables:
         names = [name for name in self.shard.arrays if name.startswith(_TABLES) and name not in _LARGE]
         self.table = {name: self.shard.read(name, 0, self.shard.length(name)) for name in names}
         self.scans = self.attributes.get("scans", [])
+        for name, column in _STARTS.items():
+            check_starts(self.shard, self.table[name], self.shard.length(column), name)
 
     def sequence(self, row: int, scan_cloud) -> Sequence:
         """Decode a sequence; `scan_cloud(number)` gives a static actor's cloud, from a cache or from here."""
@@ -344,6 +347,8 @@ class Tables:
         """Decode a cloud."""
         start, stop = self._range("cloud/start", number)
         column = {name: self.shard.read(f"cloud/{name}", start, stop) for name in Cloud._fields}
+        for rows in column.values():
+            rows.flags.writeable = False  # clouds are cached, and shared by the sequences of a scan
         for name in ("label", "instance"):
             column[name] = column[name] if (column[name] >= 0).any() else None
         return Cloud(**column)
@@ -376,10 +381,17 @@ class Tables:
         if starts == [starts[0] + f * size for f in range(len(starts))] and starts[0] >= 0:
             return self.shard.read("actor/mask", starts[0], starts[-1] + size).reshape(len(starts), size)
         absent = np.zeros(size, np.uint8)
-        return np.stack([absent if s < 0 else self.shard.read("actor/mask", s, s + size) for s in starts])
+        return np.stack([absent if s == -1 else self.shard.read("actor/mask", s, s + size) for s in starts])
 
 
 _LARGE = ("actor/mask", "scan/valid")
+_STARTS = {"cloud/start": "cloud/point", "actor/start": "actor/cloud", "scan/valid_start": "scan/valid"}
+
+
+def check_starts(shard, start: np.ndarray, end: int, name: str) -> None:
+    """Raise FormatError where a column of starts does not rise from 0 to `end`: negative rows would read others."""
+    if not (len(start) >= 1 and start[0] == 0 and start[-1] == end and (np.diff(start) >= 0).all()):
+        raise FormatError(f"{shard.path}: {name} does not rise from 0 to {end}: damaged tables, restore or rebuild it")
 
 
 class Dataset:

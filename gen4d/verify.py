@@ -91,9 +91,6 @@ def check_tables(tables: Tables, scans: list) -> None:
     count = np.bincount(table["sequence/scan"], minlength=len(scans)).tolist() if scans else []
     _demand(shard, count == [n for _, n in scans], "its sequences are not as many as dataset.json says")
     _check_lengths(shard)
-    _check_starts(shard, table["cloud/start"], shard.length("cloud/point"), "cloud/start")
-    _check_starts(shard, table["actor/start"], shard.length("actor/cloud"), "actor/start")
-    _check_starts(shard, table["scan/valid_start"], shard.length("scan/valid"), "scan/valid_start")
     clouds = len(table["cloud/start"]) - 1
     for name, limit in [("actor/cloud", clouds), ("scan/cloud", clouds), ("sequence/scan", len(scans))]:
         _demand(shard, bool(((table[name] >= 0) & (table[name] < limit)).all()), f"{name} points outside")
@@ -120,11 +117,6 @@ def _check_lengths(shard) -> None:
     for group in groups:
         lengths = {shard.length(name) for name in group}
         _demand(shard, len(lengths) == 1, f"the arrays {', '.join(group)} differ in length")
-
-
-def _check_starts(shard, start: np.ndarray, end: int, name: str) -> None:
-    whole = len(start) >= 1 and start[0] == 0 and start[-1] == end and bool((np.diff(start) >= 0).all())
-    _demand(shard, whole, f"{name} does not rise from 0 to {end}")
 
 
 def _check_poses(shard, pose: np.ndarray) -> None:

@@ -1,6 +1,8 @@
 """Small rooms and furniture on disk, for tests that need a folder of scans and a folder of shapes."""
 
+import contextlib
 import pathlib
+import tempfile
 
 import numpy as np
 
@@ -105,3 +107,35 @@ def run_build(out: pathlib.Path, inputs: build.Inputs, workers: int = 1, strict:
 def content_of(folder: pathlib.Path) -> dict[str, bytes]:
     """Every file of a folder, by its relative name."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@contextlib.contextmanager
+def scratch(content: bytes):
+    """A shard of some content on disk, for a while."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "00000.zarr.zip"
+        path.write_bytes(content)
+        yield path
+
+
+def small_build(folder: pathlib.Path) -> pathlib.Path:
+    """Three rooms in two shards, three sequences each, with pair lists."""
+    scans, shapes = write_rooms(folder / "scans", 3, 3000), write_shapes(folder / "shapes")
+    run_build(folder / "built", make_inputs(scans, shapes, sequences=3, scans_per_shard=2, pairs=True))
+    return folder / "built"
+
+
+def assert_same_cloud(one, other) -> None:
+    """Clouds are equal bit for bit."""
+    for name, a, b in zip(one._fields, one, other, strict=True):
+        assert (a is None) == (b is None), name
+        assert a is None or (a.tobytes() == b.tobytes() and a.dtype == b.dtype), name
+
+
+def assert_same_sequence(one, other) -> None:
+    """Sequences are equal in all that a reader gives, bit for bit."""
+    assert (one.id, one.scan, one.shape, one.class_name) == (other.id, other.scan, other.shape, other.class_name)
+    for a, b in zip(one.actors, other.actors, strict=True):
+        assert_same_cloud(a.cloud, b.cloud)
+        assert a.role == b.role and a.pose.tobytes() == b.pose.tobytes()
+        assert a.planes.tobytes() == b.planes.tobytes() and a.planes.shape == b.planes.shape

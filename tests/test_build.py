@@ -3,11 +3,13 @@
 import dataclasses
 import errno
 import json
+import multiprocessing
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -233,8 +235,7 @@ def test_a_full_disk_stops_the_build_with_a_remedy_and_no_litter_and_it_continue
         patch.setattr(files, "effect", lambda name, path: "00001.zarr.zip" in path.name and name == effect and full())
         with pytest.raises(build.BuildError, match=r"No space left on device.*what is done stays valid"):
             inputs.run_build(out, planned, workers)
-    assert not list(out.rglob("*.tmp")) and not (out / "dataset.json").exists()
-    assert not (out / shard(1)).exists()
+    assert not list(out.rglob("00001*")) and not (out / "dataset.json").exists()
     inputs.run_build(out, planned)
     assert_same_files(out, complete)
 
@@ -248,6 +249,19 @@ def test_a_worker_that_dies_stops_the_build_with_a_remedy_and_it_continues(compl
     assert list(out.rglob("00001.zarr.zip.*.tmp"))
     inputs.run_build(out, planned)
     assert_same_files(out, complete)
+
+
+def test_a_build_that_stops_ends_its_own_workers_alone(planned, tmp_path, monkeypatch):
+    other = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    other.start()
+    try:
+        monkeypatch.setattr(files, "effect", lambda name, path: "00001.zarr.zip" in path.name and full())
+        with pytest.raises(build.BuildError):
+            inputs.run_build(tmp_path / "built", planned, 2)
+        assert other.is_alive() and multiprocessing.active_children() == [other]
+    finally:
+        other.kill()
+        other.join()
 
 
 # Refused

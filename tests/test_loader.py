@@ -2,6 +2,7 @@
 
 import multiprocessing
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -107,6 +108,16 @@ def test_batches_are_identical_for_any_number_of_workers(workers):
         assert_equal(a, b)
     for a, b in zip(expected[4:], copied(loader_of(workers).batches(4), 3), strict=True):
         assert_equal(a, b)
+
+
+def test_a_batch_stays_as_it_is_while_later_ones_are_made():
+    batches = loader_of(2).batches(0)
+    for _ in range(5):
+        batch = next(batches)
+        before = copied([batch], 1)[0]
+        time.sleep(0.1)  # both threads have made a batch by now
+        assert_equal(batch, before)
+    batches.close()
 
 
 def test_the_batches_of_two_processes_are_the_one_process_batch_cut_in_two():

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -84,7 +85,7 @@ def test_the_log_holds_every_steps_terms_spread_and_timing(whole_run):
     assert set(lines[0]["terms"]) == {"3d-3d", "3d-4d", "4d-4d"}
     assert set(lines[0]["spread"]) == {"3d", "4d"}
     assert set(lines[0]["timing"]) == {"seconds", "wait_share", "sequences_per_s", "memory_gb"}
-    assert lines[0]["loss"] == pytest.approx(sum(lines[0]["terms"].values()), rel=1e-6)
+    assert lines[0]["loss"] == pytest.approx(sum(lines[0]["terms"].values()), abs=1e-6)
     assert list((whole_run / "tensorboard").iterdir())
 
 
@@ -162,6 +163,26 @@ def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_p
     with pytest.raises(LoopError, match="step 4: the gradient's norm is nan"):
         run_toy(tmp_path, model)
     assert torch.isfinite(model.weight).all()
+
+
+def test_every_update_is_made_with_its_own_learning_rate(tmp_path):
+    model = Toy({})
+    plan = loop.Plan(4, 1, 1, "float32", 9, 1, lambda step: (0.5, 0.25, 0.0, 0.0)[step], {})
+    weight = [1.0]
+    for step, lr in enumerate((0.5, 0.25, 0.0, 0.0)):
+        x = 0.1 * (step + 1)
+        weight.append(weight[-1] - lr * 2 * 3 * weight[-1] * x * x)
+    records = run_toy(tmp_path, model, plan)
+    assert [record.lr for record in records] == [0.5, 0.25, 0.0, 0.0]
+    torch.testing.assert_close(model.weight.detach(), torch.full((3,), weight[-1]))
+
+
+def test_signals_act_as_before_when_training_ends(tmp_path):
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    run_toy(tmp_path / "done", Toy({}))
+    with pytest.raises(LoopError):
+        run_toy(tmp_path / "failed", Toy({2: float("nan")}))
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
 def test_any_model_and_optimiser_can_be_trained_and_resumed(tmp_path):
@@ -251,7 +272,8 @@ def test_the_loop_runs_on_a_gpu_close_to_the_cpu(precision, tmp_path):
         gpu = [record.loss for record in records]
     run_until(tmp_path / "cpu", dataclasses.replace(TINY, samples=64), data=DATA)
     cpu = [line["loss"] for line in log_of(tmp_path / "cpu")]
-    np.testing.assert_allclose(gpu[:3], cpu[:3], atol=2e-3 if precision == "float32" else 2e-2)
+    same = 3 if precision == "float32" else 1  # half precision leaves out the first updates until its scale fits
+    np.testing.assert_allclose(gpu[:same], cpu[:same], atol=2e-3 if precision == "float32" else 2e-2)
     with contextlib.closing(pretrain(dataclasses.replace(config, steps=14), DATA, tmp_path / "gpu", world)) as records:
         assert [record.step for record in records] == [13, 14]
 

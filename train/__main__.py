@@ -13,7 +13,7 @@ _PATH = click.Path(path_type=pathlib.Path)
 def main() -> None:
     """Pre-train sparse 3D and 4D U-Nets on gen4d data sets, and use what they learned.
 
-    On several GPUs or machines: torchrun --nproc_per_node 8 -m train pretrain ...
+    On several GPUs: torchrun --nproc_per_node 8 -m train pretrain --data DIR --run-dir DIR
     """
     warnings.showwarning = lambda message, *rest: click.echo(f"warning: {message}", err=True)
 
@@ -30,7 +30,8 @@ def _one_line_errors():
 @main.command()
 @click.option("--data", type=_PATH, required=True, help="Folder that gen4d build wrote.")
 @click.option("--preset", default="paper", show_default=True, help="paper, or small: minutes on a CPU.")
-@click.option("--run", type=_PATH, default="runs/pretrain", show_default=True, help="Folder for checkpoints and logs.")
+# torchrun takes --run for an option of its own, so there it is --run-dir.
+@click.option("--run", "--run-dir", "run", type=_PATH, default="runs/pretrain", show_default=True, help="Its folder.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting; --dry-run lists all.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda where there is a GPU.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved configuration and the memory needed, and stop.")

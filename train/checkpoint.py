@@ -88,7 +88,6 @@ def save(run: pathlib.Path, step: int, config: dict, model: nn.Module, optimiser
     clean(run)
     folder = run / f"checkpoint-{step:08d}"
     files.make_folder(folder)
-    files.remove(folder / _INDEX)  # of a damaged one that is being made again
     tensors, groups = _flatten(optimiser.state_dict())
     tensors |= {f"random/{name}": value for name, value in _random_states(model).items()}
     content = {_MODEL: safetensors.torch.save(_plain_tensors(model.state_dict()), {"format": "pt"})}

@@ -26,9 +26,9 @@ class World(NamedTuple):
         return self.rank == 0
 
     def replicate(self, model: nn.Module) -> nn.Module:
-        """The module to call: it averages gradients over processes. Running statistics of norms stay each process's
-        own, and rank 0's are saved: in training they take no part."""
-        return DistributedDataParallel(model, broadcast_buffers=False) if self.size > 1 else model
+        """The module to call: it averages gradients over processes. Norms see their own process's share of the batch;
+        their running statistics are rank 0's."""
+        return DistributedDataParallel(model) if self.size > 1 else model
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """Mean over processes of a vector that every process has."""
