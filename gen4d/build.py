@@ -7,6 +7,7 @@ shard and is its only writer. A shard is done when its .json, written after it, 
 
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import multiprocessing
 import multiprocessing.connection
@@ -106,6 +107,7 @@ def make_inputs(scans: sources.FoundScans, shapes: sources.FoundShapes, config: 
     return Inputs(tuple(sorted(scans.sources, key=key)), ordered, config)
 
 
+@functools.lru_cache(8)
 def expected_acceptance(config: Config, draws: int = 400) -> float:
     """Share of attempts that the acceptance rule passes, by simulation on points spread evenly over a box."""
     rng = lane(config, "", 0, 0, "expected acceptance")

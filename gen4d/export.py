@@ -11,7 +11,8 @@ import numpy as np
 from gen4d import files
 from gen4d.build import read_sidecar_content, sidecar_path
 from gen4d.format import ARRAYS, HDF5_SUFFIX, SHARD_SUFFIX, FormatError, check_version, row_shape, seal, unseal
-from gen4d.shards import Dataset, StoredArray, Tables, frame_pairs
+from gen4d.shards import Dataset, Tables, frame_pairs
+from gen4d.zipshard import StoredArray
 
 _BLOCK = 1 << 20
 _ATTRIBUTES = "attributes"  # a scalar string: HDF5 limits real attributes to 64 KB
@@ -39,9 +40,8 @@ def _export(dataset: Dataset, out: pathlib.Path, what: dict):
     _check_folder(out, names, what)
     for path in [*files.leftovers(out), *files.leftovers(out / "shards")]:
         files.remove(path)
-    started = out / "export.json"
-    if not started.exists() and not (out / "dataset.json").exists():
-        files.write(started, seal(what))
+    if not (out / "export.json").exists():
+        files.write(out / "export.json", seal(what))
     files.make_folder(out / "shards")
     entries = []
     for number, name in enumerate(names):
@@ -54,8 +54,6 @@ def _export(dataset: Dataset, out: pathlib.Path, what: dict):
     content = seal(dataset.manifest | {"shards": entries, "totals": totals, "exported": what})
     if not (out / "dataset.json").exists():
         files.write(out / "dataset.json", content)
-    if started.exists():
-        files.remove(started)
 
 
 def _read_done(out: pathlib.Path, number: int) -> dict | None:
@@ -89,15 +87,11 @@ def _check_folder(out: pathlib.Path, names: list[str], what: dict) -> None:
     odd = sorted(path.name for path in inside if path.name not in known and path.suffix != ".tmp")
     if odd:
         raise ExportError(f"{out}: holds other files ({odd[0]}, {len(odd)} in all): give an empty folder")
-    there = None
-    for name in ("export.json", "dataset.json"):
-        if (out / name).exists():
-            there = unseal((out / name).read_bytes(), str(out / name))
-            there = there if name == "export.json" else there.get("exported")
-            if there != what:
-                raise ExportError(f"{out / name}: is of another data set or other options: give an empty folder")
-    if there is None and (out / "shards").exists():
-        raise ExportError(f"{out / 'shards'}: is of another data set: give an empty folder")
+    path = out / "export.json"
+    if path.exists() and unseal(path.read_bytes(), str(path)) != what:
+        raise ExportError(f"{path}: is of another data set or other options: give an empty folder")
+    if not path.exists() and any(item.name not in ("build.lock",) and item.suffix != ".tmp" for item in inside):
+        raise ExportError(f"{out}: holds another data set: give an empty folder")
 
 
 def _shard_bytes(tables: Tables, pairs: bool) -> bytes:
@@ -150,7 +144,7 @@ def _write_pairs(file: h5py.File, tables: Tables) -> None:
 
 
 class Hdf5Shard:
-    """The arrays of an exported shard, with the interface of shards.ZipShard. Opened anew in every process.
+    """The arrays of an exported shard, with the interface of zipshard.ZipShard. Opened anew in every process.
 
     Raises FormatError where the file is not one, links to others or stores data outside itself.
     """

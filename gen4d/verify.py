@@ -9,10 +9,10 @@ import numpy as np
 
 from gen4d import files
 from gen4d.build import read_sidecar_content, sidecar_path
-from gen4d.format import ARRAYS, SHARD_SUFFIX, FormatError, frame_pairs, seal, unseal
+from gen4d.format import ARRAYS, FormatError, frame_pairs, seal, unseal
 from gen4d.shards import Dataset, Tables
 
-_EXPECTED = ("build.json", "dataset.json", "shards", "build.lock")
+_EXPECTED = ("dataset.json", "shards", "build.lock")
 
 
 def verify(dataset: Dataset, quick: bool = False) -> Iterator[str | None]:
@@ -35,22 +35,33 @@ def verify(dataset: Dataset, quick: bool = False) -> Iterator[str | None]:
 
 
 def _check_folder(dataset: Dataset) -> Iterator[str]:
-    """Files that do not belong there, and a build.json that is damaged."""
+    """Files that do not belong there, and the file that was written first."""
     known = {entry["file"] for entry in dataset.manifest["shards"]}
     known |= {sidecar_path(dataset.folder, number).name for number in range(len(known))}
-    odd = [path for path in dataset.folder.iterdir() if path.name not in _EXPECTED]
+    start = "export.json" if "exported" in dataset.manifest else "build.json"
+    odd = [path for path in dataset.folder.iterdir() if path.name not in (*_EXPECTED, start)]
     shards = dataset.folder / "shards"
     odd += [path for path in shards.iterdir() if path.name not in known] if shards.is_dir() else []
     for path in sorted(odd):
         yield f"{path}: not part of the data set: remove it, or finish the build that it belongs to"
-    build = dataset.folder / "build.json"
+    problem = _find_stranger(dataset, dataset.folder / start)
+    if problem:
+        yield problem
+
+
+def _find_stranger(dataset: Dataset, path: pathlib.Path) -> str | None:
+    """What is wrong with the file that was written first."""
     try:
-        if dataset.manifest["shards"] and dataset.manifest["shards"][0]["file"].endswith(SHARD_SUFFIX):
-            stored = unseal(build.read_bytes(), str(build))
-            if stored.get("config") != dataset.config:
-                yield f"{build}: its config is not dataset.json's: one of them is of another build"
-    except (FormatError, OSError) as error:
-        yield str(error)
+        stored = unseal(path.read_bytes(), str(path))
+    except FormatError as error:
+        return str(error)
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror}); restore it from a copy or rebuild"
+    if "exported" in dataset.manifest:
+        same = stored == dataset.manifest["exported"]
+    else:
+        same = all(stored.get(name) == dataset.manifest[name] for name in ("gen4d", "config", "shapes"))
+    return None if same else f"{path}: is of another build than dataset.json; restore it from a copy or rebuild"
 
 
 def _check_shard(dataset: Dataset, number: int, path: pathlib.Path, entry: dict, quick: bool) -> None:

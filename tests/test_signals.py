@@ -1,0 +1,142 @@
+"""Signals: a build that is asked to end does so soon, with the exit code that says why, and can be continued."""
+
+import os
+import pathlib
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from gen4d import files
+from tests import faults, tiny
+from tests.faults import scaled
+from tests.test_crash import build, check_resumes, check_valid
+from tests.tiny import gen4d
+
+CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
+SOON_S = 10
+ROOMS = 6
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory):
+    return tiny.write_rooms(tmp_path_factory.mktemp("rooms"), ROOMS)
+
+
+@pytest.fixture(scope="module")
+def unbroken(rooms):
+    return tiny.files_of(tiny.build(rooms, out="unbroken"))
+
+
+def check_stopped(out: pathlib.Path) -> None:
+    """A stopped command leaves a valid folder without litter, and no process that holds its lock."""
+    check_valid(out)
+    assert [path for path in out.rglob("*") if path.suffix == ".tmp"] == []
+    if out.exists():
+        with files.locked(out):
+            pass
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_signal_at_any_moment_ends_a_build_with_workers(rooms, unbroken, tmp_path, number):
+    """To the command alone, as `kill` sends it, or to its whole group, as a terminal and a batch system do."""
+    rng = np.random.default_rng((6, number))
+    for trial in range(scaled(10, 100)):
+        out = tmp_path / "out"
+        pid = faults.child(build(rooms, out, "--workers", "2"), session=True)
+        time.sleep(rng.uniform(0.01, 0.4))
+        start = time.monotonic()
+        (os.killpg if trial % 2 else os.kill)(pid, number)
+        code = faults.wait(pid, SOON_S)
+        assert code in (CODES[number], 0, -number)  # 0: it was done; -number: it had not yet begun
+        assert time.monotonic() - start < SOON_S
+        check_stopped(out)
+        check_resumes(rooms, out, unbroken, "--workers", "2")
+        for path in sorted(out.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("number", CODES)
+def test_a_signal_in_the_middle_has_its_exit_code(rooms, unbroken, tmp_path, number, workers):
+    out = tmp_path / "out"
+    running = tiny.start(*tiny.build_arguments(rooms, "--out", str(out), "--workers", workers))
+    while not (out / "shards/00000.json").exists():
+        assert running.poll() is None
+        time.sleep(0.001)
+    running.send_signal(number)
+    text, err = running.communicate(timeout=SOON_S)
+    if running.returncode == 0:
+        pytest.skip("the build was done before the signal came")
+    assert running.returncode == CODES[number]
+    assert "the same command continues it" in err.splitlines()[-1]
+    assert "Traceback" not in text + err
+    check_stopped(out)
+    check_resumes(rooms, out, unbroken)
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_signal_during_an_effect_leaves_no_litter(rooms, unbroken, tmp_path, number):
+    """Between the write of a temporary file and its rename, in this process and in a worker."""
+    for workers in ("1", "2"):
+        out = tmp_path / workers
+        pid = faults.child(build(rooms, out, "--workers", workers), _Wait("rename", ".zarr.zip"), session=True)
+        while not any(out.glob("shards/*.tmp")):
+            time.sleep(0.001)
+        os.killpg(pid, number)
+        assert faults.wait(pid, SOON_S) == CODES[number]
+        check_stopped(out)
+        check_resumes(rooms, out, unbroken)
+
+
+class _Wait:
+    """Waits a minute at an effect on a file of a suffix."""
+
+    def __init__(self, name: str, suffix: str):
+        self.name, self.suffix = name, suffix
+
+    def __call__(self, name, path):
+        if name == self.name and path.name.endswith(self.suffix):
+            time.sleep(60)
+
+
+def test_a_second_signal_does_not_disturb_the_first(rooms, unbroken, tmp_path):
+    out = tmp_path / "out"
+    pid = faults.child(build(rooms, out, "--workers", "2"), _Wait("rename", ".zarr.zip"), session=True)
+    while not any(out.glob("shards/*.tmp")):
+        time.sleep(0.001)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        os.kill(pid, number)
+    assert faults.wait(pid, SOON_S) in CODES.values()
+    check_stopped(out)
+    check_resumes(rooms, out, unbroken)
+
+
+def test_hanging_up_does_not_end_a_build_under_nohup(rooms, unbroken, tmp_path):
+    out = tmp_path / "out"
+
+    def under_nohup():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        return build(rooms, out)()
+
+    pid = faults.child(under_nohup, _HangUp())
+    assert faults.wait(pid) == 0
+    assert tiny.files_of(out) == unbroken
+
+
+class _HangUp:
+    def __call__(self, name, path):
+        os.kill(os.getpid(), signal.SIGHUP)
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_signal_ends_other_commands_with_the_same_code(rooms, unbroken, tmp_path, number):
+    data, out = rooms / "unbroken", tmp_path / "out"
+    pid = faults.child(lambda: gen4d("export", data, "--out", out).code, _Wait("rename", ".h5"), session=True)
+    while not any(out.glob("shards/*.tmp")):
+        time.sleep(0.001)
+    os.kill(pid, number)
+    assert faults.wait(pid, SOON_S) == CODES[number]
+    assert gen4d("export", data, "--out", out).code == 0
+    tiny.check_untorn(out)
