@@ -4,7 +4,12 @@ is wrong."""
 import contextlib
 import dataclasses
 import json
+import os
+import pathlib
 import signal
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +17,7 @@ import torch
 from PIL import Image
 
 from gen4d import sources
+from gen4d.sources.splits import read_split
 from tests.make_files import ply, write
 from tests.make_rooms import OBJECTS, write_room, write_rooms
 from tests.naive_segment import scores, vote, voxels
@@ -28,6 +34,7 @@ from train.world import World
 TINY = ("net=small-4d", "voxel_m=0.2", "steps=6", "batch=2", "workers=1", "log_steps=1", "checkpoint_steps=2")
 TINY += ("validate_steps=2",)
 CONFIG = presets.resolve("small", TINY, PRESETS)
+ROOT = pathlib.Path(__file__).parents[1]
 ALONE = World(0, 1, torch.device("cpu"))
 
 
@@ -148,10 +155,11 @@ def test_a_share_of_the_labels_is_drawn_by_room_and_written_beside_the_run(data,
         run = tmp_path / str(percent)
         result = call(*tune(data, run, "--percent", str(percent), changes=("steps=1",)))
         assert result.exit_code == 0, result.output
-        chosen[percent] = set((run / "train_scans.txt").read_text().split())
+        chosen[percent] = set(read_split(run / "train_scans.txt"))
+        assert f"# {percent // 25} rooms, {percent} % drawn with seed 0\n" in (run / "train_scans.txt").read_text()
         assert f"{len(chosen[percent])} of 5 training scans: " in result.output
         assert len({name[:9] for name in chosen[percent]}) == percent * 4 // 100
-        assert (run / "val_scans.txt").read_text().split() == ["scene0100_00", "scene0101_00"]
+        assert read_split(run / "val_scans.txt") == ("scene0100_00", "scene0101_00")
     assert chosen[25] < chosen[50]
 
 
@@ -394,3 +402,53 @@ def test_validation_records_carry_their_step(data, tmp_path):
         items = list(found)
     assert [item.step for item in items] == [1, 2, 2, 3, 4, 4, 5, 6, 6]
     assert [isinstance(item, Validation) for item in items].count(True) == 3
+
+
+# Several processes ---------------------------------------------------------------------------------------------------
+
+
+def test_two_processes_make_the_update_of_one_that_takes_its_batch_in_two_parts(data, tmp_path):
+    """With frozen norms: free ones see one part at a time."""
+    changes = ("freeze=backbone", "steps=3", "validate_steps=2", "percent=50")
+    alone = call(*tune(data, tmp_path / "alone", changes=(*changes, "accumulate=2")))
+    assert alone.exit_code == 0, alone.output
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-m", "train", *map(str, tune(data, tmp_path / "together", changes=changes))]
+    started = [
+        subprocess.Popen(
+            command, cwd=ROOT, env=shared | {"RANK": str(rank), "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    assert said[1][0] == "" and "validation at step 3" in said[0][0]
+    first, second = (checkpoint.newest(tmp_path / name)[0].model for name in ("alone", "together"))
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-5, atol=1e-6, msg=name)
+    assert results_of(tmp_path / "together")["results"]["last"]["scans"] == 2
+
+
+# A GPU ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_fine_tuning_on_a_gpu_is_close_to_the_cpu(data, tmp_path, precision):
+    job = finetune.read_job(Inputs(data), CONFIG, print)
+    losses = {}
+    for device, kind in (("cpu", "float32"), ("cuda", precision)):
+        world = World(0, 1, torch.device(device))
+        config = dataclasses.replace(CONFIG, precision=kind)
+        with contextlib.closing(finetune.finetune(config, job, tmp_path / device, world)) as found:
+            items = list(found)
+        losses[device] = [item.loss for item in items if isinstance(item, Record)]
+        assert [item.evaluation.points.sum() for item in items if isinstance(item, Validation)] == [
+            sum((scan.label != NONE).sum() for scan in job.val)
+        ] * 3
+    np.testing.assert_allclose(losses["cuda"][:3], losses["cpu"][:3], atol=5e-3 if precision == "float32" else 5e-2)
