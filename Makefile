@@ -14,10 +14,12 @@ SHAPES  ?= $(SAMPLES)/shapes
 DATA    ?= data/sequences
 PRESET  ?= small
 RUN     ?= runs/pretrain
+TUNED   ?= runs/finetune
+PERCENT ?= 100
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo build pretrain test bench lint format clean
+.PHONY: help install demo build pretrain finetune test bench lint format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +50,11 @@ build: $(VENV)/.gen4d ## build sequences from SCANS and SHAPES into DATA
 pretrain: $(VENV)/.train ## pre-train on DATA with PRESET (small or paper) into RUN; again: goes on where it stopped
 	@test -f $(DATA)/dataset.json || { echo "$(DATA) holds no data set: run make demo first, or give DATA=..."; exit 1; }
 	$(BIN)/python -m train pretrain --data $(DATA) --preset $(PRESET) --run $(RUN)
+
+finetune: $(VENV)/.train ## fine-tune RUN to segment SCANS with PRESET into TUNED, with PERCENT of the labels; prints the table
+	@test -d $(SCANS) || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
+	@test -d $(RUN) || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
+	$(BIN)/python -m train finetune --data $(SCANS) --weights $(RUN) --preset $(PRESET) --percent $(PERCENT) --run $(TUNED)
 
 test: $(VENV)/.train ## run every test
 	$(BIN)/python -m pytest tests

@@ -353,7 +353,7 @@ def export(dataset, kind, out, pairs) -> None:
     except OSError as error:
         raise build.unwritable(error, out) from None
     seconds = report.format_seconds(time.monotonic() - started)
-    click.echo(f"{out}: {shards} shards, {len(opened)} sequences in {kind}, in {seconds}")
+    click.echo(f"{out}: {report.count(shards, 'shard')}, {len(opened)} sequences in {kind}, in {seconds}")
 
 
 @cli.command(epilog=_example("gen4d samples data/samples --rooms 50"))

@@ -47,10 +47,10 @@ def first_in_voxel(voxel: np.ndarray) -> np.ndarray:
     return out
 
 
-def morton_key(voxel: np.ndarray, half: int = kernels.VOXEL_BITS) -> np.ndarray:
-    """Morton key (N,) uint64 of every voxel (N, 3): x lowest, each axis counted from -2^half."""
+def morton_key(voxel: np.ndarray) -> np.ndarray:
+    """Morton key (N,) uint64 of every voxel (N, 3): 21 bits an axis, x lowest, each counted from -2^20."""
     out = np.empty(len(voxel), np.uint64)
-    kernels.morton_key(voxel, half, out)
+    kernels.morton_key(voxel, kernels.VOXEL_BITS, out)
     return out
 
 
@@ -58,7 +58,7 @@ def thin(point: np.ndarray, voxel_m: float) -> np.ndarray:
     """Rows of the points (N, 3) that stay, one a voxel and the first in file order, sorted by Morton key.
 
     Keys are unique because voxels are, so the order does not depend on the sort. Where a key and its row fit into one
-    number, numbers are sorted in place of rows, which takes a quarter of the time.
+    number, numbers are sorted in place of rows, which takes a tenth of the time.
     """
     voxel = voxel_index(point, voxel_m)
     keep = first_in_voxel(voxel)
@@ -68,6 +68,6 @@ def thin(point: np.ndarray, voxel_m: float) -> np.ndarray:
         row = np.flatnonzero(keep)
         return row[np.argsort(morton_key(voxel[row]))]
     packed = np.empty(len(voxel), np.uint64)
-    packed = packed[: kernels.pack_rows(morton_key(voxel, half), keep, bits, packed)]
-    packed.sort()
+    packed = packed[: kernels.pack_rows(voxel, keep, half, bits, packed)]
+    kernels.radix_sort(packed, bits, bits + 3 * (half + 1), np.empty_like(packed))
     return (packed & np.uint64((1 << bits) - 1)).astype(np.int64)

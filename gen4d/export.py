@@ -11,7 +11,8 @@ import numpy as np
 from gen4d import files
 from gen4d.build import read_sidecar_content, sidecar_path
 from gen4d.format import ARRAYS, HDF5_SUFFIX, SHARD_SUFFIX, FormatError, check_version, row_shape, seal, unseal
-from gen4d.shards import Dataset, StoredArray, Tables, frame_pairs
+from gen4d.shards import Dataset, Tables, frame_pairs
+from gen4d.zipshard import StoredArray
 
 _BLOCK = 1 << 20
 _ATTRIBUTES = "attributes"  # a scalar string: HDF5 limits real attributes to 64 KB
@@ -143,7 +144,7 @@ def _write_pairs(file: h5py.File, tables: Tables) -> None:
 
 
 class Hdf5Shard:
-    """The arrays of an exported shard, with the interface of shards.ZipShard. Opened anew in every process.
+    """The arrays of an exported shard, with the interface of zipshard.ZipShard. Opened anew in every process.
 
     Raises FormatError where the file is not one, links to others or stores data outside itself.
     """

@@ -1,43 +1,32 @@
-"""Read a data set: folder -> shards -> sequences, with everything checked before it is believed.
-
-Shards are read without Zarr: a zip of stored entries lies flat in its file, so a chunk is one read at a known place,
-one crc32c and one decompression into memory of the size that the metadata promise. That takes a third of zarr-python's
-time a sequence and cannot be made to allocate more. `zarr` reads the same files; the tests compare the two.
-"""
+"""Read a data set: folder -> shards -> sequences, with everything checked before it is believed."""
 
 import bisect
+import functools
 import itertools
 import json
 import os
 import pathlib
 import threading
-import zipfile
 from collections import OrderedDict
 from typing import NamedTuple
 
-import google_crc32c
-import numcodecs.blosc
 import numpy as np
 
 from gen4d import kernels
 from gen4d.format import (
-    ARRAYS,
     HDF5_SUFFIX,
     SHARD_SUFFIX,
-    ArraySpec,
     FormatError,
     check_version,
     frame_pairs,
-    row_shape,
     unseal,
 )
+from gen4d.zipshard import ZipShard
 
 ShardError = FormatError
 
-_MAX_METADATA = 16 << 20
 _OPEN_SHARDS = 32
-_CACHED_CHUNKS = 8
-_CACHED_CLOUDS = 4
+_CACHED_CLOUDS = 64  # 3 MB each: those of the scans that a loader shuffles among
 _SPARE = 8  # rows that branch-free kernels write past their result
 _IDENTITY = np.eye(4, dtype=np.float32)
 _TABLES = ("actor/", "sequence/", "scan/", "cloud/start")
@@ -101,9 +90,14 @@ class Sequence:
         """All frames, in time."""
         return [self.frame(i) for i in range(self.t)]
 
+    @functools.cached_property
+    def _kept(self) -> list[list[int]]:
+        """Points that each frame keeps of each actor."""
+        return [[kernels.count_bits(actor.planes[i]) for actor in self.actors] for i in range(self.t)]
+
     def frame(self, i: int) -> Frame:
         """The points that frame i keeps, under their actors' poses."""
-        counts = [kernels.count_bits(actor.planes[i]) for actor in self.actors]
+        counts = self._kept[i]
         ends = list(itertools.accumulate(counts))
         point, index = np.empty((ends[-1] + _SPARE, 3), np.float32), np.empty(ends[-1] + _SPARE, np.int32)
         for actor, count, end in zip(self.actors, counts, ends, strict=True):
@@ -118,14 +112,14 @@ class Sequence:
 
     def correspondences(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows (K,) int32 of frame i and rows (K,) int32 of frame j of the points that both keep."""
-        space = sum(min(kernels.count_bits(a.planes[i]), kernels.count_bits(a.planes[j])) for a in self.actors) + _SPARE
+        kept_i, kept_j = self._kept[i], self._kept[j]
+        space = sum(map(min, kept_i, kept_j)) + _SPARE
         first, second = np.empty(space, np.int32), np.empty(space, np.int32)
         done, row_i, row_j = 0, 0, 0
-        for actor in self.actors:
-            a, b = actor.planes[i], actor.planes[j]
-            done += kernels.pair_list(a, b, row_i, row_j, first[done:], second[done:])
-            row_i += kernels.count_bits(a)
-            row_j += kernels.count_bits(b)
+        for actor, in_i, in_j in zip(self.actors, kept_i, kept_j, strict=True):
+            planes = actor.planes[i], actor.planes[j]
+            done += kernels.pair_list(*planes, row_i, row_j, first[done:], second[done:])
+            row_i, row_j = row_i + in_i, row_j + in_j
         return first[:done], second[:done]
 
 
@@ -137,172 +131,6 @@ def _column(actors, counts, index, name):
     rows = np.split(index, np.cumsum(counts)[:-1])
     parts = [np.full(len(r), -1, np.int32) if c is None else c[r] for c, r in zip(columns, rows, strict=True)]
     return np.concatenate(parts)
-
-
-class StoredArray(NamedTuple):
-    """What a shard says of one of its arrays."""
-
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    chunk: tuple[int, ...]
-
-
-class ZipShard:
-    """The arrays of a Zarr shard. Opened lazily and anew in every process: a fork may share it.
-
-    Raises FormatError where the file is not a shard that this reader understands.
-    """
-
-    def __init__(self, path: pathlib.Path):
-        self.path = path
-        self._pid, self._file = None, -1
-        self._place = _zip_entries(path)
-        self._chunks: OrderedDict = OrderedDict()
-        self._lock = threading.Lock()
-        group = self._metadata("zarr.json")
-        self.attributes = group.get("attributes", {})
-        check_version(self.attributes, str(path))
-        self.frames = _frames(self.attributes, path)
-        self.arrays = {
-            name: self._describe(name, spec)
-            for name, spec in ARRAYS.items()
-            if not (spec.optional and f"{name}/zarr.json" not in self._place)
-        }
-
-    def close(self) -> None:
-        """Close the file; the next read opens it again."""
-        if self._pid == os.getpid():
-            os.close(self._file)
-        self._pid = None
-
-    def __del__(self):
-        self.close()
-
-    def _read(self, entry: str) -> bytes:
-        if entry not in self._place:
-            raise FormatError(f"{self.path}: {entry} is missing; restore the file from a copy or rebuild it")
-        if self._pid != os.getpid():
-            self._file, self._pid = os.open(self.path, os.O_RDONLY), os.getpid()
-        offset, size = self._place[entry]
-        content = os.pread(self._file, size, offset)
-        if len(content) != size:
-            raise FormatError(f"{self.path}: {entry} is cut short; restore the file from a copy or rebuild it")
-        return content
-
-    def _metadata(self, entry: str) -> dict:
-        if self._place.get(entry, (0, 0))[1] > _MAX_METADATA:
-            raise FormatError(f"{self.path}: {entry} has more than {_MAX_METADATA} bytes: not written by gen4d")
-        content = self._read(entry)
-        try:
-            value = json.loads(content)
-        except (ValueError, RecursionError):
-            raise FormatError(f"{self.path}: {entry} is not JSON; restore the file from a copy or rebuild it") from None
-        if not isinstance(value, dict) or value.get("zarr_format") != 3:
-            raise FormatError(f"{self.path}: {entry} does not describe a Zarr v3 node")
-        return value
-
-    def _describe(self, name: str, spec: ArraySpec) -> StoredArray:
-        meta = self._metadata(f"{name}/zarr.json")
-        row = row_shape(spec, self.frames)
-        try:
-            shape, chunk = tuple(meta["shape"]), tuple(meta["chunk_grid"]["configuration"]["chunk_shape"])
-            names = [codec["name"] for codec in meta["codecs"]]
-            plain = meta["chunk_key_encoding"]["name"] == "default" and not meta.get("storage_transformers")
-            known = meta["data_type"] == np.dtype(spec.dtype).name
-        except (KeyError, TypeError, IndexError):
-            raise FormatError(f"{self.path}: {name}/zarr.json lacks what a Zarr v3 array has") from None
-        if names != ["bytes", "blosc", "crc32c"]:
-            raise FormatError(f"{self.path}: {name} has codecs {names}, this reader takes bytes, blosc, crc32c")
-        sizes = [*shape, *chunk]
-        whole = all(isinstance(size, int) and 0 <= size < 2**40 for size in sizes) and len(shape) == len(chunk)
-        if not (known and plain and whole and shape[1:] == chunk[1:] == row and 1 <= chunk[0] <= 4 * spec.chunk):
-            raise FormatError(f"{self.path}: {name} has shape {shape}, chunks {chunk}: not as the format has it")
-        return StoredArray(np.dtype(spec.dtype), shape, chunk)
-
-    def length(self, name: str) -> int:
-        """Rows of an array."""
-        return self.arrays[name].shape[0]
-
-    def read(self, name: str, start: int, stop: int) -> np.ndarray:
-        """Rows start:stop of an array. Raises FormatError where they do not exist or a chunk is damaged."""
-        array = self.arrays[name]
-        if not 0 <= start <= stop <= array.shape[0]:
-            raise FormatError(f"{self.path}: rows {start}:{stop} of {name}, which has {array.shape[0]}: damaged tables")
-        size = array.chunk[0]
-        numbers = range(start // size, (stop + size - 1) // size if stop > start else start // size)
-        parts = [self._chunk(name, array, n)[max(start - n * size, 0) : stop - n * size] for n in numbers]
-        if len(parts) == 1:
-            return parts[0]
-        return np.concatenate(parts) if parts else np.empty((0, *array.shape[1:]), array.dtype)
-
-    def _chunk(self, name: str, array: StoredArray, number: int) -> np.ndarray:
-        with self._lock:
-            if (name, number) in self._chunks:
-                self._chunks.move_to_end((name, number))
-                return self._chunks[name, number]
-        chunk = self._decode(name, array, number)
-        with self._lock:
-            self._chunks[name, number] = chunk
-            while len(self._chunks) > _CACHED_CHUNKS:
-                self._chunks.popitem(last=False)
-        return chunk
-
-    def _decode(self, name: str, array: StoredArray, number: int) -> np.ndarray:
-        entry = f"{name}/c/{number}" + "/0" * (len(array.shape) - 1)
-        content = self._read(entry)
-        body, tail = content[:-4], content[-4:]
-        if google_crc32c.value(body).to_bytes(4, "little") != tail:
-            raise FormatError(f"{self.path}: {entry} fails its crc32c: the file is damaged, restore or rebuild it")
-        out = np.empty(array.chunk, array.dtype)
-        if len(body) < 16 or int.from_bytes(body[4:8], "little") != out.nbytes:
-            raise FormatError(f"{self.path}: {entry} promises another size than its chunk's {out.nbytes} bytes")
-        try:
-            numcodecs.blosc.decompress(body, out)
-        except (RuntimeError, ValueError) as error:
-            raise FormatError(f"{self.path}: {entry} does not decompress: {error}") from None
-        out.flags.writeable = False
-        return out
-
-
-def _frames(attributes: dict, path: pathlib.Path) -> int:
-    frames = attributes.get("frames")
-    if not isinstance(frames, int) or not 1 <= frames <= 64:
-        raise FormatError(f"{path}: attribute frames is {frames!r}, not a number from 1 to 64")
-    return frames
-
-
-def _zip_entries(path: pathlib.Path) -> dict[str, tuple[int, int]]:
-    """Offset and size of every entry's content. Refuses what gen4d does not write: compression, links, odd names."""
-    try:
-        size = path.stat().st_size
-        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-            return {entry.filename: _place(file, entry, size, path) for entry in archive.infolist()}
-    except FileNotFoundError:
-        raise FormatError(f"{path}: the shard is missing; restore it from a copy or rebuild it") from None
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        if isinstance(error, FormatError):
-            raise
-        raise FormatError(f"{path}: not a whole shard ({error}); restore it from a copy or rebuild it") from None
-
-
-def _place(file, entry: zipfile.ZipInfo, size: int, path: pathlib.Path) -> tuple[int, int]:
-    name = entry.filename
-    parts = name.split("/")
-    if name.startswith("/") or "\\" in name or ".." in parts or "" in parts:
-        raise FormatError(f"{path}: entry {name!r} is not a plain relative name: not written by gen4d")
-    if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size or entry.flag_bits & 1:
-        raise FormatError(f"{path}: entry {name} is compressed or encrypted: not written by gen4d")
-    file.seek(entry.header_offset)
-    header = file.read(30)
-    if len(header) != 30 or header[:4] != b"PK\x03\x04":
-        raise FormatError(f"{path}: entry {name} has no header; restore the file from a copy or rebuild it")
-    skip = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-    offset = entry.header_offset + 30 + skip
-    if offset + entry.file_size > size:
-        raise FormatError(
-            f"{path}: entry {name} reaches past the end of the file; restore it from a copy or rebuild it"
-        )
-    return offset, entry.file_size
 
 
 def open_shard(path: pathlib.Path):

@@ -57,5 +57,4 @@ def sequence(prepared, shape_cloud, radius_m, plan):
 
 
 def _actor(point, pose, bits):
-    none = np.full(len(point), -1, np.int32)
-    return Actor(Cloud(point, none, None, None), 1, pose, augment.pack_planes(bits, len(pose)))
+    return Actor(Cloud(point, np.empty(0, np.int32), None, None), 1, pose, augment.pack_planes(bits, len(pose)))

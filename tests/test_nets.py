@@ -212,8 +212,8 @@ def test_cuda_gives_the_numbers_of_the_cpu(name, dims, half, tolerance):
         features.append(out.detach().double().cpu())
         gradients.append(torch.cat([weight.grad.flatten().double().cpu() for weight in model.parameters()]))
     assert sparse.relative_error(features[1], features[0]) < tolerance
-    # 34 layers of half precision turn the gradient by 18 degrees at random weights: 0.9485 on an H100
-    assert torch.cosine_similarity(*gradients, dim=0) > (0.9 if half else 0.9999)
+    # 34 layers at random weights turn the gradient: on an H100 0.9485 in half precision, 0.9999 in single
+    assert torch.cosine_similarity(*gradients, dim=0) > (0.9 if half else 0.999)
 
 
 @pytest.mark.gpu

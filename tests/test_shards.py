@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from gen4d import compose, export, shards, verify
+from gen4d import compose, export, shards, verify, zipshard
 from gen4d.format import ARRAYS, frame_pairs
 from gen4d.writer import ScanRecord, SequenceRecord, shard_bytes
 from tests import inputs, laws
@@ -152,7 +152,8 @@ def test_small_caches_give_the_same_sequences(built, monkeypatch):
     order = [8, 0, 3, 8, 1, 6, 0, 4]
     plenty = shards.open_dataset(built)
     expected = [plenty[i] for i in order]
-    for name in ("_OPEN_SHARDS", "_CACHED_CHUNKS", "_CACHED_CLOUDS"):
+    monkeypatch.setattr(zipshard, "_CACHED_CHUNKS", 1)
+    for name in ("_OPEN_SHARDS", "_CACHED_CLOUDS"):
         monkeypatch.setattr(shards, name, 1)
     poor = shards.open_dataset(built)
     for i, sequence in zip(order, expected, strict=True):
@@ -280,7 +281,7 @@ def test_a_data_set_is_pickled_without_its_open_files_and_caches(built, exported
 
 @pytest.mark.parametrize("kind", ["zarr", "hdf5"])
 def test_threads_may_share_a_data_set(built, exported, kind, monkeypatch):
-    monkeypatch.setattr(shards, "_CACHED_CHUNKS", 2)
+    monkeypatch.setattr(zipshard, "_CACHED_CHUNKS", 2)
     monkeypatch.setattr(shards, "_CACHED_CLOUDS", 1)
     folder = built if kind == "zarr" else exported
     expected = [fingerprint(shards.open_dataset(folder), i) for i in range(9)]

@@ -18,13 +18,31 @@ def main() -> None:
     warnings.showwarning = lambda message, *rest: click.echo(f"warning: {message}", err=True)
 
 
+def _known_errors() -> tuple[type[Exception], ...]:
+    """What a user can mend. Imported when something went wrong: the modules are slow to load."""
+    import torch
+
+    from gen4d.shards import ShardError
+    from gen4d.sources import SourceError
+    from train import batch, checkpoint, features, loader, loop, memory, metrics, presets, sparse
+    from train.tasks import scenes, segment
+
+    own = (presets.ConfigError, batch.BatchError, loader.LoaderError, loop.LoopError, checkpoint.CheckpointError)
+    own += (memory.NeedsMemory, sparse.SparseError, features.FeatureError, torch.OutOfMemoryError)
+    own += (scenes.SceneError, segment.SegmentError, metrics.MetricError)
+    return (OSError, ShardError, SourceError, *own)
+
+
 @contextlib.contextmanager
 def _one_line_errors():
     """What a user can mend becomes one line; everything else is a defect and keeps its traceback."""
     try:
         yield
-    except (ValueError, OSError) as error:
-        raise click.ClickException(" ".join(str(error).split())) from None
+    except _known_errors() as error:
+        text = " ".join(str(error).split())
+        if type(error).__name__ == "OutOfMemoryError":
+            text = f"{text.partition('.')[0]}: raise accumulate (a divisor of batch), or use larger voxels"
+        raise click.ClickException(text) from None
 
 
 @main.command()
@@ -50,11 +68,22 @@ def pretrain(data, preset, run, assignments, device, dry_run, no_memory_check) -
             _pretrain(data, preset, run, assignments, world, dry_run, no_memory_check)
 
 
-def _pretrain(data, preset, run, assignments, world, dry_run, no_memory_check) -> None:
+def _prepare(world, precision="float32") -> None:
+    """Before anything is computed: threads, and whether sparse convolutions are right here."""
     import torch
 
+    from train import pretrain, sparse
+
+    if world.device.type == "cpu":
+        # spconv's share of a step is held to one thread; a second for the rest spins against the loader's, and the
+        # numbers would depend on the machine's cores.
+        torch.set_num_threads(1)
+    sparse.self_check(world.device, pretrain.SELF_CHECK[precision])
+
+
+def _pretrain(data, preset, run, assignments, world, dry_run, no_memory_check) -> None:
     from gen4d.shards import open_dataset
-    from train import memory, presets, pretrain, sparse
+    from train import memory, presets, pretrain
     from train.loop import Stopped
 
     config = presets.resolve(preset, assignments)
@@ -69,11 +98,7 @@ def _pretrain(data, preset, run, assignments, world, dry_run, no_memory_check) -
         return
     if not no_memory_check:
         memory.check(needed, loader, world.device)
-    if world.device.type == "cpu":
-        # spconv's share of a step is held to one thread; a second for the rest spins against the loader's, and the
-        # numbers would depend on the machine's cores.
-        torch.set_num_threads(1)
-    sparse.self_check(world.device, pretrain.SELF_CHECK[precision])
+    _prepare(world, precision)
     say(f"{config.method} on {len(dataset)} sequences, {world.size} x {world.device.type}, {precision}, into {run}")
     say(f"needs about {needed.device / 1e9:.1f} GB on {world.device}; loader: {needed.host / 1e9:.1f} GB")
     watch = _CollapseWatch()
@@ -175,6 +200,164 @@ def export_weights(run, out) -> None:
         about = module.export_weights(run, out)
     click.echo(f"{out}: 3D backbone {about['net']} after {about['step']} steps of {about['method']}")
     click.echo(about["layout"])
+
+
+@main.command()
+@click.option("--data", type=_PATH, required=True, help="Folder of labelled scans: ScanNet, Pointcept's, or samples.")
+@click.option("--weights", required=True, help="Run folder, checkpoint or exported weights; none: from scratch.")
+@click.option("--preset", default="paper", show_default=True, help="paper, efficient, or small: minutes on a CPU.")
+@click.option("--run", "--run-dir", "run", type=_PATH, default="runs/finetune", show_default=True, help="Its folder.")
+@click.option("--percent", type=float, help="Of the training scans whose labels are used, by room.")
+@click.option("--split", type=_PATH, help="File with the names of the training scans.")
+@click.option("--val-split", type=_PATH, help="File with the names of the scans to validate on.")
+@click.option("--points", type=_PATH, help="The benchmark's file of limited points: others lose their labels.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting; --dry-run lists all.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda where there is a GPU.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved configuration and the memory needed, and stop.")
+@click.option("--no-memory-check", is_flag=True, help="Start even if the estimate exceeds what is free.")
+def finetune(data, weights, preset, run, percent, assignments, device, dry_run, no_memory_check, **given) -> None:
+    """Fine-tune a backbone to semantic segmentation. The same command goes on where it was stopped.
+
+    \b
+    python -m train finetune --data scannet --weights runs/pretrain
+    python -m train finetune --data scannet --weights none --preset efficient --percent 10 --run runs/scratch10
+    """
+    with _one_line_errors():
+        from train import presets
+        from train.tasks import presets as own
+        from train.tasks.finetune import Inputs
+        from train.world import join_world
+
+        share = () if percent is None else (f"percent={percent}",)
+        config = presets.resolve(preset, (*share, *assignments), own.PRESETS)
+        inputs = Inputs(data, weights=_weights(weights), **given)
+        with join_world(device) as world:
+            _finetune(inputs, config, run, world, dry_run, no_memory_check)
+
+
+def _weights(text: str) -> pathlib.Path | None:
+    return None if text == "none" else pathlib.Path(text)
+
+
+def _finetune(inputs, config, run, world, dry_run, no_memory_check) -> None:
+    from train import memory, pretrain
+    from train.loop import Stopped
+    from train.tasks import finetune, outputs, segment
+
+    say = click.echo if world.leads else lambda text: None
+    precision = pretrain.resolve_precision(config, world.device)
+    job = finetune.read_job(inputs, config, say)
+    classes = len(job.table.names)
+    loader = segment.make_loader(config, job.train, classes, world)
+    needed = finetune.estimate(loader, segment.make_model(config, classes, job.weights), precision)
+    if dry_run:
+        for line in _describe_finetune(config, job, needed, world):
+            say(line)
+        return
+    if not no_memory_check:
+        memory.check(needed, loader, world.device)
+    _prepare(world, precision)
+    origin = f"weights of {inputs.weights}" if inputs.weights else "scratch"
+    say(f"segmentation from {origin}, {world.size} x {world.device.type}, {precision}, into {run}")
+    last = None
+    try:
+        with contextlib.closing(finetune.finetune(config, job, run, world)) as found:
+            for item in found:
+                if isinstance(item, finetune.Validation):
+                    last = item
+                    scored = outputs.headline(outputs.summary(item.evaluation, job.table.names))
+                    say(f"validation at step {item.step}{' (best so far)' if item.best else ''}: {scored}")
+                else:
+                    say(item.line(config.steps, "scans"))
+    except Stopped as stopped:
+        say(str(stopped))
+        raise SystemExit(128 + stopped.number) from None
+    if last:
+        for line in finetune.conclude(run, last, {"machine": outputs.machine(world.device)}):
+            say(line)
+    say(f"done: {config.steps} steps in {run}")
+
+
+def _describe_finetune(config, job, needed, world) -> list[str]:
+    """Lines of a dry run."""
+    from train import memory, presets
+
+    return [
+        *(f"{key} = {value}" for key, value in presets.to_plain(config).items()),
+        f"classes: {', '.join(job.table.names)}",
+        f"data: {len(job.train)} training scans, seen {config.steps * config.batch / len(job.train):.1f} times",
+        f"voxels of one forward: {needed.voxels_3d}, {needed.parameters} parameters",
+        f"memory on the device: about {needed.device / 1e9:.2f} GB, free {memory.available(world.device) / 1e9:.2f} GB",
+    ]
+
+
+@main.command()
+@click.argument("run", type=_PATH)
+@click.option("--data", type=_PATH, required=True, help="Folder of scans, as for finetune.")
+@click.option("--part", default="val", show_default=True, help="Part of the data set: val, train or test.")
+@click.option("--split", type=_PATH, help="File with the names of the scans, in place of --part.")
+@click.option("--checkpoint", "which", type=click.Choice(["both", "last", "best"]), default="both", show_default=True)
+@click.option("--write", "formats", multiple=True, type=click.Choice(["npy", "txt", "ply"]), help="Predictions.")
+@click.option("--no-labels", is_flag=True, help="The scans have no labels: write predictions only.")
+@click.option("--out", type=_PATH, help="Folder to write to.  [default: RUN/evaluation]")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda where there is a GPU.")
+def evaluate(run, data, part, split, which, formats, no_labels, out, device) -> None:
+    """Evaluate a fine-tuned run: mIoU and mAcc on all points and on 2 cm voxels, confusion, predictions.
+
+    RUN is a run folder of finetune, or one of its checkpoints. --write npy: a class a row of the points file; txt: ids
+    as ScanNet's benchmark takes them; ply: points coloured by class.
+
+    \b
+    python -m train evaluate runs/finetune --data scannet --write npy
+    python -m train evaluate runs/finetune --data scannet --part test --no-labels --write txt --checkpoint last
+    """
+    with _one_line_errors():
+        from train.tasks import finished
+        from train.world import join_world
+
+        wanted = finished.Wanted(data, part, split, formats, labels=not no_labels)
+        with join_world(device) as world:
+            _prepare(world)
+            for line in finished.evaluate_run(run, which, wanted, out or run / "evaluation", world.device):
+                click.echo(line)
+
+
+@main.command()
+@click.option("--data", type=_PATH, required=True, help="Folder of labelled scans, as for finetune.")
+@click.option("--weights", required=True, help="Run folder, checkpoint or exported weights; none: random ones only.")
+@click.option("--preset", default="paper", show_default=True, help="paper, or small: minutes on a CPU.")
+@click.option("--run", "--run-dir", "run", type=_PATH, default="runs/probe", show_default=True, help="Its folder.")
+@click.option("--percent", type=float, help="Of the training scans whose labels are used, by room.")
+@click.option("--split", type=_PATH, help="File with the names of the training scans.")
+@click.option("--val-split", type=_PATH, help="File with the names of the scans to validate on.")
+@click.option("--points", type=_PATH, help="The benchmark's file of limited points: others lose their labels.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda where there is a GPU.")
+def probe(data, weights, preset, run, percent, assignments, device, **given) -> None:
+    """Probe frozen features: a linear layer and nearest neighbours, beside a random net of the same shape.
+
+    \b
+    python -m train probe --data data/samples/scans --weights runs/pretrain --preset small
+    """
+    with _one_line_errors():
+        from train import presets
+        from train.tasks import finetune, outputs
+        from train.tasks import presets as own
+        from train.tasks import probe as module
+        from train.world import join_world
+
+        share = () if percent is None else (f"percent={percent}",)
+        config = presets.resolve(preset, (*share, *assignments), own.PROBES)
+        with join_world(device) as world:
+            _prepare(world)
+            inputs = finetune.Inputs(data, weights=_weights(weights), **given)
+            job = finetune.read_job(inputs, config, click.echo)
+            found = []
+            for item in module.probe(config, job, world.device):
+                click.echo(f"{item.features} features are probed")
+                found.append(item)
+            lines = module.write_probes(run, found, job, config, outputs.machine(world.device))
+            click.echo("\n".join(lines))
 
 
 @main.command()

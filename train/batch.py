@@ -198,7 +198,7 @@ class Grid:
     def rows_of(self, point, plane, time: int, matrix, index: np.ndarray, out: np.ndarray) -> None:
         """Rows of a cloud's points, after `write`; -1 where `plane` does not keep them."""
         grid = (self._table, self._block, self._word, self._first_row)
-        kernels.find_rows(point, plane, time, matrix, index, *grid, out)
+        kernels.find_rows(point, plane, time, matrix, index, grid, out)
 
 
 def new_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch
 from gen4d import files, sources
 from gen4d.shards import open_dataset
 from train import checkpoint
-from train.batch import Grid, Rows, Voxels, new_tensor
+from train.batch import Grid, Rows, Voxels, new_tensor, to_device
 from train.checkpoint import CheckpointError
 from train.nets.heads import CHANNELS_IN
 from train.nets.unet import NETS, NetShape, UNet
@@ -25,6 +25,10 @@ LAYOUT = (
     "down.N: kernel 2, stride 2, channels kept; up.N: its inverse. shortcut.0: a linear layer (out, in). "
     "Input: three channels of ones a voxel. Norms are torch.nn.BatchNorm1d."
 )
+
+
+class FeatureError(ValueError):
+    """A scan that is not there."""
 
 
 class Backbone(NamedTuple):
@@ -99,7 +103,7 @@ def read_scan(path: pathlib.Path, up: str, units: str) -> tuple[np.ndarray, np.n
 def read_stored_scan(data: pathlib.Path, name: str | None) -> tuple[np.ndarray, np.ndarray, int]:
     """The cloud of a scan of a data set, by default of its first: points, rows, number of rows, as `read_scan`.
 
-    Raises ShardError, and ValueError for a name that is not there.
+    Raises ShardError, and FeatureError for a name that is not there.
     """
     dataset = open_dataset(data)
     wanted = name or next(iter(dataset.scan_names), None)
@@ -108,19 +112,28 @@ def read_stored_scan(data: pathlib.Path, name: str | None) -> tuple[np.ndarray, 
             point = dataset[number].actors[0].cloud.point
             return point, np.arange(len(point)), len(point)
     known = ", ".join(dataset.scan_names[:5])
-    raise ValueError(f"{data}: no sequence of a scan {wanted!r}; there are {len(dataset.scan_names)}: {known}, ...")
+    raise FeatureError(f"{data}: no sequence of a scan {wanted!r}; there are {len(dataset.scan_names)}: {known}, ...")
 
 
-def point_features(backbone: Backbone, point: np.ndarray, device: torch.device) -> np.ndarray:
-    """Features of points (n, 3) float32 metres, z up: those of the voxel of each, (n, channels) float32."""
+def voxelise(point: np.ndarray, voxel_m: float) -> tuple[Voxels, np.ndarray]:
+    """Voxels of points (n, 3) float32 metres as they lie, and the row (n,) int64 of each point's voxel.
+
+    Raises BatchError for points that are not finite or too far out.
+    """
     planes = np.packbits(np.ones((1, len(point)), bool), axis=1)
-    matrix = np.eye(3, 4) / backbone.voxel_m
+    matrix = np.eye(3, 4) / voxel_m
     grid, rows, row = Grid(), Rows(4, new_tensor), np.empty(len(point), np.int64)
     grid.clear(len(point), 1)
     grid.mark(point, planes, 0, matrix)
     grid.write(0, rows)
     grid.rows_of(point, planes[0], 0, matrix, np.arange(len(point)), row)
-    voxels = Voxels(rows.voxels().coordinate.to(device), rows.voxels().size)
+    return rows.voxels(), row
+
+
+def point_features(backbone: Backbone, point: np.ndarray, device: torch.device) -> np.ndarray:
+    """Features of points (n, 3) float32 metres, z up: those of the voxel of each, (n, channels) float32."""
+    voxels, row = voxelise(point, backbone.voxel_m)
+    voxels = to_device(voxels, device)
     net = backbone.net.to(device)
     with torch.no_grad():
         features = net(voxels, torch.ones(len(voxels.coordinate), CHANNELS_IN, device=device), 1)

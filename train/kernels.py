@@ -144,12 +144,13 @@ def emit(block, word, count, low, batch_index, row, out, first_row):
 
 
 @njit(**_OPTIONS)
-def find_rows(point, plane, time, matrix, index, table, block, word, first_row, out):
+def find_rows(point, plane, time, matrix, index, grid, out):
     """Voxel row of each asked point at one time step, -1 where that step's plane does not keep it.
 
-    point (n, 3) float32, plane (ceil(n / 8),) uint8, matrix as given to `mark`, index (k,) int64 rows of point, the
-    grid after `emit`, out (k,) int64.
+    point (n, 3) float32, plane (ceil(n / 8),) uint8, matrix as given to `mark`, index (k,) int64 rows of point, grid =
+    (table, block, word, first_row) after `emit`, out (k,) int64.
     """
+    table, block, word, first_row = grid
     for s in range(index.size):
         i = index[s]
         if (plane[i >> 3] >> (7 - (i & 7))) & 1 == 0:
@@ -192,3 +193,26 @@ def select_common(first, second, rank, out):
             out[s] = i * 8 + 7 - bit
             s += 1
         seen += ones
+
+
+@njit(**_OPTIONS)
+def displace(point, noise, low, step_m, size_m, out):
+    """Points moved by trilinear interpolation of a field of noise.
+
+    point (n, 3) float32, noise (a, b, c, 3) float32 on nodes at low + step_m * (index - 1), where low (3,) float64 and
+    the extents enclose the points: index of each axis in [0, extent - 1). size_m multiplies it; out (n, 3) float32.
+    """
+    for i in range(point.shape[0]):
+        px, py, pz = np.float64(point[i, 0]), np.float64(point[i, 1]), np.float64(point[i, 2])
+        fx, fy, fz = (px - low[0]) / step_m + 1, (py - low[1]) / step_m + 1, (pz - low[2]) / step_m + 1
+        x, y, z = np.int64(math.floor(fx)), np.int64(math.floor(fy)), np.int64(math.floor(fz))
+        fx, fy, fz = fx - x, fy - y, fz - z
+        sx, sy, sz = 0.0, 0.0, 0.0
+        for dx in range(2):
+            for dy in range(2):
+                for dz in range(2):
+                    weight = (fx if dx else 1 - fx) * (fy if dy else 1 - fy) * (fz if dz else 1 - fz)
+                    sx += weight * noise[x + dx, y + dy, z + dz, 0]
+                    sy += weight * noise[x + dx, y + dy, z + dz, 1]
+                    sz += weight * noise[x + dx, y + dy, z + dz, 2]
+        out[i, 0], out[i, 1], out[i, 2] = px + size_m * sx, py + size_m * sy, pz + size_m * sz

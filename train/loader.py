@@ -17,7 +17,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from train.batch import Batch, BatchBuffer, Recipe, Scratch, keyed_generator, make_batch, new_scratch, new_tensor
+from train.batch import (
+    Allocate,
+    Batch,
+    BatchBuffer,
+    Recipe,
+    Scratch,
+    keyed_generator,
+    make_batch,
+    new_scratch,
+    new_tensor,
+)
 
 
 class LoaderError(ValueError):
@@ -96,61 +106,78 @@ def jobs(order: Order, share: Share, seed: int, first_step: int) -> Iterator[Job
         step += 1
 
 
-class Loader:
-    """Makes batches of a data set; `batches` may be started at any step, again and again."""
+class Stream:
+    """Makes batches of anything that has numbers; `batches` may be started at any step, again and again."""
 
-    def __init__(self, dataset, order: Order, recipe: Recipe, share: Share, seed: int, workers: int = 1) -> None:
-        """dataset: as `gen4d.shards.open_dataset` gives it. workers: threads; 0 makes each batch when asked."""
-        self.dataset, self.order, self.recipe, self.share = dataset, order, recipe, share
-        self.seed, self.workers = seed, workers
-        self.t = dataset[order.sequence_at(0)].t
-        self._pin = torch.cuda.is_available()
+    def __init__(self, order: Order, share: Share, seed: int, workers: int = 1) -> None:
+        """workers: threads; 0 makes each batch when asked. What is dealt out, and how, is left to the two methods."""
+        self.order, self.share, self.seed, self.workers = order, share, seed, workers
+        self._allocate = _pinned_tensor if torch.cuda.is_available() else new_tensor
         share.slots(0)
 
-    def batches(self, first_step: int) -> Iterator[Batch]:
+    def memory(self, size: int, allocate: Allocate = new_tensor):
+        """Buffers and scratch space for one batch of `size`."""
+        raise NotImplementedError
+
+    def make(self, job: Job, memory):
+        """The batch of a job, which may lie in `memory`."""
+        raise NotImplementedError
+
+    def batches(self, first_step: int) -> Iterator:
         """Batches from a step on, `share.accumulate` a step. Each is valid until the next one is asked for.
 
         Raises what reading or making a batch raised, when its turn comes.
         """
         todo = self.jobs_from(first_step)
         if not self.workers:
-            buffer, scratch = self._buffer(), new_scratch()
+            memory = self.memory(self.share.part_size, self._allocate)
             while True:
-                yield self._make(next(todo), buffer, scratch)
+                yield self.make(next(todo), memory)
         yield from self._prefetched(todo)
 
     def jobs_from(self, first_step: int) -> Iterator[Job]:
         """What the batches from a step on are made of."""
         return jobs(self.order, self.share, self.seed, first_step)
 
-    def sample(self, size: int) -> Batch:
-        """A batch of the first `size` sequences of step 0, in memory of its own."""
+    def sample(self, size: int):
+        """The batch of the first `size` slots of step 0, in memory of its own."""
         job = next(jobs(self.order, self.share._replace(batch=size, rank=0, world=1, accumulate=1), self.seed, 0))
-        return self._make(job, BatchBuffer(size, self.t, self.recipe), new_scratch())
+        return self.make(job, self.memory(size))
 
-    def _prefetched(self, todo: Iterator[Job]) -> Iterator[Batch]:
+    def _prefetched(self, todo: Iterator[Job]) -> Iterator:
         """Threads fill a ring of buffers, one more than there are threads: that one is being trained on."""
-        free = deque((self._buffer(), new_scratch()) for _ in range(self.workers + 1))
-        ahead: deque[tuple[Future, tuple[BatchBuffer, Scratch]]] = deque()
+        free = deque(self.memory(self.share.part_size, self._allocate) for _ in range(self.workers + 1))
+        ahead: deque[tuple[Future, object]] = deque()
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="loader")
         try:
             while True:
                 while free:
                     memory = free.popleft()
-                    ahead.append((pool.submit(self._make, next(todo), *memory), memory))
+                    ahead.append((pool.submit(self.make, next(todo), memory), memory))
                 future, memory = ahead.popleft()
                 yield future.result()
                 free.append(memory)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _buffer(self) -> BatchBuffer:
-        allocate = _pinned_tensor if self._pin else new_tensor
-        return BatchBuffer(self.share.part_size, self.t, self.recipe, allocate)
 
-    def _make(self, job: Job, buffer: BatchBuffer, scratch: Scratch) -> Batch:
+class Loader(Stream):
+    """Batches of a data set's sequences."""
+
+    def __init__(self, dataset, order: Order, recipe: Recipe, share: Share, seed: int, workers: int = 1) -> None:
+        """dataset: as `gen4d.shards.open_dataset` gives it."""
+        super().__init__(order, share, seed, workers)
+        self.dataset, self.recipe = dataset, recipe
+        self.t = dataset[order.sequence_at(0)].t
+
+    def memory(self, size: int, allocate: Allocate = new_tensor) -> tuple[BatchBuffer, Scratch]:
+        """A batch's buffer and a worker's grids."""
+        return BatchBuffer(size, self.t, self.recipe, allocate), new_scratch()
+
+    def make(self, job: Job, memory: tuple[BatchBuffer, Scratch]) -> Batch:
+        """Reads the sequences of a job and makes them a batch."""
         sequences = [self.dataset[number] for number in job.sequence]
-        return make_batch(sequences, [keyed_generator(*key) for key in job.key], buffer, scratch)
+        return make_batch(sequences, [keyed_generator(*key) for key in job.key], *memory)
 
 
 def _pinned_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:

@@ -28,13 +28,14 @@ class Record(NamedTuple):
     skipped: int  # updates left out so far because half-precision gradients overflowed
     timing: dict[str, float]
 
-    def line(self, steps: int) -> str:
-        """For the terminal."""
+    def line(self, steps: int, items: str = "sequences") -> str:
+        """For the terminal. items: what a batch is made of."""
         terms = "  ".join(f"{name} {value:.4f}" for name, value in self.terms.items())
         spread = " ".join(f"{name} {value:.2f}" for name, value in self.spread.items())
         timing = self.timing
-        speed = f"{timing['sequences_per_s']:.2f} sequences/s, waits {timing['wait_share']:.0%}"
-        return f"step {self.step}/{steps}  loss {self.loss:.4f}  {terms}  spread {spread}  lr {self.lr:.4g}  {speed}"
+        speed = f"{timing['sequences_per_s']:.2f} {items}/s, waits {timing['wait_share']:.0%}"
+        parts = [f"step {self.step}/{steps}", f"loss {self.loss:.4f}", terms, f"spread {spread}" if spread else ""]
+        return "  ".join(part for part in (*parts, f"lr {self.lr:.4g}", speed) if part)
 
 
 class Log:

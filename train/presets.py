@@ -12,6 +12,8 @@ from train.methods.contrast import METHODS, ContrastConfig
 from train.methods.losses import STOP_GRADIENTS
 from train.nets.unet import NETS
 
+Config = typing.TypeVar("Config")  # of a command: a frozen dataclass
+
 PRECISIONS = ("auto", "float16", "float32", "float64")
 
 # Fields that say how a run is carried out, not what it computes: a run may go on with other values.
@@ -132,11 +134,11 @@ PRESETS = {
 }
 
 
-def resolve(preset: str, assignments: tuple[str, ...]) -> PretrainConfig:
+def resolve(preset: str, assignments: tuple[str, ...], presets: dict[str, Config] = PRESETS) -> Config:
     """A preset with `key=value` assignments. Raises ConfigError for an unknown preset or key, or a bad value."""
-    if preset not in PRESETS:
-        raise ConfigError(f"--preset {preset}: {_hint(preset, PRESETS)}")
-    kinds = typing.get_type_hints(PretrainConfig)
+    if preset not in presets:
+        raise ConfigError(f"--preset {preset}: {_hint(preset, presets)}")
+    kinds = typing.get_type_hints(type(presets[preset]))
     values = {}
     for text in assignments:
         key, equals, value = text.partition("=")
@@ -145,7 +147,7 @@ def resolve(preset: str, assignments: tuple[str, ...]) -> PretrainConfig:
         if key not in kinds:
             raise ConfigError(f"--set {text}: no such key; {_hint(key, kinds)}")
         values[key] = _parse(text, value, kinds[key])
-    return dataclasses.replace(PRESETS[preset], **values)
+    return dataclasses.replace(presets[preset], **values)
 
 
 def _hint(name: str, known) -> str:
@@ -172,10 +174,10 @@ def to_plain(config) -> dict:
     return dataclasses.asdict(config)
 
 
-def from_plain(plain: dict) -> PretrainConfig:
+def from_plain(plain: dict, kind: type[Config] = PretrainConfig) -> Config:
     """The config that `to_plain` wrote. Raises ConfigError where its fields are not this version's."""
-    fields = {field.name for field in dataclasses.fields(PretrainConfig)}
+    fields = {field.name for field in dataclasses.fields(kind)}
     if set(plain) != fields:
         odd = ", ".join(sorted(set(plain) ^ fields))
         raise ConfigError(f"a configuration of another version: it differs in the fields {odd}")
-    return PretrainConfig(**plain)
+    return kind(**plain)

@@ -1,0 +1,195 @@
+"""Probes of frozen features: what a linear layer and what nearest neighbours can read from them.
+
+Features of labelled scans are standardised by the mean and spread of the training samples. The linear probe is the
+multinomial logistic regression of least loss (convex: it depends on no schedule), k-NN votes by cosine similarity. The
+same is done with the features of a random net of the same shape, as the floor: norms of both nets take their
+statistics from the training scans (`calibrate`), so that both are seen at their best scale.
+
+Shapes. n sampled voxels, q queried points, C channels, K classes.
+"""
+
+import json
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from gen4d import files
+from train.batch import keyed_generator, to_device
+from train.features import Backbone, voxelise
+from train.metrics import NONE, confusion
+from train.nets.heads import CHANNELS_IN, occupancy
+from train.nets.unet import NETS, UNet
+from train.presets import to_plain
+from train.tasks import outputs
+from train.tasks.evaluate import Evaluation, evaluate
+from train.tasks.finetune import Job, weights_digest
+from train.tasks.presets import ProbeConfig
+from train.tasks.scenes import LabelledScan
+from train.tasks.segment import Segmenter, SegmentError, calibrate, voxel_labels
+
+_CHUNK = 1024  # queries compared with all samples at a time
+
+
+class Samples(NamedTuple):
+    """Features (n, C) float32 on the device, and their classes (n,) int64."""
+
+    features: torch.Tensor
+    label: torch.Tensor
+
+
+class Scale(NamedTuple):
+    """Mean and standard deviation (C,) of the training samples' features."""
+
+    mean: torch.Tensor
+    spread: torch.Tensor
+
+    def of(self, features: torch.Tensor) -> torch.Tensor:
+        """Standardised features (n, C)."""
+        return (features - self.mean) / self.spread
+
+
+class Probed(NamedTuple):
+    """What both probes of one net's features found."""
+
+    features: str
+    linear: Evaluation
+    knn: np.ndarray  # (K, K + 1) confusion over sampled points
+
+
+def probe(config: ProbeConfig, job: Job, device: torch.device) -> Iterator[Probed]:
+    """Probe the features of the job's weights, where there are any, and random ones. Raises SegmentError."""
+    shape = NETS[config.net] if job.weights is None else job.weights.net.shape
+    random = UNet(shape, 3, torch.Generator().manual_seed(config.seed), CHANNELS_IN)
+    nets = {"random": random} if job.weights is None else {"weights": job.weights.net, "random": random}
+    for name, net in nets.items():
+        calibrate(net, job.train, config.voxel_m, device)
+        yield _probe(name, net, config, job, device)
+
+
+def _probe(name: str, net: UNet, config: ProbeConfig, job: Job, device: torch.device) -> Probed:
+    """Both probes of one net in evaluation mode on its device."""
+    classes = len(job.table.names)
+    backbone = Backbone(net, config.voxel_m)
+    known = sample_voxels(backbone, job.train, config, classes, device)
+    scale = Scale(known.features.mean(0), known.features.std(0, correction=0).clamp(min=1e-6))
+    known = known._replace(features=scale.of(known.features))
+    model = Segmenter(net, classes, torch.Generator().manual_seed(config.seed), frozen=True).to(device)
+    put_linear(model, scale, *fit_linear(known, classes, config.decay, config.iterations))
+    linear = evaluate(model, job.val, config.voxel_m, device)
+    asked = sample_points(backbone, job.val, config, device)
+    found = vote(known, scale.of(asked.features), classes, config.neighbours, config.temperature)
+    return Probed(name, linear, confusion(asked.label.cpu().numpy(), found.cpu().numpy(), classes))
+
+
+# Features ------------------------------------------------------------------------------------------------------------
+
+
+def voxel_features(backbone: Backbone, scan: LabelledScan, device) -> tuple[torch.Tensor, np.ndarray]:
+    """Features (m, C) of a scan's voxels, and each point's voxel (N,)."""
+    voxels, row = voxelise(scan.point, backbone.voxel_m)
+    voxels = to_device(voxels, device)
+    with torch.no_grad():
+        features = backbone.net(voxels, occupancy(voxels, next(backbone.net.parameters())), 1).float()
+    if not torch.isfinite(features).all():
+        raise SegmentError(f"features of {scan.name} are not finite: the weights' training went wrong, use others")
+    return features, row
+
+
+def sample_voxels(
+    backbone: Backbone, scans: Sequence[LabelledScan], config: ProbeConfig, classes: int, device
+) -> Samples:
+    """Voxels that have a class (that of most of their points), as many of every scan as `config.samples` allows."""
+    share, parts = -(-config.samples // len(scans)), []
+    for number, scan in enumerate(scans):
+        features, row = voxel_features(backbone, scan, device)
+        label = voxel_labels(row, scan.label, len(features), classes, "majority")
+        parts.append(_draw(features, np.arange(len(label)), label, share, keyed_generator(config.seed, 0, number)))
+    return _joined(parts)
+
+
+def sample_points(backbone: Backbone, scans: Sequence[LabelledScan], config: ProbeConfig, device) -> Samples:
+    """Points that have a class, with the features of their voxels, as many of every scan as `config.queries` allows."""
+    share, parts = -(-config.queries // len(scans)), []
+    for number, scan in enumerate(scans):
+        features, row = voxel_features(backbone, scan, device)
+        parts.append(_draw(features, row, scan.label, share, keyed_generator(config.seed, 1, number)))
+    return _joined(parts)
+
+
+def _draw(features: torch.Tensor, row: np.ndarray, label: np.ndarray, most: int, rng: np.random.Generator) -> Samples:
+    """Up to `most` of those that have a class, drawn without replacement."""
+    labelled = np.flatnonzero(label != NONE)
+    chosen = np.sort(rng.permutation(labelled)[:most])
+    index = torch.from_numpy(row[chosen]).to(features.device)
+    return Samples(features[index], torch.from_numpy(label[chosen].astype(np.int64)).to(features.device))
+
+
+def _joined(parts: Sequence[Samples]) -> Samples:
+    return Samples(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+# Probes --------------------------------------------------------------------------------------------------------------
+
+
+def fit_linear(known: Samples, classes: int, decay: float, iterations: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight (K, C) and bias (K,) float64 of least mean cross-entropy + decay / 2 x |weight|^2, by L-BFGS from zero."""
+    features, label = known.features.double(), known.label
+    weight = torch.zeros(classes, features.shape[1], dtype=torch.float64, device=features.device, requires_grad=True)
+    bias = torch.zeros(classes, dtype=torch.float64, device=features.device, requires_grad=True)
+    solver = torch.optim.LBFGS(
+        [weight, bias], max_iter=iterations, tolerance_grad=1e-7, history_size=20, line_search_fn="strong_wolfe"
+    )
+
+    def closure():
+        solver.zero_grad()
+        loss = F.cross_entropy(features @ weight.T + bias, label) + decay / 2 * weight.square().sum()
+        loss.backward()
+        return loss
+
+    solver.step(closure)
+    return weight.detach(), bias.detach()
+
+
+def put_linear(model: Segmenter, scale: Scale, weight: torch.Tensor, bias: torch.Tensor) -> None:
+    """Makes a probe of standardised features the head of a segmenter, which sees them as they are."""
+    folded = weight / scale.spread.double()
+    with torch.no_grad():
+        model.head.weight.copy_(folded)
+        model.head.bias.copy_(bias - folded @ scale.mean.double())
+
+
+def vote(known: Samples, asked: torch.Tensor, classes: int, neighbours: int, temperature: float) -> torch.Tensor:
+    """The class (q,) int64 that the nearest samples give each query (q, C), by cosine similarity."""
+    reference, query = F.normalize(known.features), F.normalize(asked)
+    count = min(neighbours, len(reference))
+    found = []
+    for part in query.split(_CHUNK):
+        similarity, index = (part @ reference.T).topk(count, dim=1)
+        votes = torch.zeros(len(part), classes, dtype=similarity.dtype, device=part.device)
+        votes.scatter_add_(1, known.label[index], ((similarity - 1) / temperature).exp())
+        found.append(votes.argmax(dim=1))
+    return torch.cat(found)
+
+
+def write_probes(
+    folder: pathlib.Path, found: Sequence[Probed], job: Job, config: ProbeConfig, machine: str
+) -> list[str]:
+    """probe.json and probe.md of a run; returns the lines of probe.md."""
+    names = job.table.names
+    rows = [row for one in found for row in outputs.probe_rows(one.features, one.linear, one.knn)]
+    lines = outputs.aligned(outputs.PROBE_HEAD, rows)
+    lines += ["", f"{len(job.train)} scans to learn from, {len(job.val)} to be tested on; {machine}"]
+    results = {
+        one.features: {"linear": outputs.summary(one.linear, names), "knn": outputs.scored(one.knn, names)}
+        for one in found
+    }
+    about = {"machine": machine, "config": to_plain(config), "train_scans": [scan.name for scan in job.train]}
+    about["weights"] = "none" if job.weights is None else weights_digest(job.weights)
+    files.make_folder(folder)
+    files.write(folder / "probe.json", (json.dumps(about | {"results": results}) + "\n").encode())
+    files.write(folder / "probe.md", ("\n".join(lines) + "\n").encode())
+    return lines
