@@ -5,24 +5,16 @@ extended, so that neither the number of workers nor an interruption changes what
 shard and is its only writer. A shard is done when its .json, written after it, is there and agrees with it.
 """
 
-import concurrent.futures
 import dataclasses
 import functools
 import hashlib
-import multiprocessing
-import multiprocessing.connection
-import os
 import pathlib
 import platform
-import signal
-import sys
-import threading
 from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
 from importlib import metadata
 from typing import NamedTuple
 
-from gen4d import __version__, accept, augment, files, sources
+from gen4d import __version__, accept, augment, files, sources, workers
 from gen4d.cloud import CloudError
 from gen4d.config import Config, difference, to_plain
 from gen4d.format import FORMAT, SHARD_SUFFIX, VERSION, FormatError, check_version, seal, unseal
@@ -316,17 +308,20 @@ def read_sidecar_content(out: pathlib.Path, number: int) -> dict:
         raise FormatError(f"{path}: the shard's description is missing; restore it from a copy or rebuild") from None
 
 
-def run(jobs: tuple[Job, ...], workers: int) -> Iterator[tuple[int, dict]]:
+def run(jobs: tuple[Job, ...], processes: int) -> Iterator[tuple[int, dict]]:
     """Build the shards and yield (number, sidecar) of each as it is done; in this process if one worker is enough.
 
     Raises BuildError where a shard cannot be written or a worker dies; what is done stays valid.
     """
     try:
-        if workers == 1 or len(jobs) <= 1:
+        if processes == 1 or len(jobs) <= 1:
             for job in jobs:
                 yield job.number, build_shard(job)
         else:
-            yield from _run_pool(jobs, min(workers, len(jobs)))
+            for i, sidecar in workers.run(build_shard, jobs, min(processes, len(jobs))):
+                yield jobs[i].number, sidecar
+    except workers.WorkerError as error:
+        raise BuildError(f"{error}: use fewer --workers; the same command continues") from None
     except OSError as error:
         raise unwritable(error, jobs[0].out) from None
 
@@ -337,43 +332,6 @@ def unwritable(error: OSError, out: pathlib.Path) -> BuildError:
         f"{error.filename or out}: cannot be written ({error.strerror or error}): free space, or give another folder; "
         "what is done stays valid, and the same command continues it"
     )
-
-
-def _run_pool(jobs, workers):
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    others = set(multiprocessing.active_children())
-    hurry = True  # after a signal nobody waits for the shards in hand, whose files are whole or absent
-    try:
-        number = {pool.submit(build_shard, job): job.number for job in jobs}
-        for future in concurrent.futures.as_completed(number):
-            yield number[future], future.result()
-        hurry = False
-    except (OSError, ValueError):
-        hurry = False
-        raise
-    except BrokenProcessPool:
-        raise BuildError(
-            "a worker process died, most likely for want of memory: use fewer --workers; the same command continues"
-        ) from None
-    finally:
-        if hurry:
-            for process in set(multiprocessing.active_children()) - others:
-                process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """A worker ends with its parent, however that ends; Ctrl-C, which reaches the whole group, is the parent's."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-    threading.Thread(target=_follow_parent, daemon=True).start()
-
-
-def _follow_parent() -> None:
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)
 
 
 def finish(out: pathlib.Path, inputs: Inputs, sidecars: dict[int, dict]) -> dict:

@@ -23,6 +23,7 @@ from gen4d.config import HEIGHT_CLASSES, Config, override
 
 _FOLDER = click.Path(path_type=pathlib.Path)
 _SECONDS_A_LINE = 2.0
+_AGAIN_S = 3.0
 
 
 _STOPPED = {signal.SIGHUP: "hung up", signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
@@ -35,6 +36,12 @@ class Stopped(BaseException):
 def _stop(number, frame):
     for other in _STOPPED:
         signal.signal(other, signal.SIG_IGN)  # the end is near: another one must not disturb it
+    signal.signal(signal.SIGALRM, lambda *_: _raise(number))
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN_S, _AGAIN_S)  # Python drops what is raised while it collects garbage
+    _raise(number)
+
+
+def _raise(number):
     raise Stopped(signal.Signals(number))
 
 
@@ -54,6 +61,7 @@ def _run() -> int:
         error.show()
         return error.exit_code
     except Stopped as stopped:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         number = stopped.args[0]
         click.echo(f"\n{_STOPPED[number]}: what is done stays valid, and the same command continues it", err=True)
         return 128 + number

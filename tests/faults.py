@@ -82,9 +82,12 @@ def child(action: Callable[[], int], effect=None, session: bool = False) -> int:
     """Start `action` in a forked process, with another `effect`; returns its process id. Its output goes nowhere."""
     pid = os.fork()
     if pid:
+        while session and os.getpgid(pid) != pid:
+            time.sleep(0.001)
         return pid
     code = 99
     try:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # not the test runner's
         if session:
             os.setsid()
         null = os.open(os.devnull, os.O_WRONLY)
