@@ -17,10 +17,11 @@ RUN     ?= runs/pretrain
 TUNED   ?= runs/finetune
 # Share of the labels to fine-tune with; empty: what the preset says.
 PERCENT ?=
+STUDY   ?= small
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo build pretrain finetune test bench lint format clean
+.PHONY: help install demo build pretrain finetune study test bench lint format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +57,9 @@ finetune: $(VENV)/.train ## fine-tune RUN to segment SCANS with PRESET into TUNE
 	@test -d $(SCANS) || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
 	@test -d $(RUN) || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
 	$(BIN)/python -m train finetune --data $(SCANS) --weights $(RUN) --preset $(PRESET) --run $(TUNED) $(addprefix --percent ,$(PERCENT))
+
+study: $(VENV)/.train ## compare ways of pre-training on built-in rooms: STUDY=small (two hours) or full
+	$(BIN)/python -m train study --size $(STUDY) --out runs/study-$(STUDY) --workers $(WORKERS)
 
 test: $(VENV)/.train ## run every test
 	$(BIN)/python -m pytest tests

@@ -22,14 +22,16 @@ def _known_errors() -> tuple[type[Exception], ...]:
     """What a user can mend. Imported when something went wrong: the modules are slow to load."""
     import torch
 
+    from gen4d import build, files, samples, workers
     from gen4d.shards import ShardError
     from gen4d.sources import SourceError
     from train import batch, checkpoint, features, loader, loop, memory, metrics, presets, sparse
-    from train.tasks import scenes, segment
+    from train.tasks import scenes, segment, study
 
     own = (presets.ConfigError, batch.BatchError, loader.LoaderError, loop.LoopError, checkpoint.CheckpointError)
     own += (memory.NeedsMemory, sparse.SparseError, features.FeatureError, torch.OutOfMemoryError)
-    own += (scenes.SceneError, segment.SegmentError, metrics.MetricError)
+    own += (scenes.SceneError, segment.SegmentError, metrics.MetricError, study.StudyError)
+    own += (workers.WorkerError, build.BuildError, files.BusyError, samples.SamplesError)
     return (OSError, ShardError, SourceError, *own)
 
 
@@ -368,6 +370,37 @@ def probe(weights, preset, run, percent, assignments, device, **given) -> None:
                 found.append(item)
             lines = module.write_probes(run, found, job, config, outputs.machine(world.device))
             click.echo("\n".join(lines))
+
+
+@main.command()
+@click.option("--size", default="small", show_default=True, help="small: about two hours of two CPU cores; or full.")
+@click.option("--out", type=_PATH, default="runs/study", show_default=True, help="Folder of the study.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a number of the plan.")
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Processes.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+def study(size, out, assignments, workers, device) -> None:
+    """Compare ways of pre-training with training from scratch, on the built-in rooms. Goes on where it was stopped.
+
+    \b
+    python -m train study --size small --workers 2
+    """
+    with _one_line_errors():
+        import json
+
+        import torch
+
+        from gen4d import files
+        from train import presets
+        from train.tasks import comparison, outputs
+        from train.tasks import study as module
+
+        plan = presets.resolve(size, assignments, module.STUDIES)
+        lines = module.run_study(plan, out, workers, device, click.echo)
+        stored = json.loads((out / "study.json").read_text())
+        text = comparison.report(lines, stored, outputs.machine(torch.device(device)))
+        files.write(out / "results.md", ("\n".join(text) + "\n").encode())
+        comparison.draw(lines, stored, out / "results.png")
+        click.echo("\n".join(text))
 
 
 @main.command()

@@ -88,7 +88,7 @@ def _means(summaries: dict[str, dict]) -> list[str]:
 def aligned(head: Sequence, rows: Sequence[Sequence]) -> list[str]:
     """A Markdown table with columns of one width, the first to the left and the others to the right."""
     cells = [[str(cell) for cell in row] for row in (head, *rows)]
-    width = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    width = [max(3, *(len(row[column]) for row in cells)) for column in range(len(head))]  # a rule needs some
     lines = []
     for row in cells:
         padded = [cell.rjust(width[column]) if column else cell.ljust(width[0]) for column, cell in enumerate(row)]
