@@ -3,7 +3,7 @@
     <out>/study.json              the plan, with the rooms' version and digest: written before anything is compared
     <out>/samples, sequences      rooms, shapes and the data set, as `gen4d samples` and `gen4d build` make them
     <out>/pretrain/<arm>-<seed>   runs
-    <out>/results.jsonl       a line per cell: arm, pre-training seed, share of labels, subset, and its scores
+    <out>/results.jsonl           a line per cell: arm, pre-training seed, share of labels, subset, scores
     <out>/results.md, results.png
 
 A cell fine-tunes one pre-trained backbone with the labels of one subset of the training rooms, and probes its frozen
@@ -269,7 +269,7 @@ def measure_cell(work: Work) -> dict:
 
 def _job(work: Work) -> finetune.Job:
     """A cell's scans and weights. Scans are read once a process."""
-    cell, scans = work.cell, work.out / "samples" / "scans"
+    scans = work.out / "samples" / "scans"
     every = _scans(scans)
     config = _finetune_config(work)
     names = [scan.name for scan in every.train]
