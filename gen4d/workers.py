@@ -18,12 +18,13 @@ class WorkerError(ValueError):
     """A worker process died."""
 
 
-def run(work: Callable, jobs: Sequence, processes: int) -> Iterator[tuple[int, object]]:
-    """Yield (index of the job, work(job)) as they are done.
+def run(work: Callable, jobs: Sequence, processes: int, start: str = "") -> Iterator[tuple[int, object]]:
+    """Yield (index of the job, work(job)) as they are done. start: fork or spawn, by default the fastest that is safe
+    for gen4d's own work; torch needs spawn once it has run backward, or CUDA, in this process.
 
     Raises what a job raises, when the other workers have finished what they have in hand, and WorkerError.
     """
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    context = multiprocessing.get_context(start or ("fork" if sys.platform == "linux" else "spawn"))
     others = set(multiprocessing.active_children())
     pool = concurrent.futures.ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker)
     hurry = True  # after a signal nobody waits for the jobs in hand

@@ -160,6 +160,8 @@ def _parse(text: str, value: str, kind: type):
         if value.lower() == "none":
             return None
         kind = next(k for k in typing.get_args(kind) if k is not type(None))
+    if typing.get_origin(kind) is tuple:
+        return tuple(_parse(text, part.strip(), typing.get_args(kind)[0]) for part in value.split(","))
     try:
         parsed = kind(value)
     except ValueError:

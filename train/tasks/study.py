@@ -34,7 +34,7 @@ from train.features import Backbone
 from train.log import read_lines
 from train.metrics import scores
 from train.presets import PRESETS as PRETRAINING
-from train.presets import PretrainConfig, to_plain
+from train.presets import ConfigError, PretrainConfig, to_plain
 from train.pretrain import make_model, pretrain
 from train.tasks import finetune, probe
 from train.tasks.presets import PRESETS, PROBES
@@ -84,6 +84,23 @@ class Study:
     finetune_steps: int = 300
     samples: int = 10_000  # of the probes
     queries: int = 10_000
+
+    def __post_init__(self):
+        for field, rule in _broken_rules(self):
+            raise ConfigError(f"{field} = {getattr(self, field)}: {rule}")
+
+
+def _broken_rules(s: Study):
+    positive = ("sequences", "pretrain_steps", "seeds", "subsets", "finetune_steps", "samples", "queries")
+    rules = [
+        ("arms", set(s.arms) <= set(ARMS), "of " + ", ".join(ARMS)),
+        ("arms", "scratch" in s.arms, "scratch among them, which all others are compared with"),
+        ("rooms", s.rooms >= 3, "at least 3: two to learn from and one to be tested on"),
+        ("percents", all(0 < percent <= 100 for percent in s.percents), "above 0, and 100 at most"),
+        ("subsets", s.subsets <= 1000, "1000 at most"),
+        *((name, getattr(s, name) >= 1, "at least 1") for name in positive),
+    ]
+    return [(field, rule) for field, holds, rule in rules if not holds]
 
 
 STUDIES = {
@@ -147,12 +164,12 @@ def run_study(study: Study, out: pathlib.Path, processes: int, device: str, say:
     make_sequences(study, out, processes, say)
     pretrained = [Cell(arm, seed, 0.0, 0) for seed in range(study.seeds) for arm in study.arms if ARMS[arm].method]
     todo = [Work(out, study, cell, device) for cell in pretrained]
-    for index, seconds in workers.run(pretrain_arm, todo, processes):
+    for index, seconds in workers.run(pretrain_arm, todo, processes, "spawn"):
         say(f"pre-trained {todo[index].cell.arm}, seed {todo[index].cell.seed}: {seconds:.0f} s")
     done = {cell_of(line) for line in read_lines(out / "results.jsonl")}
     todo = [Work(out, study, cell, device) for cell in cells(study) if cell not in done]
     say(f"{len(done)} cells are done, {len(todo)} to do")
-    for count, (_, line) in enumerate(workers.run(measure_cell, todo, processes), start=1):
+    for count, (_, line) in enumerate(workers.run(measure_cell, todo, processes, "spawn"), start=1):
         _append(out / "results.jsonl", line)
         say(f"{count}/{len(todo)}  {cell_of(line)}: mIoU {line['miou']:.4f}, probe {line['linear']:.4f}")
     return read_lines(out / "results.jsonl")
