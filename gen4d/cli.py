@@ -267,10 +267,12 @@ def inspect(dataset, sequence) -> None:
     )
     click.echo("versions: " + ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()))
     sidecars = [build.read_sidecar_content(dataset, n) for n in range(len(manifest["shards"]))]
-    for line in report.summary(sidecars):
+    try:
+        lines = report.summary(sidecars) + [f"refused: {line}" for line in report.refused(sidecars, "scans", "shapes")]
+    except (KeyError, TypeError, AttributeError):
+        raise build.BuildError(f"{dataset}: a shard's .json lacks what it should have: not written by gen4d") from None
+    for line in lines:
         click.echo(line)
-    for line in report.refused(sidecars, "scans", "shapes"):
-        click.echo(f"refused: {line}")
 
 
 def _find(opened, sequence: str) -> int:

@@ -1,7 +1,6 @@
 """The same data set in HDF5, for those who read with h5py: the same names, types and rules, one file a shard."""
 
 import hashlib
-import json
 import os
 import pathlib
 
@@ -12,10 +11,14 @@ from gen4d import files
 from gen4d.build import read_sidecar_content, sidecar_path
 from gen4d.format import ARRAYS, HDF5_SUFFIX, SHARD_SUFFIX, FormatError, check_version, row_shape, seal, unseal
 from gen4d.shards import Dataset, Tables, frame_pairs
-from gen4d.zipshard import StoredArray
+from gen4d.zipshard import StoredArray, check_size, parse_json, read_frames
 
 _BLOCK = 1 << 20
-_ATTRIBUTES = "attributes"  # a scalar string: HDF5 limits real attributes to 64 KB
+_ATTRIBUTES = "attributes"  # a scalar string: HDF5 limits real attributes to 64 KB; sealed, as it has no checksum
+_MAX_ATTRIBUTES = 4 << 20
+_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+_BROKEN = (RuntimeError, KeyError, ValueError, TypeError, AttributeError)  # what h5py raises about broken metadata
+_RESTORE = "restore the file from a copy or export again"
 
 
 class ExportError(ValueError):
@@ -104,8 +107,7 @@ def _shard_bytes(tables: Tables, pairs: bool) -> bytes:
                 data[start:stop] = tables.shard.read(name, start, stop)
         if pairs and "pair/start" not in tables.shard.arrays:
             _write_pairs(file, tables)
-        text = json.dumps(tables.attributes, sort_keys=True, separators=(",", ":"))
-        file.create_dataset(_ATTRIBUTES, data=np.bytes_(text.encode()), track_times=False)
+        file.create_dataset(_ATTRIBUTES, data=np.bytes_(seal(tables.attributes)), track_times=False)
         file.flush()
         return bytes(file.id.get_file_image())
 
@@ -152,25 +154,28 @@ class Hdf5Shard:
     def __init__(self, path: pathlib.Path):
         self.path, self._pid, self._file = path, None, None
         file = self._opened()
-        self.attributes = self._read_attributes(file)
-        check_version(self.attributes, str(path))
-        self.frames = self.attributes.get("frames")
-        if not isinstance(self.frames, int) or not 1 <= self.frames <= 64:
-            raise FormatError(f"{path}: attribute frames is {self.frames!r}, not a number from 1 to 64")
-        self.arrays = {
-            name: self._describe(file, name)
-            for name, spec in ARRAYS.items()
-            if not (spec.optional and name not in file)
-        }
+        try:
+            self.attributes = self._read_attributes(file)
+            check_version(self.attributes, str(path))
+            self.frames = read_frames(self.attributes, path)
+            self.arrays = {
+                name: self._describe(file, name)
+                for name, spec in ARRAYS.items()
+                if not (spec.optional and name not in file)
+            }
+        except FormatError:
+            raise
+        except (OSError, *_BROKEN) as error:
+            raise FormatError(f"{path}: not a whole HDF5 file ({error}); {_RESTORE}") from None
 
     def _opened(self) -> h5py.File:
         if self._pid != os.getpid():
             try:
                 self._file = h5py.File(self.path, "r")
             except FileNotFoundError:
-                raise FormatError(f"{self.path}: the shard is missing; restore it or export again") from None
-            except OSError as error:
-                raise FormatError(f"{self.path}: not a whole HDF5 file ({error}); restore it or export again") from None
+                raise FormatError(f"{self.path}: the shard is missing; {_RESTORE}") from None
+            except (OSError, *_BROKEN) as error:
+                raise FormatError(f"{self.path}: not a whole HDF5 file ({error}); {_RESTORE}") from None
             self._pid = os.getpid()
         return self._file
 
@@ -181,11 +186,9 @@ class Hdf5Shard:
         self._pid = None
 
     def _data(self, file: h5py.File, name: str) -> h5py.Dataset:
-        link = None
         for end in range(1, name.count("/") + 2):
             part = "/".join(name.split("/")[:end])
-            link = file.get(part, getlink=True)
-            if not isinstance(link, h5py.HardLink):
+            if not isinstance(file.get(part, getlink=True), h5py.HardLink):
                 raise FormatError(f"{self.path}: {part} is missing or a link, which gen4d does not write")
         data = file[name]
         if not isinstance(data, h5py.Dataset) or data.external or data.is_virtual:
@@ -193,22 +196,30 @@ class Hdf5Shard:
         return data
 
     def _read_attributes(self, file: h5py.File) -> dict:
-        try:
-            value = json.loads(bytes(self._data(file, _ATTRIBUTES)[()]))
-        except (ValueError, TypeError, RecursionError) as error:
-            if isinstance(error, FormatError):
-                raise
-            raise FormatError(f"{self.path}: {_ATTRIBUTES} is not JSON: not exported by gen4d") from None
-        if not isinstance(value, dict):
-            raise FormatError(f"{self.path}: {_ATTRIBUTES} is not a JSON object: not exported by gen4d")
-        return value
+        data = self._data(file, _ATTRIBUTES)
+        if data.dtype.kind != "S" or data.shape != () or data.dtype.itemsize > _MAX_ATTRIBUTES:
+            raise FormatError(f"{self.path}: {_ATTRIBUTES} is no text of at most {_MAX_ATTRIBUTES} bytes")
+        text = bytes(data[()])
+        parse_json(text, f"{self.path}: {_ATTRIBUTES}")
+        return unseal(text, f"{self.path}: {_ATTRIBUTES}")
 
-    def _describe(self, file: h5py.File, name: str):
+    def _describe(self, file: h5py.File, name: str) -> StoredArray:
         data, spec = self._data(file, name), ARRAYS[name]
         if data.dtype != np.dtype(spec.dtype) or data.shape[1:] != row_shape(spec, self.frames) or data.chunks is None:
             raise FormatError(
                 f"{self.path}: {name} has type {data.dtype}, shape {data.shape}: not as the format has it"
             )
+        filters = {
+            data.id.get_create_plist().get_filter(i)[0] for i in range(data.id.get_create_plist().get_nfilters())
+        }
+        if not {h5py.h5z.FILTER_FLETCHER32} <= filters <= _FILTERS:
+            raise FormatError(
+                f"{self.path}: {name} has filters {sorted(filters)}: deflate, shuffle, fletcher32 are read"
+            )
+        rows, chunks = data.chunks[0], data.id.get_num_chunks()
+        if rows > 4 * spec.chunk or data.chunks[1:] != data.shape[1:] or chunks != -(-data.shape[0] // rows):
+            stored = f"{chunks} chunks of {data.chunks} for shape {data.shape}"
+            raise FormatError(f"{self.path}: {name} has {stored}: not all it should have; {_RESTORE}")
         return StoredArray(data.dtype, data.shape, data.chunks)
 
     def length(self, name: str) -> int:
@@ -221,7 +232,10 @@ class Hdf5Shard:
             raise FormatError(
                 f"{self.path}: rows {start}:{stop} of {name}, which has {self.length(name)}: damaged tables"
             )
+        check_size(self.path, name, self.arrays[name], stop - start)
         try:
             return self._opened()[name][start:stop]
-        except OSError as error:
-            raise FormatError(f"{self.path}: {name} is damaged ({error}); restore the file or export again") from None
+        except (OSError, *_BROKEN) as error:
+            if isinstance(error, FormatError):
+                raise
+            raise FormatError(f"{self.path}: {name} is damaged ({error}); {_RESTORE}") from None

@@ -131,6 +131,8 @@ def check_version(value: dict, name: str) -> None:
     version = str(value.get("version"))
     if version.split(".")[0] != VERSION.split(".")[0]:
         raise FormatError(f"{name}: format version {version}, this gen4d reads {VERSION.split('.')[0]}.x: update gen4d")
-    unknown = sorted(set(value.get("must_understand", [])))
+    unknown = value.get("must_understand", [])
+    if not isinstance(unknown, list):
+        raise FormatError(f"{name}: must_understand is {unknown!r}, not a list of names: not written by gen4d")
     if unknown:
         raise FormatError(f"{name}: needs {', '.join(map(str, unknown))}, unknown to this gen4d: update gen4d")

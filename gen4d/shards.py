@@ -14,6 +14,7 @@ import numpy as np
 
 from gen4d import kernels
 from gen4d.format import (
+    ARRAYS,
     HDF5_SUFFIX,
     SHARD_SUFFIX,
     FormatError,
@@ -28,6 +29,7 @@ ShardError = FormatError
 _OPEN_SHARDS = 32
 _CACHED_CLOUDS = 64  # 3 MB each: those of the scans that a loader shuffles among
 _SPARE = 8  # rows that branch-free kernels write past their result
+_STRANGER = "cut short, or a file of another build; restore it from a copy, and run gen4d verify"
 _IDENTITY = np.eye(4, dtype=np.float32)
 _TABLES = ("actor/", "sequence/", "scan/", "cloud/start")
 
@@ -150,24 +152,33 @@ class Tables:
         self.attributes, self.frames = self.shard.attributes, self.shard.frames
         names = [name for name in self.shard.arrays if name.startswith(_TABLES) and name not in _LARGE]
         self.table = {name: self.shard.read(name, 0, self.shard.length(name)) for name in names}
-        self.scans = self.attributes.get("scans", [])
+        self.scans, self.shapes, self.classes = (self._names(kind) for kind in ("scans", "shapes", "classes"))
+        check_lengths(self.shard)
         for name, column in _STARTS.items():
             check_starts(self.shard, self.table[name], self.shard.length(column), name)
+
+    def _names(self, kind: str) -> list[str]:
+        names = self.attributes.get(kind)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise FormatError(f"{self.shard.path}: attribute {kind} is no list of names: not written by gen4d")
+        return names
 
     def sequence(self, row: int, scan_cloud) -> Sequence:
         """Decode a sequence; `scan_cloud(number)` gives a static actor's cloud, from a cache or from here."""
         table = self.table
-        scan = self._name("scans", table["sequence/scan"][row])
+        scan = self._name(self.scans, table["sequence/scan"][row])
         actors = []
         for a in range(*self._range("actor/start", row)):
             cloud, role = int(table["actor/cloud"][a]), int(table["actor/role"][a])
             points = scan_cloud(cloud) if role == 0 else self.cloud(cloud)
             actors.append(Actor(points, role, table["actor/pose"][a], self._planes(a, len(points.point))))
+        if not actors:
+            raise FormatError(f"{self.shard.path}: sequence {row} has no actors: damaged tables")
         return Sequence(
             id=f"{scan}/{int(table['sequence/k'][row]):03d}",
             scan=scan,
-            shape=self._name("shapes", table["sequence/shape"][row]),
-            class_name=self._name("classes", table["sequence/class"][row]),
+            shape=self._name(self.shapes, table["sequence/shape"][row]),
+            class_name=self._name(self.classes, table["sequence/class"][row]),
             actors=tuple(actors),
         )
 
@@ -187,6 +198,8 @@ class Tables:
         scan = int(table["sequence/scan"][row])
         nx, ny = table["scan/cells"][scan].tolist()
         bits = self.shard.read("scan/valid", *self._range("scan/valid_start", scan))
+        if min(nx, ny) < 0 or len(bits) != (nx * ny + 7) // 8:
+            raise FormatError(f"{self.shard.path}: floor plan {scan} of {nx} x {ny} cells has {len(bits)} bytes")
         valid = np.unpackbits(bits, count=nx * ny).reshape(nx, ny).view(np.bool_)
         floor_m, radius_m = float(table["scan/floor_m"][scan]), float(table["sequence/radius_m"][row])
         return FloorPlan(valid, table["scan/origin"][scan], cell_m, floor_m, radius_m)
@@ -197,23 +210,43 @@ class Tables:
             raise FormatError(f"{self.shard.path}: row {row} of {name} does not exist: damaged tables")
         return int(table[row]), int(table[row + 1])
 
-    def _name(self, kind: str, number: int) -> str:
-        names = self.attributes.get(kind, [])
+    def _name(self, names: list[str], number: int) -> str:
         if not 0 <= number < len(names):
-            raise FormatError(f"{self.shard.path}: number {number} of attribute {kind} does not exist: damaged tables")
+            raise FormatError(f"{self.shard.path}: name {number} of {len(names)} does not exist: damaged tables")
         return names[number]
 
     def _planes(self, actor: int, points: int) -> np.ndarray:
         size = (points + 7) // 8
         starts = self.table["actor/mask_start"][actor].tolist()
         if starts == [starts[0] + f * size for f in range(len(starts))] and starts[0] >= 0:
-            return self.shard.read("actor/mask", starts[0], starts[-1] + size).reshape(len(starts), size)
-        absent = np.zeros(size, np.uint8)
-        return np.stack([absent if s == -1 else self.shard.read("actor/mask", s, s + size) for s in starts])
+            planes = self.shard.read("actor/mask", starts[0], starts[-1] + size).reshape(len(starts), size)
+        else:
+            absent = np.zeros(size, np.uint8)
+            planes = np.stack([absent if s == -1 else self.shard.read("actor/mask", s, s + size) for s in starts])
+        if points % 8 and (planes[:, -1] & (0xFF >> points % 8)).any():  # kernels would read past the cloud
+            raise FormatError(f"{self.shard.path}: the masks of actor {actor} have padding bits set: damaged tables")
+        return planes
 
 
 _LARGE = ("actor/mask", "scan/valid")
 _STARTS = {"cloud/start": "cloud/point", "actor/start": "actor/cloud", "scan/valid_start": "scan/valid"}
+
+
+_GROUPS = (
+    ("cloud/point", "cloud/vertex", "cloud/label", "cloud/instance"),
+    ("actor/cloud", "actor/role", "actor/pose", "actor/mask_start"),
+    tuple(name for name in ARRAYS if name.startswith("sequence/")),
+    tuple(name for name in ARRAYS if name.startswith("scan/") and name not in ("scan/valid", "scan/valid_start")),
+    ("pair/first", "pair/second"),
+)
+
+
+def check_lengths(shard) -> None:
+    """Raise FormatError where arrays of one table differ in length."""
+    for group in _GROUPS:
+        lengths = {shard.length(name) for name in group if name in shard.arrays}
+        if len(lengths) > 1:
+            raise FormatError(f"{shard.path}: the arrays {', '.join(group)} differ in length: damaged tables")
 
 
 def check_starts(shard, start: np.ndarray, end: int, name: str) -> None:
@@ -251,7 +284,7 @@ class Dataset:
     def ids(self) -> list[str]:
         """Id of every sequence: name of its scan and its number within it. Opens every shard."""
         return [
-            f"{tables.scans[scan]}/{k:03d}"
+            f"{tables._name(tables.scans, scan)}/{k:03d}"
             for tables in map(self._tables, range(len(self.manifest["shards"])))
             for scan, k in zip(tables.table["sequence/scan"].tolist(), tables.table["sequence/k"].tolist(), strict=True)
         ]
@@ -288,13 +321,22 @@ class Dataset:
         return (self[i] for i in range(len(self)))
 
     def _tables(self, shard: int) -> Tables:
-        tables = _cached(self._lock, self._open, shard, _OPEN_SHARDS, lambda: Tables(self._path(shard)))
-        stored = self._shard_start[shard + 1] - self._shard_start[shard]
-        if len(tables.table["sequence/k"]) != stored:
+        return _cached(self._lock, self._open, shard, _OPEN_SHARDS, lambda: self._load(shard))
+
+    def _load(self, shard: int) -> Tables:
+        """Open a shard that is the one that dataset.json means, not one of the same name."""
+        path, entry = self._path(shard), self.manifest["shards"][shard]
+        if path.is_file() and path.stat().st_size != entry["bytes"]:
             raise FormatError(
-                f"{self._path(shard)}: holds {len(tables.table['sequence/k'])} sequences, dataset.json says {stored}: "
-                "a file of another build; run gen4d verify"
+                f"{path}: has {path.stat().st_size} bytes, dataset.json says {entry['bytes']}: {_STRANGER}"
             )
+        tables = Tables(path)
+        stored = np.bincount(tables.table["sequence/scan"].clip(0), minlength=len(tables.scans)).tolist()
+        named = [[name, count] for name, count in zip(tables.scans, stored, strict=False)]
+        if named != entry["scans"] or len(stored) != len(tables.scans):
+            raise FormatError(f"{path}: holds other scans or sequences than dataset.json says: {_STRANGER}")
+        if tables.attributes.get("config") != self.config:
+            raise FormatError(f"{path}: is of another config than dataset.json: {_STRANGER}")
         return tables
 
     def _cloud(self, shard: int, number: int) -> Cloud:
@@ -335,6 +377,27 @@ def open_dataset(folder: str | os.PathLike) -> Dataset:
     return Dataset(folder, manifest, digest)
 
 
+def _is_sound(manifest: dict) -> bool:
+    """Whether everything that readers take from a manifest is there and of its type."""
+    try:
+        shards, totals, config = manifest["shards"], manifest["totals"], manifest["config"]
+        kinds = [(shards, list), (totals["sequences"], int), (config["cell_m"], int | float), (manifest["gen4d"], str)]
+        kinds += [(manifest["versions"], dict), (manifest["shapes"], dict)]
+        for entry in shards:
+            kinds += [(entry["file"], str), (entry["bytes"], int), (entry["scans"], list)]
+            kinds += [(entry["content_sha256"], str), (entry["sidecar_sha256"], str)]
+            kinds += [(name, str) for name, _ in entry["scans"]] + [(count, int) for _, count in entry["scans"]]
+        whole = all(isinstance(value, kind) for value, kind in kinds)
+        counts = [count for entry in shards for _, count in entry["scans"]] if whole else []
+        return whole and all(0 <= n < 2**31 for n in counts) and all(_is_plain(entry["file"]) for entry in shards)
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def _is_plain(name: str) -> bool:
+    return name.isprintable() and not set(name) & set("/\\") and name.endswith((SHARD_SUFFIX, HDF5_SUFFIX))
+
+
 def read_manifest(folder: pathlib.Path) -> tuple[dict, str]:
     """The content of dataset.json and its own hash."""
     path = folder / "dataset.json"
@@ -348,6 +411,8 @@ def read_manifest(folder: pathlib.Path) -> tuple[dict, str]:
         raise FormatError(f"{path}: cannot be read: {error.strerror}") from None
     manifest = unseal(content, str(path))
     check_version(manifest, str(path))
+    if not _is_sound(manifest):
+        raise FormatError(f"{path}: lacks what a data set has, or has it in another form: not written by gen4d")
     return manifest, json.loads(content)["sha256"]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from gen4d import files
 from gen4d.build import read_sidecar_content, sidecar_path
-from gen4d.format import ARRAYS, FormatError, frame_pairs, seal, unseal
+from gen4d.format import FormatError, frame_pairs, seal, unseal
 from gen4d.shards import Dataset, Tables
 
 _EXPECTED = ("dataset.json", "shards", "build.lock")
@@ -90,7 +90,6 @@ def check_tables(tables: Tables, scans: list) -> None:
     _demand(shard, [name for name, _ in scans] == tables.scans, "its scans are not those that dataset.json names")
     count = np.bincount(table["sequence/scan"], minlength=len(scans)).tolist() if scans else []
     _demand(shard, count == [n for _, n in scans], "its sequences are not as many as dataset.json says")
-    _check_lengths(shard)
     clouds = len(table["cloud/start"]) - 1
     for name, limit in [("actor/cloud", clouds), ("scan/cloud", clouds), ("sequence/scan", len(scans))]:
         _demand(shard, bool(((table[name] >= 0) & (table[name] < limit)).all()), f"{name} points outside")
@@ -104,19 +103,6 @@ def check_tables(tables: Tables, scans: list) -> None:
 def _demand(shard, holds: bool, message: str) -> None:
     if not holds:
         raise FormatError(f"{shard.path}: {message}: restore or rebuild it")
-
-
-def _check_lengths(shard) -> None:
-    """Arrays of one table have as many rows."""
-    groups = [
-        ["cloud/point", "cloud/vertex", "cloud/label", "cloud/instance"],
-        ["actor/cloud", "actor/role", "actor/pose", "actor/mask_start"],
-        [name for name in ARRAYS if name.startswith("sequence/")],
-        [name for name in ARRAYS if name.startswith("scan/") and name not in ("scan/valid", "scan/valid_start")],
-    ]
-    for group in groups:
-        lengths = {shard.length(name) for name in group}
-        _demand(shard, len(lengths) == 1, f"the arrays {', '.join(group)} differ in length")
 
 
 def _check_poses(shard, pose: np.ndarray) -> None:

@@ -93,7 +93,7 @@ def test_a_later_minor_version_with_unknown_optional_arrays_is_read(copy, built)
 
 def test_a_shard_of_another_build_is_refused(copy):
     shutil.copy(copy / "shards" / "00001.zarr.zip", copy / "shards" / "00000.zarr.zip")
-    with pytest.raises(FormatError, match=r"holds 3 sequences, dataset\.json says 6"):
+    with pytest.raises(FormatError, match="a file of another build"):
         shards.open_dataset(copy)[0]
 
 
@@ -116,6 +116,9 @@ def rewrite(path, change, compression=zipfile.ZIP_STORED):
     with zipfile.ZipFile(path, "w", compression) as archive:
         for name, content in files.items():
             archive.writestr(name, content)
+    manifest = unseal((path.parents[1] / "dataset.json").read_bytes(), "")
+    next(entry for entry in manifest["shards"] if entry["file"] == path.name)["bytes"] = path.stat().st_size
+    (path.parents[1] / "dataset.json").write_bytes(seal(manifest))
 
 
 def of_metadata(name, change):
@@ -161,7 +164,7 @@ REFUSED = {
     "attribute frames is 'x'": of_metadata("", lambda m: m["attributes"].update(frames="x")),
     "does not describe a Zarr v3 node": of_metadata("", lambda m: m.update(zarr_format=2)),
     "zarr.json is not JSON": replaced("zarr.json", b"{"),
-    "cloud/point/zarr.json is not JSON": replaced("cloud/point/zarr.json", b"[" * 100_000),
+    "cloud/point/zarr.json is not JSON": replaced("cloud/point/zarr.json", b"[" * 9_000),
     "cloud/start/zarr.json does not describe": replaced("cloud/start/zarr.json", b"[]"),
     "has codecs ['bytes', 'pickle', 'crc32c']": of_metadata(
         "cloud/point", lambda m: m["codecs"].__setitem__(1, {"name": "pickle"})
