@@ -376,7 +376,7 @@ def probe(weights, preset, run, percent, assignments, device, **given) -> None:
 @click.option("--size", default="small", show_default=True, help="small: about two hours of two CPU cores; or full.")
 @click.option("--out", type=_PATH, default="runs/study", show_default=True, help="Folder of the study.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a number of the plan.")
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Processes.")
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(0), help="Processes; 0: this one.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 def study(size, out, assignments, workers, device) -> None:
     """Compare ways of pre-training with training from scratch, on the built-in rooms. Goes on where it was stopped.

@@ -7,6 +7,7 @@
 """
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -81,13 +82,20 @@ def read_job(inputs: Inputs, config: SegmentConfig | ProbeConfig, say: Callable[
     check_apart(subset.names, [source.name for source in val.scans])
     kept = [source for source in train.scans if source.name in set(subset.names)]
     say(f"labels of {len(kept)} of {len(names)} training scans: {subset.origin}; {len(val.scans)} scans to validate on")
-    scans = read_scans(kept, table, config.workers)
+    seen = functools.partial(_say_progress, say)
+    scans = read_scans(kept, table, config.workers, seen)
     digest = ""
     if inputs.points:
         scans = limit(scans, read_limited_points(inputs.points), inputs.points)
         digest = files.sha256(inputs.points)
     weights = read_weights(inputs.weights, config.voxel_m)
-    return Job(table, scans, read_scans(val.scans, table, config.workers), weights, subset.origin, digest)
+    return Job(table, scans, read_scans(val.scans, table, config.workers, seen), weights, subset.origin, digest)
+
+
+def _say_progress(say: Callable[[str], None], done: int, total: int) -> None:
+    """A line every hundred scans: reading ScanNet takes minutes."""
+    if done % 100 == 0:
+        say(f"read {done} of {total} scans")
 
 
 def read_weights(path: pathlib.Path | None, voxel_m: float) -> Backbone | None:

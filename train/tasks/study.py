@@ -20,7 +20,7 @@ import json
 import pathlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -155,7 +155,7 @@ def cells(study: Study) -> list[Cell]:
 
 
 def run_study(study: Study, out: pathlib.Path, processes: int, device: str, say: Callable[[str], None]) -> list[dict]:
-    """Make the whole study, going on from where it is; returns the lines of results.jsonl.
+    """Make the whole study, going on from where it is; returns the lines of results.jsonl. processes 0: this one alone.
 
     Raises StudyError where the folder holds another study, and what its steps raise.
     """
@@ -164,15 +164,20 @@ def run_study(study: Study, out: pathlib.Path, processes: int, device: str, say:
     make_sequences(study, out, processes, say)
     pretrained = [Cell(arm, seed, 0.0, 0) for seed in range(study.seeds) for arm in study.arms if ARMS[arm].method]
     todo = [Work(out, study, cell, device) for cell in pretrained]
-    for index, seconds in workers.run(pretrain_arm, todo, processes, "spawn"):
+    for index, seconds in _spread(pretrain_arm, todo, processes):
         say(f"pre-trained {todo[index].cell.arm}, seed {todo[index].cell.seed}: {seconds:.0f} s")
     done = {cell_of(line) for line in read_lines(out / "results.jsonl")}
     todo = [Work(out, study, cell, device) for cell in cells(study) if cell not in done]
     say(f"{len(done)} cells are done, {len(todo)} to do")
-    for count, (_, line) in enumerate(workers.run(measure_cell, todo, processes, "spawn"), start=1):
+    for count, (_, line) in enumerate(_spread(measure_cell, todo, processes), start=1):
         _append(out / "results.jsonl", line)
         say(f"{count}/{len(todo)}  {cell_of(line)}: mIoU {line['miou']:.4f}, probe {line['linear']:.4f}")
     return read_lines(out / "results.jsonl")
+
+
+def _spread(do: Callable, todo: list[Work], processes: int) -> Iterator[tuple[int, object]]:
+    """(index, result) of each piece of work as it is done, by worker processes or, with none, by this one."""
+    return workers.run(do, todo, processes, "spawn") if processes else enumerate(map(do, todo))
 
 
 def cell_of(line: dict) -> Cell:
@@ -221,7 +226,7 @@ def make_sequences(study: Study, out: pathlib.Path, processes: int, say: Callabl
     with files.locked(folder):
         plan = build.make_plan(folder, inputs, strict=True)
         estimate.warm_up(inputs.config, lambda: say("compiling kernels (once)"))
-        build.finish(folder, inputs, plan.sidecars | dict(build.run(plan.jobs, processes)))
+        build.finish(folder, inputs, plan.sidecars | dict(build.run(plan.jobs, max(processes, 1))))
 
 
 # Work ----------------------------------------------------------------------------------------------------------------
