@@ -66,7 +66,7 @@ def _find_stranger(dataset: Dataset, path: pathlib.Path) -> str | None:
 
 def _check_shard(dataset: Dataset, number: int, path: pathlib.Path, entry: dict, quick: bool) -> None:
     sidecar = read_sidecar_content(dataset.folder, number)
-    if not path.exists():
+    if not path.is_file():
         raise FormatError(f"{path}: the shard is missing; restore it from a copy or rebuild it")
     size = path.stat().st_size
     if size != entry["bytes"]:
@@ -94,6 +94,9 @@ def check_tables(tables: Tables, scans: list) -> None:
     for name, limit in [("actor/cloud", clouds), ("scan/cloud", clouds), ("sequence/scan", len(scans))]:
         _demand(shard, bool(((table[name] >= 0) & (table[name] < limit)).all()), f"{name} points outside")
     _demand(shard, bool((table["actor/role"] <= 2).all()), "actor/role has an unknown role")
+    cells, start = table["scan/cells"].astype(np.int64), table["scan/valid_start"]
+    fits = bool((cells >= 0).all() and np.array_equal((cells.prod(axis=1) + 7) // 8, np.diff(start)))
+    _demand(shard, fits, "scan/valid has not as many bytes as scan/cells says")
     _check_poses(shard, table["actor/pose"])
     _check_clouds(tables)
     for row in range(shard.length("sequence/k")):

@@ -375,6 +375,34 @@ def test_a_file_that_is_not_what_it_should_be_is_named(copy_of_three, rooms, cas
         assert all(one in (None, other) for one, other in zip(after, whole, strict=bool(after)))
 
 
+def _put_stranger(folder: pathlib.Path, other: pathlib.Path, size: bool) -> None:
+    """A shard of another build under its name; `size`: dataset.json is made to agree with its size."""
+    from gen4d.format import seal, unseal
+
+    path = folder / "shards/00000.zarr.zip"
+    shutil.copy(other / "shards/00000.zarr.zip", path)
+    if size:
+        manifest = unseal((folder / "dataset.json").read_bytes(), "")
+        manifest["shards"][0]["bytes"] = path.stat().st_size
+        (folder / "dataset.json").write_bytes(seal(manifest))
+
+
+def test_a_shard_of_the_same_scan_before_it_changed_is_not_read(copy, rooms, tmp_path):
+    """Same names, counts and config: another size gives it away."""
+    tiny.write_rooms(tmp_path / "older", 1, points=149)
+    other = tiny.build(tmp_path / "older", "--sequences", "1")
+    _put_stranger(copy, other, size=False)
+    with pytest.raises(FormatError, match=r"00000\.zarr\.zip: has \d+ bytes, dataset\.json says"):
+        open_dataset(copy)[0]
+
+
+def test_a_shard_of_another_seed_is_not_read_whatever_its_size(copy, rooms, tmp_path):
+    tiny.build(rooms, "--limit", "1", "--sequences", "1", "--seed", "8", "--out", str(tmp_path / "other"))
+    _put_stranger(copy, tmp_path / "other", size=True)
+    with pytest.raises(FormatError, match=r"00000\.zarr\.zip: is of another config than dataset\.json"):
+        open_dataset(copy)[0]
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "shards/00003.zarr.zip", "shards/00000.json.17.tmp", "shards/more/x"])
 def test_an_extra_file_is_named_and_harms_nobody(copy_of_three, name):
     whole = read(copy_of_three)
