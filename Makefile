@@ -15,7 +15,8 @@ DATA    ?= data/sequences
 PRESET  ?= small
 RUN     ?= runs/pretrain
 TUNED   ?= runs/finetune
-PERCENT ?= 100
+# Share of the labels to fine-tune with; empty: what the preset says.
+PERCENT ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
@@ -51,10 +52,10 @@ pretrain: $(VENV)/.train ## pre-train on DATA with PRESET (small or paper) into 
 	@test -f $(DATA)/dataset.json || { echo "$(DATA) holds no data set: run make demo first, or give DATA=..."; exit 1; }
 	$(BIN)/python -m train pretrain --data $(DATA) --preset $(PRESET) --run $(RUN)
 
-finetune: $(VENV)/.train ## fine-tune RUN to segment SCANS with PRESET into TUNED, with PERCENT of the labels; prints the table
+finetune: $(VENV)/.train ## fine-tune RUN to segment SCANS with PRESET into TUNED, and print the table
 	@test -d $(SCANS) || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
 	@test -d $(RUN) || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
-	$(BIN)/python -m train finetune --data $(SCANS) --weights $(RUN) --preset $(PRESET) --percent $(PERCENT) --run $(TUNED)
+	$(BIN)/python -m train finetune --data $(SCANS) --weights $(RUN) --preset $(PRESET) --run $(TUNED) $(addprefix --percent ,$(PERCENT))
 
 test: $(VENV)/.train ## run every test
 	$(BIN)/python -m pytest tests

@@ -207,6 +207,10 @@ def test_subsets_are_nested_and_never_cut_a_room(tmp_path, seed):
         smaller = chosen
 
 
+def test_the_smallest_share_is_one_room():
+    assert len(scenes.nested_rooms({"a", "b", "c"}, 1, 0)) == 1
+
+
 def test_seeds_draw_other_rooms_and_repeat(tmp_path):
     drawn = {subset(tmp_path, 10, seed).names for seed in range(6)}
     assert len(drawn) == 6

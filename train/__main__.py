@@ -215,7 +215,7 @@ def export_weights(run, out) -> None:
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda where there is a GPU.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved configuration and the memory needed, and stop.")
 @click.option("--no-memory-check", is_flag=True, help="Start even if the estimate exceeds what is free.")
-def finetune(data, weights, preset, run, percent, assignments, device, dry_run, no_memory_check, **given) -> None:
+def finetune(weights, preset, run, percent, assignments, device, **given) -> None:
     """Fine-tune a backbone to semantic segmentation. The same command goes on where it was stopped.
 
     \b
@@ -228,15 +228,19 @@ def finetune(data, weights, preset, run, percent, assignments, device, dry_run, 
         from train.tasks.finetune import Inputs
         from train.world import join_world
 
-        share = () if percent is None else (f"percent={percent}",)
-        config = presets.resolve(preset, (*share, *assignments), own.PRESETS)
-        inputs = Inputs(data, weights=_weights(weights), **given)
+        config = presets.resolve(preset, (*_share(percent), *assignments), own.PRESETS)
+        flags = given.pop("dry_run"), given.pop("no_memory_check")
+        inputs = Inputs(weights=_weights(weights), **given)
         with join_world(device) as world:
-            _finetune(inputs, config, run, world, dry_run, no_memory_check)
+            _finetune(inputs, config, run, world, *flags)
 
 
 def _weights(text: str) -> pathlib.Path | None:
     return None if text == "none" else pathlib.Path(text)
+
+
+def _share(percent: float | None) -> tuple[str, ...]:
+    return () if percent is None else (f"percent={percent}",)
 
 
 def _finetune(inputs, config, run, world, dry_run, no_memory_check) -> None:
@@ -259,23 +263,31 @@ def _finetune(inputs, config, run, world, dry_run, no_memory_check) -> None:
     _prepare(world, precision)
     origin = f"weights of {inputs.weights}" if inputs.weights else "scratch"
     say(f"segmentation from {origin}, {world.size} x {world.device.type}, {precision}, into {run}")
-    last = None
     try:
         with contextlib.closing(finetune.finetune(config, job, run, world)) as found:
-            for item in found:
-                if isinstance(item, finetune.Validation):
-                    last = item
-                    scored = outputs.headline(outputs.summary(item.evaluation, job.table.names))
-                    say(f"validation at step {item.step}{' (best so far)' if item.best else ''}: {scored}")
-                else:
-                    say(item.line(config.steps, "scans"))
+            last = _follow(found, config.steps, job.table.names, say)
     except Stopped as stopped:
         say(str(stopped))
         raise SystemExit(128 + stopped.number) from None
     if last:
-        for line in finetune.conclude(run, last, {"machine": outputs.machine(world.device)}):
-            say(line)
+        say("\n".join(finetune.conclude(run, last, {"machine": outputs.machine(world.device)})))
     say(f"done: {config.steps} steps in {run}")
+
+
+def _follow(found, steps, names, say):
+    """Prints what fine-tuning does; returns its last validation, None where another process makes them."""
+    from train.log import Record
+    from train.tasks import outputs
+
+    last = None
+    for item in found:
+        if isinstance(item, Record):
+            say(item.line(steps, "scans"))
+            continue
+        last = item
+        scored = outputs.headline(outputs.summary(item.evaluation, names))
+        say(f"validation at step {item.step}{' (best so far)' if item.best else ''}: {scored}")
+    return last
 
 
 def _describe_finetune(config, job, needed, world) -> list[str]:
@@ -301,7 +313,7 @@ def _describe_finetune(config, job, needed, world) -> list[str]:
 @click.option("--no-labels", is_flag=True, help="The scans have no labels: write predictions only.")
 @click.option("--out", type=_PATH, help="Folder to write to.  [default: RUN/evaluation]")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda where there is a GPU.")
-def evaluate(run, data, part, split, which, formats, no_labels, out, device) -> None:
+def evaluate(run, which, out, device, no_labels, **given) -> None:
     """Evaluate a fine-tuned run: mIoU and mAcc on all points and on 2 cm voxels, confusion, predictions.
 
     RUN is a run folder of finetune, or one of its checkpoints. --write npy: a class a row of the points file; txt: ids
@@ -315,7 +327,7 @@ def evaluate(run, data, part, split, which, formats, no_labels, out, device) -> 
         from train.tasks import finished
         from train.world import join_world
 
-        wanted = finished.Wanted(data, part, split, formats, labels=not no_labels)
+        wanted = finished.Wanted(labels=not no_labels, **given)
         with join_world(device) as world:
             _prepare(world)
             for line in finished.evaluate_run(run, which, wanted, out or run / "evaluation", world.device):
@@ -333,7 +345,7 @@ def evaluate(run, data, part, split, which, formats, no_labels, out, device) -> 
 @click.option("--points", type=_PATH, help="The benchmark's file of limited points: others lose their labels.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda where there is a GPU.")
-def probe(data, weights, preset, run, percent, assignments, device, **given) -> None:
+def probe(weights, preset, run, percent, assignments, device, **given) -> None:
     """Probe frozen features: a linear layer and nearest neighbours, beside a random net of the same shape.
 
     \b
@@ -346,12 +358,10 @@ def probe(data, weights, preset, run, percent, assignments, device, **given) -> 
         from train.tasks import probe as module
         from train.world import join_world
 
-        share = () if percent is None else (f"percent={percent}",)
-        config = presets.resolve(preset, (*share, *assignments), own.PROBES)
+        config = presets.resolve(preset, (*_share(percent), *assignments), own.PROBES)
         with join_world(device) as world:
             _prepare(world)
-            inputs = finetune.Inputs(data, weights=_weights(weights), **given)
-            job = finetune.read_job(inputs, config, click.echo)
+            job = finetune.read_job(finetune.Inputs(weights=_weights(weights), **given), config, click.echo)
             found = []
             for item in module.probe(config, job, world.device):
                 click.echo(f"{item.features} features are probed")

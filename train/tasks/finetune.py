@@ -6,7 +6,9 @@
 <run>/best/checkpoint-*                 weights with the best mIoU on all points so far, among all validations
 """
 
+import contextlib
 import hashlib
+import itertools
 import json
 import pathlib
 import warnings
@@ -14,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+from torch.utils.tensorboard import SummaryWriter
 
 from gen4d import files
 from train import checkpoint
@@ -24,7 +27,7 @@ from train.memory import Estimate, kept_bytes, level_counts
 from train.presets import to_plain
 from train.pretrain import DTYPE, resolve_precision
 from train.tasks.evaluate import Evaluation, evaluate
-from train.tasks.outputs import summary, write_results
+from train.tasks.outputs import COUNTED, summary, write_results
 from train.tasks.presets import FREE, ProbeConfig, SegmentConfig
 from train.tasks.scenes import (
     LabelledScan,
@@ -45,12 +48,14 @@ BEST = "best"
 
 
 class Job(NamedTuple):
-    """What is fine-tuned on what. weights None: from scratch. points: digest of a file of limited points, or empty."""
+    """What is fine-tuned on what. weights None: from scratch. origin: of the choice of training scans. points: digest
+    of a file of limited points, or empty."""
 
     table: LabelTable
     train: Sequence[LabelledScan]
     val: Sequence[LabelledScan]
     weights: Backbone | None
+    origin: str = ""
     points: str = ""
 
 
@@ -82,7 +87,7 @@ def read_job(inputs: Inputs, config: SegmentConfig | ProbeConfig, say: Callable[
         scans = limit(scans, read_limited_points(inputs.points), inputs.points)
         digest = files.sha256(inputs.points)
     weights = read_weights(inputs.weights, config.voxel_m)
-    return Job(table, scans, read_scans(val.scans, table, config.workers), weights, digest)
+    return Job(table, scans, read_scans(val.scans, table, config.workers), weights, subset.origin, digest)
 
 
 def read_weights(path: pathlib.Path | None, voxel_m: float) -> Backbone | None:
@@ -160,8 +165,9 @@ def finetune(config: SegmentConfig, job: Job, run: pathlib.Path, world: World) -
 
 
 def _write_names(run: pathlib.Path, job: Job) -> None:
-    for name, scans in (("train", job.train), ("val", job.val)):
-        files.write(run / f"{name}_scans.txt", "".join(f"{scan.name}\n" for scan in scans).encode())
+    for name, origin, scans in (("train", job.origin, job.train), ("val", "validated on", job.val)):
+        lines = [f"# {origin}", *(scan.name for scan in scans)]
+        files.write(run / f"{name}_scans.txt", ("\n".join(lines) + "\n").encode())
 
 
 class _Validator:
@@ -176,6 +182,9 @@ class _Validator:
         lines = [line for line in read_lines(self._run / "validation.jsonl") if line["step"] < step]
         lines.append({"step": step} | scored)
         files.write(self._run / "validation.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+        with contextlib.closing(SummaryWriter(str(self._run / "tensorboard"))) as board:
+            for kind, name in itertools.product(COUNTED, ("miou", "macc")):
+                board.add_scalar(f"validation/{kind}/{name}", scored[kind][name] or 0.0, step)
         miou = scored["points"]["miou"] or 0.0
         before, _ = checkpoint.newest(self._run / BEST)
         best = before is None or miou > before.plain["miou"]

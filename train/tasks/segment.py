@@ -131,7 +131,7 @@ class Segmenter(nn.Module):
         self.head = nn.Linear(backbone.channels, classes)
         initialise(self.head, generator)
         if frozen:
-            backbone.requires_grad_(False)
+            backbone.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "Segmenter":
         """A frozen backbone stays in evaluation mode."""
