@@ -19,11 +19,11 @@ from gen4d import files, verify
 from gen4d.build import read_sidecar_content
 from gen4d.shards import open_dataset
 from tests import faults, tiny
-from tests.faults import At, scaled
+from tests.faults import SOAK, At, scaled
 from tests.tiny import gen4d
 
-ROOMS = scaled(2, 10)
-POINTS = scaled(150, 1000)
+ROOMS = 10 if SOAK else 2
+POINTS = 1000 if SOAK else 150
 
 
 @pytest.fixture(scope="module")
