@@ -18,9 +18,10 @@ TUNED   ?= runs/finetune
 # Share of the labels to fine-tune with; empty: what the preset says.
 PERCENT ?=
 WORKERS ?= 2
+SOAK    ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo build pretrain finetune test bench lint format clean
+.PHONY: help install demo build pretrain finetune test soak bench lint format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +60,9 @@ finetune: $(VENV)/.train ## fine-tune RUN to segment SCANS with PRESET into TUNE
 
 test: $(VENV)/.train ## run every test
 	$(BIN)/python -m pytest tests
+
+soak: $(VENV)/.train ## the tests of crashes, signals and damage in their long version: hours (SOAK=0.1: a tenth)
+	GEN4D_SOAK=$(SOAK) $(BIN)/python -m pytest tests/test_crash.py tests/test_signals.py tests/test_damage.py tests/test_damage_files.py
 
 bench: $(VENV)/.train ## measure the generator against its references, then the loader
 	$(BIN)/python -m tests.bench
