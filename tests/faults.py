@@ -102,6 +102,13 @@ def child(action: Callable[[], int], effect=None, session: bool = False) -> int:
         os._exit(code)
 
 
+def seconds_of(action: Callable[[], int]) -> float:
+    """How long `action` takes in a process of its own when nothing disturbs it."""
+    start = time.monotonic()
+    assert wait(child(action)) == 0
+    return time.monotonic() - start
+
+
 def wait(pid: int, seconds: float = 60) -> int:
     """Wait for a process; its exit code, negative for a signal. Kills and fails after so many seconds."""
     end = time.monotonic() + seconds

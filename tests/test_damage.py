@@ -65,14 +65,16 @@ def test_every_bit_of_every_json_file_is_found_by_verify(copy, name):
 
 
 def _check_bits(copy, bits) -> None:
-    dataset, path = open_dataset(copy), copy / "shards/00000.zarr.zip"
+    dataset, path, count = open_dataset(copy), copy / "shards/00000.zarr.zip", 0
     with Patched(path) as file:
         for byte in range(len(file.content)):
             for bit in bits(byte):
+                count += 1
                 file.flip(byte, 1 << bit)
                 assert str(path) in first_problem(copy, dataset), (byte, bit)
             file.restore(byte)
     assert problems(copy) == []
+    print(f"{count} bits of a shard of {len(file.content)} bytes found by verify")
 
 
 def test_one_bit_of_every_byte_of_a_shard_is_found_by_verify(copy):
@@ -106,6 +108,7 @@ def _check_reader(folder: pathlib.Path, path: pathlib.Path, flips) -> tuple[int,
             refused, harmless = refused + (after != whole), harmless + (after == whole)
             file.restore(byte)
     assert read(folder) == whole
+    print(f"{len(flips)} flipped bits: {refused} refused, {harmless} harmless, none read wrong")
     return refused, harmless
 
 

@@ -41,20 +41,24 @@ def check_stopped(out: pathlib.Path) -> None:
 @pytest.mark.parametrize("number", CODES)
 def test_a_signal_at_any_moment_ends_a_build_with_workers(rooms, unbroken, tmp_path, number):
     """To the command alone, as `kill` sends it, or to its whole group, as a terminal and a batch system do."""
-    rng = np.random.default_rng((6, number))
+    whole = faults.seconds_of(build(rooms, tmp_path / "whole", "--workers", "2"))
+    rng, slowest, codes = np.random.default_rng((6, number)), 0.0, []
     for trial in range(scaled(10, 100)):
         out = tmp_path / "out"
         pid = faults.child(build(rooms, out, "--workers", "2"), session=True)
-        time.sleep(rng.uniform(0.01, 0.4))
+        time.sleep(rng.uniform(0, whole))
         start = time.monotonic()
         (os.killpg if trial % 2 else os.kill)(pid, number)
         code = faults.wait(pid, SOON_S)
         assert code in (CODES[number], 0, -number)  # 0: it was done; -number: it had not yet begun
-        assert time.monotonic() - start < SOON_S
+        slowest, codes = max(slowest, time.monotonic() - start), [*codes, code]
         check_stopped(out)
         check_resumes(rooms, out, unbroken, "--workers", "2")
         for path in sorted(out.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
+    assert slowest < SOON_S
+    assert codes.count(CODES[number]) >= len(codes) // 5
+    print(f"{len(codes)} signals {number}, {codes.count(0)} after the end; the slowest answer took {slowest:.2f} s")
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
