@@ -1,5 +1,6 @@
 """Every command as a user types it: what it prints, writes and answers, and its help."""
 
+import json
 import os
 import pathlib
 import pickle
@@ -318,6 +319,27 @@ def test_a_closed_pipe_ends_quietly(data):
     assert running.returncode == 1
     assert "Traceback" not in err
     assert "Exception" not in err
+
+
+def test_a_closed_pipe_ends_a_build_that_can_be_continued(rooms, data, tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    arguments = tiny.build_arguments(rooms, "--out", str(tmp_path / "out"), "--workers", "2")
+    running = tiny.start(*arguments, stdout=writer)
+    os.close(writer)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert "Traceback" not in err
+    tiny.check_untorn(tmp_path / "out")
+    assert gen4d(*arguments).code == 0
+    assert tiny.files_of(tmp_path / "out") == tiny.files_of(data)
+
+
+def test_doctor_answers_in_json(rooms):
+    outcome = gen4d("doctor", "--scans", rooms / "scans", "--shapes", rooms / "shapes", "--json")
+    assert outcome.code == 0
+    assert {finding["level"] for finding in json.loads(outcome.out)} <= {"note", "warning"}
+    assert all(set(finding) == {"level", "path", "message"} for finding in json.loads(outcome.out))
 
 
 def test_an_early_interrupt_shows_no_trace(data):

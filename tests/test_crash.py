@@ -63,9 +63,8 @@ def check_valid(out: pathlib.Path) -> None:
         sidecar = read_sidecar_content(out, int(path.stem))
         assert files.sha256(shards / sidecar["file"]) == sidecar["content_sha256"]
     if (out / "dataset.json").exists():
-        litter = {path for path in out.rglob("*") if path.suffix == ".tmp"}
         problems = [line for line in verify.verify(open_dataset(out)) if line]
-        assert [line for line in problems if not any(str(path) in line for path in litter)] == []
+        assert [line for line in problems if "finish the build that it belongs to" not in line] == []
 
 
 def check_resumes(rooms, out: pathlib.Path, unbroken: dict, *more: str) -> None:
@@ -99,6 +98,24 @@ def test_a_kill_at_every_effect_loses_nothing_and_repeats_nothing(rooms, effects
         check_resumes(rooms, out, unbroken)
         shutil.rmtree(out)
     print(f"killed at {len(points)} points of a build of {ROOMS} shards")
+
+
+def test_a_kill_while_a_data_set_is_extended_leaves_the_old_one_readable(rooms, unbroken, tmp_path):
+    first = tmp_path / "first"
+    assert build(rooms, first, "--limit", "1")() == 0
+    ids = open_dataset(first).ids
+    recorder = faults.Recorder()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "effect", recorder)
+        assert build(rooms, shutil.copytree(first, tmp_path / "recorded"))() == 0
+    for number, act in _kill_points(recorder.ops):
+        out = shutil.copytree(first, tmp_path / "out")
+        pid = faults.child(build(rooms, out), At(number, act))
+        assert faults.wait(pid) == -signal.SIGKILL
+        check_valid(out)
+        assert open_dataset(out).ids[: len(ids)] == ids
+        check_resumes(rooms, out, unbroken)
+        shutil.rmtree(out)
 
 
 def test_a_kill_at_every_effect_of_a_worker(rooms, unbroken, tmp_path):

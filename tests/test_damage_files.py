@@ -114,6 +114,40 @@ def test_a_file_that_is_not_what_it_should_be_is_named(copy_of_three, rooms, cas
         assert all(one in (None, other) for one, other in zip(after, whole, strict=bool(after)))
 
 
+REPAIRED = ["deleted shard", "deleted description", "deleted dataset.json", "empty shard", "empty description"]
+REPAIRED += ["empty dataset.json", "swapped descriptions", "stale dataset.json"]
+
+
+@pytest.mark.parametrize("case", REPAIRED)
+def test_the_same_build_run_again_repairs_what_it_can_see(rooms, three, case):
+    change, name, _ = CHANGES[case]
+    whole = tiny.files_of(three)
+    repaired = pathlib.Path(shutil.copytree(three, rooms / f"repaired {case}"))
+    (_stale(rooms) if change == "stale" else change)(repaired, name)
+    outcome = gen4d(*tiny.build_arguments(rooms, "--pairs", out=repaired.name))
+    assert outcome.code == 0, outcome.text
+    assert tiny.files_of(repaired) == whole
+
+
+def test_a_damaged_shard_is_repaired_when_it_is_deleted(rooms, three):
+    whole = tiny.files_of(three)
+    repaired = pathlib.Path(shutil.copytree(three, rooms / "deleted"))
+    assert gen4d("export", repaired, "--out", rooms / "deleted h5").code == 0
+    exported = tiny.files_of(rooms / "deleted h5")
+    for path in (repaired / "shards/00001.zarr.zip", rooms / "deleted h5/shards/00001.h5"):
+        with open(path, "r+b") as file:
+            file.seek(3000)
+            file.write(b"damage")
+        outcome = gen4d("verify", path.parents[1])
+        assert f"{path}: " in outcome.err
+        assert "delete it and run the command that wrote it again" in outcome.err
+        path.unlink()
+    assert gen4d(*tiny.build_arguments(rooms, "--pairs", out=repaired.name)).code == 0
+    assert tiny.files_of(repaired) == whole
+    assert gen4d("export", repaired, "--out", rooms / "deleted h5").code == 0
+    assert tiny.files_of(rooms / "deleted h5") == exported
+
+
 def _put_stranger(folder: pathlib.Path, other: pathlib.Path, size: bool) -> None:
     """A shard of another build under its name; `size`: dataset.json is made to agree with its size."""
     path = folder / "shards/00000.zarr.zip"
