@@ -64,8 +64,9 @@ def kill(name: str, path: pathlib.Path) -> None:
 
 
 def tear(name: str, path: pathlib.Path) -> None:
-    """Kill this process in the middle of a write."""
-    path.write_bytes(TORN)
+    """Kill this process in the middle of a write, or before any other effect."""
+    if name == "write":
+        path.write_bytes(TORN)
     kill(name, path)
 
 

@@ -180,7 +180,7 @@ def test_power_lost_after_every_effect_with_unsynced_data_dropped(rooms, effects
         for keeps, blank in itertools.product(lost, (False, True)):
             state = faults.after_power_loss(effects[:end], root, keeps, blank)
             states[tuple(state.items())] = state
-    assert len(states) >= 5 * len(unbroken)  # of each file: nothing, a name, zeros, all, and its final name
+    assert len(states) > 4 * len(unbroken)  # of each file: a name, zeros, all, and its final name
     for number, state in enumerate(states.values()):
         disk = tmp_path / str(number)
         for name, content in state.items():
