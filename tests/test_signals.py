@@ -130,21 +130,23 @@ def test_a_second_signal_does_not_disturb_the_first(rooms, unbroken, tmp_path):
     check_resumes(rooms, out, unbroken)
 
 
-def test_hanging_up_does_not_end_a_build_under_nohup(rooms, unbroken, tmp_path):
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_hanging_up_does_not_end_a_build_under_nohup(rooms, unbroken, tmp_path, workers):
+    """Neither the command nor, when the whole group is told, its workers."""
     out = tmp_path / "out"
 
     def under_nohup():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        return build(rooms, out)()
+        return build(rooms, out, "--workers", workers)()
 
-    pid = faults.child(under_nohup, _HangUp())
+    pid = faults.child(under_nohup, _HangUp(), session=True)
     assert faults.wait(pid) == 0
     assert tiny.files_of(out) == unbroken
 
 
 class _HangUp:
     def __call__(self, name, path):
-        os.kill(os.getpid(), signal.SIGHUP)
+        os.killpg(0, signal.SIGHUP)
 
 
 @pytest.mark.parametrize("number", CODES)
