@@ -344,7 +344,8 @@ def test_doctor_answers_in_json(rooms):
 
 def test_an_early_interrupt_shows_no_trace(data):
     """Most of a short command's time goes into imports: Ctrl-C then is answered like any other."""
-    code = f"import os, signal, sys; sys.argv = ['gen4d', 'verify', {str(data)!r}]\n"
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += f"import os, sys; sys.argv = ['gen4d', 'verify', {str(data)!r}]\n"
     code += "from gen4d.cli import main\n"
     code += "import importlib.abc\nclass Stop(importlib.abc.MetaPathFinder):\n"
     code += "    def find_spec(self, name, path, target=None):\n"

@@ -36,11 +36,13 @@ def longer(rooms):
 
 
 @pytest.fixture(autouse=True)
-def not_under_nohup():
-    """Whoever runs the tests may have hanging up ignored, and processes inherit that."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def signals_are_heard():
+    """Whoever runs the tests, under nohup or in the background, may ignore signals, and processes inherit that."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in CODES}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def check_stopped(out: pathlib.Path) -> None:
