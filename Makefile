@@ -19,9 +19,10 @@ TUNED   ?= runs/finetune
 PERCENT ?=
 STUDY   ?= small
 WORKERS ?= 2
+SOAK    ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo build pretrain finetune study test bench lint format clean
+.PHONY: help install demo build pretrain finetune study test soak bench lint format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +64,9 @@ study: $(VENV)/.train ## compare ways of pre-training on built-in rooms: STUDY=s
 
 test: $(VENV)/.train ## run every test
 	$(BIN)/python -m pytest tests
+
+soak: $(VENV)/.train ## the tests of crashes, signals and damage in their long version: hours (SOAK=0.1: a tenth)
+	GEN4D_SOAK=$(SOAK) $(BIN)/python -m pytest -rP tests/test_crash.py tests/test_signals.py tests/test_damage.py tests/test_damage_files.py
 
 bench: $(VENV)/.train ## measure the generator against its references, then the loader
 	$(BIN)/python -m tests.bench

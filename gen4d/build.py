@@ -231,7 +231,8 @@ def read_sidecar(out: pathlib.Path, number: int) -> dict | None:
         size = shard_path(out, number).stat().st_size
     except (FormatError, FileNotFoundError):
         return None
-    return sidecar if sidecar["bytes"] == size else None
+    own = sidecar["file"] == shard_path(out, number).name
+    return sidecar if own and sidecar["bytes"] == size else None
 
 
 def build_shard(job: Job) -> dict:

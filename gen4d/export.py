@@ -170,6 +170,8 @@ class Hdf5Shard:
 
     def _opened(self) -> h5py.File:
         if self._pid != os.getpid():
+            if not self.path.is_file() and self.path.exists():
+                raise FormatError(f"{self.path}: not a whole HDF5 file, but no file at all; {_RESTORE}")
             try:
                 self._file = h5py.File(self.path, "r")
             except FileNotFoundError:

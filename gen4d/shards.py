@@ -136,7 +136,7 @@ def _column(actors, counts, index, name):
 
 
 def open_shard(path: pathlib.Path):
-    """The arrays of a shard, Zarr or HDF5 by its name."""
+    """The arrays of a shard, Zarr or HDF5 by its name. Raises FormatError."""
     if path.name.endswith(HDF5_SUFFIX):
         from gen4d.export import Hdf5Shard  # h5py takes a quarter of a second to import
 

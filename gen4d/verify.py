@@ -12,6 +12,7 @@ from gen4d.build import read_sidecar_content, sidecar_path
 from gen4d.format import FormatError, frame_pairs, seal, unseal
 from gen4d.shards import Dataset, Tables
 
+_REMEDY = "restore it from a copy, or delete it and run the command that wrote it again"
 _EXPECTED = ("dataset.json", "shards", "build.lock")
 
 
@@ -66,17 +67,17 @@ def _find_stranger(dataset: Dataset, path: pathlib.Path) -> str | None:
 
 def _check_shard(dataset: Dataset, number: int, path: pathlib.Path, entry: dict, quick: bool) -> None:
     sidecar = read_sidecar_content(dataset.folder, number)
-    if not path.exists():
-        raise FormatError(f"{path}: the shard is missing; restore it from a copy or rebuild it")
+    if not path.is_file():
+        raise FormatError(f"{path}: the shard is missing; {_REMEDY}")
     size = path.stat().st_size
     if size != entry["bytes"]:
-        raise FormatError(f"{path}: has {size} bytes, dataset.json says {entry['bytes']}: restore or rebuild it")
+        raise FormatError(f"{path}: has {size} bytes, dataset.json says {entry['bytes']}: {_REMEDY}")
     if quick:
         return
     if hashlib.sha256(seal(sidecar)).hexdigest() != entry["sidecar_sha256"]:
-        raise FormatError(f"{sidecar_path(dataset.folder, number)}: is of another build than dataset.json")
+        raise FormatError(f"{sidecar_path(dataset.folder, number)}: is of another build than dataset.json; {_REMEDY}")
     if files.sha256(path) != entry["content_sha256"]:
-        raise FormatError(f"{path}: its content does not match its hash in dataset.json: restore or rebuild it")
+        raise FormatError(f"{path}: its content does not match its hash in dataset.json: {_REMEDY}")
     tables = Tables(path)
     try:
         check_tables(tables, entry["scans"])
@@ -94,6 +95,9 @@ def check_tables(tables: Tables, scans: list) -> None:
     for name, limit in [("actor/cloud", clouds), ("scan/cloud", clouds), ("sequence/scan", len(scans))]:
         _demand(shard, bool(((table[name] >= 0) & (table[name] < limit)).all()), f"{name} points outside")
     _demand(shard, bool((table["actor/role"] <= 2).all()), "actor/role has an unknown role")
+    cells, start = table["scan/cells"].astype(np.int64), table["scan/valid_start"]
+    fits = bool((cells >= 0).all() and np.array_equal((cells.prod(axis=1) + 7) // 8, np.diff(start)))
+    _demand(shard, fits, "scan/valid has not as many bytes as scan/cells says")
     _check_poses(shard, table["actor/pose"])
     _check_clouds(tables)
     for row in range(shard.length("sequence/k")):
@@ -102,7 +106,7 @@ def check_tables(tables: Tables, scans: list) -> None:
 
 def _demand(shard, holds: bool, message: str) -> None:
     if not holds:
-        raise FormatError(f"{shard.path}: {message}: restore or rebuild it")
+        raise FormatError(f"{shard.path}: {message}: {_REMEDY}")
 
 
 def _check_poses(shard, pose: np.ndarray) -> None:

@@ -59,7 +59,8 @@ def _deaf():
 def _start_worker() -> None:
     """A worker ends with its parent, however that ends; Ctrl-C, which reaches the whole group, is the parent's."""
     for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup has one ignored
+            signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     threading.Thread(target=_follow_parent, daemon=True).start()
 

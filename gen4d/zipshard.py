@@ -50,7 +50,7 @@ class Place(NamedTuple):
     """Where an entry of the zip lies."""
 
     offset: int  # of its header
-    header: bytes  # what must stand there
+    header: bytes  # what must stand there, but for bytes 4 and 5, the version of the zip that it needs
     size: int
     crc: int
 
@@ -68,7 +68,9 @@ class ZipShard:
         self._chunks: OrderedDict = OrderedDict()
         self._lock = threading.Lock()
         group = self._metadata("zarr.json")
-        self.attributes = group.get("attributes", {})
+        self.attributes = group.get("attributes")
+        if not isinstance(self.attributes, dict):
+            raise FormatError(f"{path}: zarr.json has no attributes: not written by gen4d")
         check_version(self.attributes, str(path))
         self.frames = read_frames(self.attributes, path)
         self.arrays = {
@@ -95,7 +97,7 @@ class ZipShard:
         content = os.pread(self._file, len(place.header) + place.size, place.offset)
         if len(content) != len(place.header) + place.size:
             raise FormatError(f"{self.path}: {entry} is cut short; {_RESTORE}")
-        if not content.startswith(place.header):
+        if content[:4] != place.header[:4] or content[6 : len(place.header)] != place.header[6:]:
             raise FormatError(f"{self.path}: {entry} is not where the directory says; restore the file or rebuild it")
         return content[len(place.header) :]
 
@@ -230,6 +232,8 @@ def read_directory(path: pathlib.Path) -> dict[str, Place]:
     Raises FormatError.
     """
     try:
+        if not path.is_file() and path.exists():  # opening a pipe would wait for ever
+            raise FormatError(f"{path}: not a whole shard, but no file at all; {_RESTORE}")
         with open(path, "rb") as file:
             count, directory, start = _find_directory(file, path)
     except FileNotFoundError:

@@ -14,13 +14,13 @@ from unittest import mock
 
 from gen4d import files
 
-SOAK = "GEN4D_SOAK" in os.environ
+SOAK = float(os.environ.get("GEN4D_SOAK", 0))  # 1: hours; 0.1: a tenth of that
 TORN = b"torn" * 30
 
 
 def scaled(quick: int, soak: int) -> int:
     """How often: in every run, or in a long one (`make soak`)."""
-    return soak if SOAK else quick
+    return max(quick, round(SOAK * soak))
 
 
 class Op(NamedTuple):
@@ -64,8 +64,9 @@ def kill(name: str, path: pathlib.Path) -> None:
 
 
 def tear(name: str, path: pathlib.Path) -> None:
-    """Kill this process in the middle of a write."""
-    path.write_bytes(TORN)
+    """Kill this process in the middle of a write, or before any other effect."""
+    if name == "write":
+        path.write_bytes(TORN)
     kill(name, path)
 
 
@@ -100,6 +101,13 @@ def child(action: Callable[[], int], effect=None, session: bool = False) -> int:
     finally:
         sys.stdout.flush()
         os._exit(code)
+
+
+def seconds_of(action: Callable[[], int]) -> float:
+    """How long `action` takes in a process of its own when nothing disturbs it."""
+    start = time.monotonic()
+    assert wait(child(action)) == 0
+    return time.monotonic() - start
 
 
 def wait(pid: int, seconds: float = 60) -> int:

@@ -1,5 +1,6 @@
 """Every command as a user types it: what it prints, writes and answers, and its help."""
 
+import json
 import os
 import pathlib
 import pickle
@@ -320,9 +321,31 @@ def test_a_closed_pipe_ends_quietly(data):
     assert "Exception" not in err
 
 
+def test_a_closed_pipe_ends_a_build_that_can_be_continued(rooms, data, tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    arguments = tiny.build_arguments(rooms, "--out", str(tmp_path / "out"), "--workers", "2")
+    running = tiny.start(*arguments, stdout=writer)
+    os.close(writer)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert "Traceback" not in err
+    tiny.check_untorn(tmp_path / "out")
+    assert gen4d(*arguments).code == 0
+    assert tiny.files_of(tmp_path / "out") == tiny.files_of(data)
+
+
+def test_doctor_answers_in_json(rooms):
+    outcome = gen4d("doctor", "--scans", rooms / "scans", "--shapes", rooms / "shapes", "--json")
+    assert outcome.code == 0
+    assert {finding["level"] for finding in json.loads(outcome.out)} <= {"note", "warning"}
+    assert all(set(finding) == {"level", "path", "message"} for finding in json.loads(outcome.out))
+
+
 def test_an_early_interrupt_shows_no_trace(data):
     """Most of a short command's time goes into imports: Ctrl-C then is answered like any other."""
-    code = f"import os, signal, sys; sys.argv = ['gen4d', 'verify', {str(data)!r}]\n"
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += f"import os, sys; sys.argv = ['gen4d', 'verify', {str(data)!r}]\n"
     code += "from gen4d.cli import main\n"
     code += "import importlib.abc\nclass Stop(importlib.abc.MetaPathFinder):\n"
     code += "    def find_spec(self, name, path, target=None):\n"
