@@ -14,6 +14,7 @@ from tests.test_train_cli import call, refusal
 from train import presets, pretrain
 from train.log import read_lines
 from train.presets import ConfigError
+from train.methods.contrast import METHODS
 from train.tasks import comparison, study
 from train.tasks.study import STUDIES, Cell, Work
 
@@ -96,7 +97,8 @@ def test_the_table_says_n_pairs_and_where_the_rooms_are_from():
 def test_the_small_plan_has_the_size_that_was_agreed():
     small = STUDIES["small"]
     assert (len(small.arms), small.seeds, small.percents, small.subsets) == (4, 2, (5.0, 20.0), 4)
-    assert STUDIES["full"].percents == (2.0, 5.0, 10.0, 20.0, 100.0) and set(STUDIES["full"].arms) == set(study.ARMS)
+    assert STUDIES["full"].percents == (2.0, 5.0, 10.0, 20.0, 100.0)
+    assert set(STUDIES["full"].arms) <= set(study.ARMS)
     assert len(study.cells(small)) == len(set(study.cells(small))) == 64
 
 
@@ -178,6 +180,7 @@ def test_scratch_is_the_net_that_the_other_arms_started_from_with_the_same_label
 
 
 def test_arms_without_a_4d_encoder_make_as_many_more_steps_as_take_the_same_time():
-    steps = {arm: study.pretrain_config(STUDIES["small"], arm, 0).steps for arm in study.ARMS if study.ARMS[arm].method}
-    assert steps == {"static-3d": 900, "moving-3d": 900, "4dcontrast": 600, "4dcontrast-printed": 600,
-                     "4dcontrast-simclr": 600}  # fmt: skip
+    for name, arm in study.ARMS.items():
+        if arm.method:
+            steps = study.pretrain_config(STUDIES["small"], name, 0).steps
+            assert steps == (600 if METHODS[arm.method].has_4d else 900)

@@ -3,6 +3,7 @@
     static-3d          3D-3D on static scans            Table 2, first ablation
     moving-3d          3D-3D on moving-object sequences Table 2, second ablation
     4dcontrast         3D-3D, 3D-4D, 4D-4D              Eq. 9
+    moving-3d-simclr   3D-3D, no predictors             the loss of appendix C.2 on one encoder, as PointContrast's
     4dcontrast-simclr  3D-3D, 3D-4D, no predictors      appendix C.2
 
 Shapes. t frames, P pairs of frames, B sequences, S sampled points of all of them, d projected width.
@@ -51,6 +52,7 @@ METHODS = {
     "static-3d": Method(("3d-3d",), cosine=True, moving=False),
     "moving-3d": Method(("3d-3d",), cosine=True, moving=True),
     "4dcontrast": Method(("3d-3d", "3d-4d", "4d-4d"), cosine=True, moving=True),
+    "moving-3d-simclr": Method(("3d-3d",), cosine=False, moving=True),
     "4dcontrast-simclr": Method(("3d-3d", "3d-4d"), cosine=False, moving=True),
 }
 
@@ -108,6 +110,7 @@ class Contrast(nn.Module):
         """generator (a CPU one) draws all weights, so that equal seeds give equal models."""
         super().__init__()
         self.config, self.method = config, METHODS[config.method]
+        self._margins = (config.positive_margin, config.negative_margin)
         head = (config.width, config.hidden, config.norm, generator)
         self.encoder3d = Encoder(config.net_3d, 3, config.width, config.norm, generator)
         if self.method.cosine:
@@ -139,20 +142,21 @@ class Contrast(nn.Module):
         return terms, samples
 
     def _hardest(self, batch: "Batch") -> tuple[dict, dict]:
-        """Appendix C.2: hardest-contrastive between frames, and between a frame and the time-averaged 4D features."""
-        margins = (self.config.positive_margin, self.config.negative_margin)
+        """Appendix C.2: hardest-contrastive between frames and, with 4D, between a frame and time-averaged features."""
         z3, _ = self._frames(batch)
-        features = self.encoder4d.features(batch.sequence, batch.size)
-        z4 = self.encoder4d.projector(match_average(features, batch.point_row_4d))  # affine: the mean of projections
         apart = z3.pair.unflatten(2, (batch.size, -1))  # (P, 2, B, n, d)
         frames = [
-            hardest_contrastive(first, second, same_voxel(row, batch.size), *margins)
+            hardest_contrastive(first, second, same_voxel(row, batch.size), *self._margins)
             for (first, second), row in zip(apart, batch.pair_row, strict=True)
         ]
+        if not self.method.has_4d:
+            return {"3d-3d": sum(frames)}, {"3d": z3.pair}
+        features = self.encoder4d.features(batch.sequence, batch.size)
+        z4 = self.encoder4d.projector(match_average(features, batch.point_row_4d))  # affine: the mean of projections
         own = torch.stack([batch.point_row_4d[i, :, i] for i in range(len(batch.frame))])
         point, average = (z.unflatten(1, (batch.size, -1)) for z in (z3.point, z4))  # (t, B, n, d)
         sequence = [
-            hardest_contrastive(*z, same_voxel(torch.stack(row), batch.size), *margins)
+            hardest_contrastive(*z, same_voxel(torch.stack(row), batch.size), *self._margins)
             for *z, row in zip(point, average, zip(batch.point_row, own, strict=True), strict=True)
         ]
         return {"3d-3d": sum(frames), "3d-4d": sum(sequence)}, {"3d": z3.pair, "4d": z4}
