@@ -13,8 +13,8 @@ from tests.make_rooms import keyed
 from tests.test_train_cli import call, refusal
 from train import presets, pretrain
 from train.log import read_lines
-from train.presets import ConfigError
 from train.methods.contrast import METHODS
+from train.presets import ConfigError
 from train.tasks import comparison, study
 from train.tasks.study import STUDIES, Cell, Work
 
