@@ -85,7 +85,7 @@ class Study:
     seeds: int = 2  # of pre-training
     percents: tuple[float, ...] = (5.0, 20.0)
     subsets: int = 4  # of the training rooms, for every seed and share
-    finetune_steps: int = 300
+    finetune_steps: int = 1000
     finetune_lr: float = 0.2
     samples: int = 10_000  # of the probes
     queries: int = 10_000
@@ -150,12 +150,13 @@ class Work(NamedTuple):
 
 
 def cells(study: Study) -> list[Cell]:
-    """All cells, pairs side by side. A subset of all labels is always the same, but its seed differs."""
+    """All cells, pairs side by side, so that a study that stops early has seen every seed and share alike. A subset of
+    all labels is always the same, but its seed differs."""
     return [
         Cell(arm, seed, percent, subset)
+        for subset in range(study.subsets)
         for seed in range(study.seeds)
         for percent in study.percents
-        for subset in range(study.subsets)
         for arm in study.arms
     ]
 
