@@ -85,7 +85,7 @@ class Study:
     seeds: int = 2  # of pre-training
     percents: tuple[float, ...] = (5.0, 20.0)
     subsets: int = 4  # of the training rooms, for every seed and share
-    finetune_steps: int = 1000
+    finetune_steps: int = 600
     finetune_lr: float = 0.2
     samples: int = 10_000  # of the probes
     queries: int = 10_000
