@@ -1,5 +1,6 @@
 """Whether a data set is intact and complete: every file named, of its size and hash, and every table consistent."""
 
+import functools
 import hashlib
 import itertools
 import pathlib
@@ -100,8 +101,9 @@ def check_tables(tables: Tables, scans: list) -> None:
     _demand(shard, fits, "scan/valid has not as many bytes as scan/cells says")
     _check_poses(shard, table["actor/pose"])
     _check_clouds(tables)
+    scan_cloud = functools.lru_cache(1)(tables.cloud)  # sequences of a scan are neighbours
     for row in range(shard.length("sequence/k")):
-        _check_sequence(tables, row)
+        _check_sequence(tables, row, scan_cloud)
 
 
 def _demand(shard, holds: bool, message: str) -> None:
@@ -127,8 +129,8 @@ def _check_clouds(tables: Tables) -> None:
                 _demand(tables.shard, bool(np.isfinite(rows).all()), f"{name} holds a value that is not finite")
 
 
-def _check_sequence(tables: Tables, row: int) -> None:
-    sequence = tables.sequence(row, tables.cloud)
+def _check_sequence(tables: Tables, row: int, scan_cloud) -> None:
+    sequence = tables.sequence(row, scan_cloud)
     for number, actor in enumerate(sequence.actors):
         padding = -len(actor.cloud.point) % 8
         clear = not padding or bool((actor.planes[:, -1] & ((1 << padding) - 1) == 0).all())
