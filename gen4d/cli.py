@@ -266,7 +266,7 @@ def inspect(dataset, sequence) -> None:
         "config: " + ", ".join(f"{name} {value}" for name, value in manifest["config"].items() if name != "height_m")
     )
     click.echo("versions: " + ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()))
-    sidecars = [build.read_sidecar_content(dataset, n) for n in range(len(manifest["shards"]))]
+    sidecars = [build.brief(build.read_sidecar_content(dataset, n)) for n in range(len(manifest["shards"]))]
     try:
         lines = report.summary(sidecars) + [f"refused: {line}" for line in report.refused(sidecars, "scans", "shapes")]
     except (KeyError, TypeError, AttributeError):

@@ -3,7 +3,6 @@
 import bisect
 import functools
 import itertools
-import json
 import os
 import pathlib
 import threading
@@ -21,7 +20,7 @@ from gen4d.format import (
     FormatError,
     check_version,
     frame_pairs,
-    unseal,
+    unseal_digest,
 )
 from gen4d.zipshard import ZipShard
 
@@ -45,6 +44,9 @@ class Cloud:
         self.vertex = vertex  # (N,) int32: index in the source file, -1 if sampled
         self.label, self.instance = label, instance  # (N,) int32, -1 = none
 
+    def __iter__(self):
+        return (getattr(self, name) for name in self.columns)
+
 
 class StoredCloud(Cloud):
     """A cloud of a shard. What a trainer never looks at is read when it is asked for, and checked then."""
@@ -60,7 +62,7 @@ class StoredCloud(Cloud):
     instance = functools.cached_property(lambda self: self._read("instance"))
 
     def __reduce__(self):
-        return Cloud, tuple(getattr(self, name) for name in Cloud.columns)
+        return Cloud, tuple(self)
 
 
 class Actor(NamedTuple):
@@ -444,11 +446,11 @@ def read_manifest(folder: pathlib.Path) -> tuple[dict, str]:
         raise FormatError(f"{path}: not there; {remedy}") from None
     except OSError as error:
         raise FormatError(f"{path}: cannot be read: {error.strerror}") from None
-    manifest = unseal(content, str(path))
+    manifest, digest = unseal_digest(content, str(path))
     check_version(manifest, str(path))
     if not _is_sound(manifest):
         raise FormatError(f"{path}: lacks what a data set has, or has it in another form: not written by gen4d")
-    return manifest, json.loads(content)["sha256"]
+    return manifest, digest
 
 
 __all__ = [
