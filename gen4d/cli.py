@@ -302,7 +302,7 @@ def _inspect_sequence(opened, number: int) -> None:
 
 @cli.command(epilog=_example("gen4d verify data/sequences"))
 @click.argument("dataset", type=_FOLDER)
-@click.option("--quick", is_flag=True, help="Names and sizes only.")
+@click.option("--quick", is_flag=True, help="Names, sizes, and the hashes of the .json files only.")
 def verify(dataset, quick) -> None:
     """Check that a data set is intact and complete: every bit of every file."""
     from gen4d import verify as checks

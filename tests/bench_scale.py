@@ -26,6 +26,7 @@ import zlib
 from gen4d import build, estimate, sources, verify
 from gen4d.config import Config
 from gen4d.format import seal
+from gen4d.report import refused, summary
 from gen4d.shards import open_dataset
 from gen4d.zipshard import read_directory
 
@@ -202,6 +203,9 @@ def step_resume(folder: pathlib.Path, meter: Meter) -> None:
     if not plan.jobs:
         with meter.measure("finish"):
             build.finish(folder / "sim", inputs, plan.sidecars)
+        with meter.measure("summarise"):
+            summary(plan.sidecars.values())
+            refused(plan.sidecars.values(), "scans", "shapes")
 
 
 def step_open(folder: pathlib.Path, meter: Meter) -> None:
