@@ -86,10 +86,12 @@ class Template:
             write_ply(path, make_scan(number, vertices))
         inputs = find_inputs(folder, f"scans-{kind}", shape_points=shape_points)
         self.config, out = inputs.config, folder / f"built-{kind}"
-        jobs = build.make_plan(out, inputs).jobs
-        started = time.perf_counter()
-        self.sidecar = dict(build.run(jobs, 1))[0]
-        self.seconds = time.perf_counter() - started
+        jobs, self.seconds = build.make_plan(out, inputs).jobs, float("inf")
+        for _ in range(3):
+            started = time.perf_counter()
+            build.build_shard(jobs[0])
+            self.seconds = min(self.seconds, time.perf_counter() - started)
+        self.sidecar = build.read_sidecar_content(out, 0)
         self.path = build.shard_path(out, 0)
         self.content, self.place = bytearray(self.path.read_bytes()), read_directory(self.path)["zarr.json"]
 
