@@ -312,7 +312,7 @@ def main(scans: int = SCANS, folder: pathlib.Path | None = None) -> None:
 
 
 def estimate_time(scans: int, made: dict, begun: dict, resumed: dict) -> None:
-    """Print what the whole build takes on some numbers of workers, by CPU time, on disks that keep up: the shards, which
+    """Print what the whole build takes on some numbers of workers by CPU time, on disks that keep up: the shards, which
     are divided, and what is not."""
     begin = sum(begun[name]["cpu"] for name in ("load the kernels", "find the sources", "plan"))
     end = sum(resumed[name]["cpu"] for name in ("resume", "finish", "summarise"))
