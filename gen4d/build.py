@@ -227,16 +227,28 @@ def read_sidecar(out: pathlib.Path, number: int) -> dict | None:
     """What a shard's .json says, or None where the shard is not done: no .json, or one that disagrees with it."""
     path = sidecar_path(out, number)
     try:
-        sidecar = unseal(path.read_bytes(), str(path))
+        content = path.read_bytes()
+        sidecar = unseal(content, str(path))
         size = shard_path(out, number).stat().st_size
     except (FormatError, FileNotFoundError):
         return None
     own = sidecar["file"] == shard_path(out, number).name
-    return sidecar if own and sidecar["bytes"] == size else None
+    return _hashed(sidecar, content) if own and sidecar["bytes"] == size else None
+
+
+def _hashed(sidecar: dict, content: bytes) -> dict:
+    return brief(sidecar) | {"sidecar_sha256": hashlib.sha256(content).hexdigest()}
+
+
+def brief(sidecar: dict) -> dict:
+    """What is kept in memory of a shard's .json: all but the list of shapes, most of it and of a gigabyte for 100,000
+    scans."""
+    return {name: value for name, value in sidecar.items() if name != "shapes"}
 
 
 def build_shard(job: Job) -> dict:
-    """Generate, write and describe one shard. A scan that cannot be used is recorded; the others go on.
+    """Generate, write and describe one shard; returns what is kept of its .json, and the hash of that. A scan that
+    cannot be used is recorded; the others go on.
 
     Raises OSError where the shard cannot be written and, if the job is strict, BuildError at the first bad scan.
     """
@@ -268,8 +280,9 @@ def build_shard(job: Job) -> dict:
         "unreadable_shapes": sorted(unreadable),
     }
     files.write(shard_path(job.out, job.number), content)
-    files.write(sidecar_path(job.out, job.number), seal(sidecar))
-    return sidecar
+    description = seal(sidecar)
+    files.write(sidecar_path(job.out, job.number), description)
+    return _hashed(sidecar, description)
 
 
 def describe_error(source: sources.ScanSource, error: ValueError) -> str:
@@ -370,7 +383,7 @@ def _entry(out: pathlib.Path, number: int, sidecar: dict) -> dict:
         "file": sidecar["file"],
         "bytes": sidecar["bytes"],
         "content_sha256": sidecar["content_sha256"],
-        "sidecar_sha256": hashlib.sha256(seal(sidecar)).hexdigest(),
+        "sidecar_sha256": sidecar["sidecar_sha256"],
         "scans": [[scan["name"], len(scan["sequences"])] for scan in sidecar["scans"]],
     }
 

@@ -266,7 +266,7 @@ def inspect(dataset, sequence) -> None:
         "config: " + ", ".join(f"{name} {value}" for name, value in manifest["config"].items() if name != "height_m")
     )
     click.echo("versions: " + ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()))
-    sidecars = [build.read_sidecar_content(dataset, n) for n in range(len(manifest["shards"]))]
+    sidecars = [build.brief(build.read_sidecar_content(dataset, n)) for n in range(len(manifest["shards"]))]
     try:
         lines = report.summary(sidecars) + [f"refused: {line}" for line in report.refused(sidecars, "scans", "shapes")]
     except (KeyError, TypeError, AttributeError):
@@ -302,7 +302,7 @@ def _inspect_sequence(opened, number: int) -> None:
 
 @cli.command(epilog=_example("gen4d verify data/sequences"))
 @click.argument("dataset", type=_FOLDER)
-@click.option("--quick", is_flag=True, help="Names and sizes only.")
+@click.option("--quick", is_flag=True, help="Names, sizes, and the hashes of the .json files only.")
 def verify(dataset, quick) -> None:
     """Check that a data set is intact and complete: every bit of every file."""
     from gen4d import verify as checks

@@ -1,5 +1,6 @@
 """The same data set in HDF5, for those who read with h5py: the same names, types and rules, one file a shard."""
 
+import functools
 import hashlib
 import os
 import pathlib
@@ -132,8 +133,9 @@ def _create(file: h5py.File, name: str, rows: int, frames: int) -> h5py.Dataset:
 def _write_pairs(file: h5py.File, tables: Tables) -> None:
     first, second = (_create(file, name, ARRAYS[name].chunk, tables.frames) for name in ("pair/first", "pair/second"))
     starts, done = [0], 0
+    scan_cloud = functools.lru_cache(1)(tables.cloud)  # sequences of a scan are neighbours
     for row in range(tables.shard.length("sequence/k")):
-        sequence = tables.sequence(row, tables.cloud)
+        sequence = tables.sequence(row, scan_cloud)
         lists = [sequence.correspondences(i, j) for i, j in frame_pairs(tables.frames)]
         starts += (done + np.cumsum([len(rows) for rows, _ in lists])).tolist()
         for column, side in ((first, 0), (second, 1)):

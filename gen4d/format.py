@@ -105,23 +105,35 @@ def canonical(value: dict) -> bytes:
 
 def seal(value: dict) -> bytes:
     """Canonical JSON of a value, with the SHA-256 of the rest under `sha256`, and a newline."""
-    return canonical(value | {"sha256": hashlib.sha256(canonical(value)).hexdigest()}) + b"\n"
+    before = canonical({name: item for name, item in value.items() if name < "sha256"})[1:-1]
+    after = canonical({name: item for name, item in value.items() if name > "sha256"})[1:-1]
+    digest = hashlib.sha256(_join(before, after)).hexdigest()
+    return _join(before, f'"sha256":"{digest}"'.encode(), after) + b"\n"
+
+
+def _join(*parts: bytes) -> bytes:
+    return b"{" + b",".join(filter(None, parts)) + b"}"
 
 
 def unseal(content: bytes, name: str) -> dict:
     """The value that `seal` wrote. Raises FormatError where one bit differs."""
+    return unseal_digest(content, name)[0]
+
+
+def unseal_digest(content: bytes, name: str) -> tuple[dict, str]:
+    """The value that `seal` wrote, and its hash. Raises FormatError where one bit differs."""
     try:
         value = json.loads(content)
         digest = value.pop("sha256")
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         raise FormatError(f"{name}: not a sealed JSON file of gen4d; restore it from a copy or rebuild") from None
     try:
-        intact = seal(value) == content and hashlib.sha256(canonical(value)).hexdigest() == digest
-    except ValueError:
+        intact = seal(value) == content
+    except (ValueError, RecursionError):
         intact = False
     if not intact:
         raise FormatError(f"{name}: its content does not match its own hash; restore it from a copy or rebuild")
-    return value
+    return value, digest
 
 
 def check_version(value: dict, name: str) -> None:

@@ -3,11 +3,11 @@
 import bisect
 import functools
 import itertools
-import json
 import os
 import pathlib
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from gen4d.format import (
     FormatError,
     check_version,
     frame_pairs,
-    unseal,
+    unseal_digest,
 )
 from gen4d.zipshard import ZipShard
 
@@ -34,13 +34,35 @@ _IDENTITY = np.eye(4, dtype=np.float32)
 _TABLES = ("actor/", "sequence/", "scan/", "cloud/start")
 
 
-class Cloud(NamedTuple):
+class Cloud:
     """An immutable set of points in its own frame of reference, metres."""
 
-    point: np.ndarray  # (N, 3) float32
-    vertex: np.ndarray  # (N,) int32: index in the source file, -1 if sampled
-    label: np.ndarray | None  # (N,) int32, -1 = none
-    instance: np.ndarray | None  # (N,) int32, -1 = none
+    columns = ("point", "vertex", "label", "instance")
+
+    def __init__(self, point: np.ndarray, vertex: np.ndarray, label: np.ndarray | None, instance: np.ndarray | None):
+        self.point = point  # (N, 3) float32
+        self.vertex = vertex  # (N,) int32: index in the source file, -1 if sampled
+        self.label, self.instance = label, instance  # (N,) int32, -1 = none
+
+    def __iter__(self):
+        return (getattr(self, name) for name in self.columns)
+
+
+class StoredCloud(Cloud):
+    """A cloud of a shard. What a trainer never looks at is read when it is asked for, and checked then."""
+
+    def __init__(self, point: np.ndarray, number: int, tables: Callable[[], "Tables"]):
+        self.point, self._number, self._tables = point, number, tables
+
+    def _read(self, name: str) -> np.ndarray | None:
+        return self._tables().column(name, self._number)
+
+    vertex = functools.cached_property(lambda self: self._read("vertex"))
+    label = functools.cached_property(lambda self: self._read("label"))
+    instance = functools.cached_property(lambda self: self._read("instance"))
+
+    def __reduce__(self):
+        return Cloud, tuple(self)
 
 
 class Actor(NamedTuple):
@@ -163,14 +185,15 @@ class Tables:
             raise FormatError(f"{self.shard.path}: attribute {kind} is no list of names: not written by gen4d")
         return names
 
-    def sequence(self, row: int, scan_cloud) -> Sequence:
+    def sequence(self, row: int, scan_cloud, shape_cloud=None) -> Sequence:
         """Decode a sequence; `scan_cloud(number)` gives a static actor's cloud, from a cache or from here."""
+        shape_cloud = shape_cloud or self.cloud
         table = self.table
         scan = self._name(self.scans, table["sequence/scan"][row])
         actors = []
         for a in range(*self._range("actor/start", row)):
             cloud, role = int(table["actor/cloud"][a]), int(table["actor/role"][a])
-            points = scan_cloud(cloud) if role == 0 else self.cloud(cloud)
+            points = scan_cloud(cloud) if role == 0 else shape_cloud(cloud)
             actors.append(Actor(points, role, table["actor/pose"][a], self._planes(a, len(points.point))))
         if not actors:
             raise FormatError(f"{self.shard.path}: sequence {row} has no actors: damaged tables")
@@ -182,15 +205,15 @@ class Tables:
             actors=tuple(actors),
         )
 
-    def cloud(self, number: int) -> Cloud:
-        """Decode a cloud."""
-        start, stop = self._range("cloud/start", number)
-        column = {name: self.shard.read(f"cloud/{name}", start, stop) for name in Cloud._fields}
-        for rows in column.values():
-            rows.flags.writeable = False  # clouds are cached, and shared by the sequences of a scan
-        for name in ("label", "instance"):
-            column[name] = column[name] if (column[name] >= 0).any() else None
-        return Cloud(**column)
+    def cloud(self, number: int, tables: Callable[[], "Tables"] | None = None) -> Cloud:
+        """Decode a cloud's points; `tables()` gives these tables when the rest is asked for, if they close before."""
+        return StoredCloud(self.column("point", number), number, tables or (lambda: self))
+
+    def column(self, name: str, number: int) -> np.ndarray | None:
+        """One column of a cloud, read-only, or None where it has no label or instance."""
+        rows = self.shard.read(f"cloud/{name}", *self._range("cloud/start", number))
+        rows.flags.writeable = False  # clouds are cached, and shared by the sequences of a scan
+        return None if name in ("label", "instance") and not (rows >= 0).any() else rows
 
     def floor_plan(self, row: int, cell_m: float) -> FloorPlan:
         """The floor plan of a sequence's scan."""
@@ -255,6 +278,41 @@ def check_starts(shard, start: np.ndarray, end: int, name: str) -> None:
         raise FormatError(f"{shard.path}: {name} does not rise from 0 to {end}: damaged tables, restore or rebuild it")
 
 
+class _OpenShards:
+    """The shards of a data set that are open: those that were used last. Clouds hold this, not their data set, which
+    holds them."""
+
+    def __init__(self, folder: pathlib.Path, manifest: dict):
+        self.folder, self.manifest = folder, manifest
+        self._shards: OrderedDict = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, shard: int) -> Tables:
+        return _cached(self._lock, self._shards, shard, _OPEN_SHARDS, lambda: self._load(shard))
+
+    def _load(self, shard: int) -> Tables:
+        """Open a shard that is the one that dataset.json means, not one of the same name."""
+        path, entry = self._path(shard), self.manifest["shards"][shard]
+        if path.is_file() and path.stat().st_size != entry["bytes"]:
+            raise FormatError(
+                f"{path}: has {path.stat().st_size} bytes, dataset.json says {entry['bytes']}: {_STRANGER}"
+            )
+        tables = Tables(path)
+        stored = np.bincount(tables.table["sequence/scan"].clip(0), minlength=len(tables.scans)).tolist()
+        named = [[name, count] for name, count in zip(tables.scans, stored, strict=False)]
+        if named != entry["scans"] or len(stored) != len(tables.scans):
+            raise FormatError(f"{path}: holds other scans or sequences than dataset.json says: {_STRANGER}")
+        if tables.attributes.get("config") != self.manifest["config"]:
+            raise FormatError(f"{path}: is of another config than dataset.json: {_STRANGER}")
+        return tables
+
+    def _path(self, shard: int) -> pathlib.Path:
+        return self.folder / "shards" / self.manifest["shards"][shard]["file"]
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+
 class Dataset:
     """The sequences of a folder, in the order of its shards; those of one scan are consecutive."""
 
@@ -269,7 +327,7 @@ class Dataset:
         self._end = list(itertools.accumulate(count for _, _, count in scans))
         first = itertools.accumulate((sum(c for _, c in s["scans"]) for s in manifest["shards"]), initial=0)
         self._shard_start = list(first)
-        self._open: OrderedDict = OrderedDict()
+        self._tables = _OpenShards(folder, manifest)
         self._clouds: OrderedDict = OrderedDict()
         self._lock = threading.Lock()
 
@@ -291,7 +349,8 @@ class Dataset:
 
     def __getitem__(self, i: int) -> Sequence:
         shard, row = self._locate(i)
-        return self._tables(shard).sequence(row, lambda cloud: self._cloud(shard, cloud))
+        tables, again = self._tables(shard), functools.partial(self._tables, shard)
+        return tables.sequence(row, lambda number: self._cloud(shard, number), lambda n: tables.cloud(n, again))
 
     def floor_plan(self, i: int) -> FloorPlan:
         """The floor plan of the scan of sequence i."""
@@ -320,31 +379,9 @@ class Dataset:
     def __iter__(self):
         return (self[i] for i in range(len(self)))
 
-    def _tables(self, shard: int) -> Tables:
-        return _cached(self._lock, self._open, shard, _OPEN_SHARDS, lambda: self._load(shard))
-
-    def _load(self, shard: int) -> Tables:
-        """Open a shard that is the one that dataset.json means, not one of the same name."""
-        path, entry = self._path(shard), self.manifest["shards"][shard]
-        if path.is_file() and path.stat().st_size != entry["bytes"]:
-            raise FormatError(
-                f"{path}: has {path.stat().st_size} bytes, dataset.json says {entry['bytes']}: {_STRANGER}"
-            )
-        tables = Tables(path)
-        stored = np.bincount(tables.table["sequence/scan"].clip(0), minlength=len(tables.scans)).tolist()
-        named = [[name, count] for name, count in zip(tables.scans, stored, strict=False)]
-        if named != entry["scans"] or len(stored) != len(tables.scans):
-            raise FormatError(f"{path}: holds other scans or sequences than dataset.json says: {_STRANGER}")
-        if tables.attributes.get("config") != self.config:
-            raise FormatError(f"{path}: is of another config than dataset.json: {_STRANGER}")
-        return tables
-
     def _cloud(self, shard: int, number: int) -> Cloud:
-        load = lambda: self._tables(shard).cloud(number)  # noqa: E731
+        load = lambda: self._tables(shard).cloud(number, functools.partial(self._tables, shard))  # noqa: E731
         return _cached(self._lock, self._clouds, (shard, number), _CACHED_CLOUDS, load)
-
-    def _path(self, shard: int) -> pathlib.Path:
-        return self.folder / "shards" / self.manifest["shards"][shard]["file"]
 
     def __getstate__(self):
         """What another process needs: open files and caches stay here."""
@@ -409,11 +446,11 @@ def read_manifest(folder: pathlib.Path) -> tuple[dict, str]:
         raise FormatError(f"{path}: not there; {remedy}") from None
     except OSError as error:
         raise FormatError(f"{path}: cannot be read: {error.strerror}") from None
-    manifest = unseal(content, str(path))
+    manifest, digest = unseal_digest(content, str(path))
     check_version(manifest, str(path))
     if not _is_sound(manifest):
         raise FormatError(f"{path}: lacks what a data set has, or has it in another form: not written by gen4d")
-    return manifest, json.loads(content)["sha256"]
+    return manifest, digest
 
 
 __all__ = [

@@ -11,6 +11,7 @@ name, size and place of both stand in the zip twice, in its directory and before
 import json
 import os
 import pathlib
+import re
 import stat
 import struct
 import threading
@@ -29,12 +30,13 @@ _MAX_ARRAY = 64 << 10
 _MAX_BRACKETS = 10_000  # objects and lists in it: without a limit, a few megabytes of them are gigabytes in memory
 MAX_READ = 1 << 30  # bytes that one read may decode
 _MAX_ENTRIES = 1 << 20
-_CACHED_CHUNKS = 8
+_CACHED_BYTES = 2 << 20  # of decoded chunks, of each open shard: a scan's masks and its shapes' points
 
-_RECORD = struct.Struct("<4s6H3L5H2L")  # of an entry, in the zip's directory
+_RECORD = struct.Struct("<4s4x2H4x3L3H4x2L")  # of an entry, in the zip's directory
 _END = struct.Struct("<4s4H2LH")  # of the directory
 _PLACE_64 = struct.Struct("<4sLQL")  # both in zips beyond 4 GB or 65,534 entries
 _END_64 = struct.Struct("<4sQ2H2L4Q")
+_USUAL = re.compile(rb"[a-z0-9_]+(?:/[a-z0-9_]+)*(?:/zarr\.json)?|zarr\.json")  # names that need no closer look
 _RESTORE = "restore the file from a copy or rebuild it"
 
 
@@ -66,6 +68,7 @@ class ZipShard:
         self._pid, self._file = None, -1
         self._place = read_directory(path)
         self._chunks: OrderedDict = OrderedDict()
+        self._cached = 0  # bytes of them
         self._lock = threading.Lock()
         group = self._metadata("zarr.json")
         self.attributes = group.get("attributes")
@@ -147,31 +150,41 @@ class ZipShard:
             raise FormatError(f"{self.path}: rows {start}:{stop} of {name}, which has {array.shape[0]}: damaged tables")
         check_size(self.path, name, array, stop - start)
         size = array.chunk[0]
-        numbers = range(start // size, (stop + size - 1) // size if stop > start else start // size)
-        parts = [self._chunk(name, array, n)[max(start - n * size, 0) : stop - n * size] for n in numbers]
-        if len(parts) == 1:
-            return parts[0]
-        return np.concatenate(parts) if parts else np.empty((0, *array.shape[1:]), array.dtype)
+        numbers = range(start // size, -(-stop // size)) if stop > start else range(0)
+        if len(numbers) == 1:
+            return self._chunk(name, array, numbers[0])[start - numbers[0] * size : stop - numbers[0] * size]
+        out = np.empty((stop - start, *array.shape[1:]), array.dtype)
+        for n in numbers:
+            low, high = max(start, n * size), min(stop, (n + 1) * size)
+            if high - low == size:  # nothing of it is left over that the next read could want
+                self._decode(name, array, n, out[low - start : high - start])
+            else:
+                out[low - start : high - start] = self._chunk(name, array, n)[low - n * size : high - n * size]
+        return out
 
     def _chunk(self, name: str, array: StoredArray, number: int) -> np.ndarray:
         with self._lock:
             if (name, number) in self._chunks:
                 self._chunks.move_to_end((name, number))
                 return self._chunks[name, number]
-        chunk = self._decode(name, array, number)
+        chunk = np.empty(array.chunk, array.dtype)
+        self._decode(name, array, number, chunk)
+        chunk.flags.writeable = False
         with self._lock:
-            self._chunks[name, number] = chunk
-            while len(self._chunks) > _CACHED_CHUNKS:
-                self._chunks.popitem(last=False)
+            if (name, number) not in self._chunks:
+                self._chunks[name, number] = chunk
+                self._cached += chunk.nbytes
+            while self._cached > _CACHED_BYTES:
+                self._cached -= self._chunks.popitem(last=False)[1].nbytes
         return chunk
 
-    def _decode(self, name: str, array: StoredArray, number: int) -> np.ndarray:
+    def _decode(self, name: str, array: StoredArray, number: int, out: np.ndarray) -> None:
+        """Decompress a chunk into memory of its size."""
         entry = _chunk_entry(name, number, len(array.shape))
-        content = self._read(entry)
+        content = memoryview(self._read(entry))
         body, tail = content[:-4], content[-4:]
-        if google_crc32c.value(body).to_bytes(4, "little") != tail:
+        if google_crc32c.value(bytes(body)).to_bytes(4, "little") != tail:
             raise FormatError(f"{self.path}: {entry} fails its crc32c: the file is damaged, restore or rebuild it")
-        out = np.empty(array.chunk, array.dtype)
         if len(body) < 16 or int.from_bytes(body[4:8], "little") != out.nbytes:
             raise FormatError(f"{self.path}: {entry} promises another size than its chunk's {out.nbytes} bytes")
         if int.from_bytes(body[12:16], "little") != len(body):  # blosc reads as far as its header says
@@ -180,8 +193,6 @@ class ZipShard:
             numcodecs.blosc.decompress(body, out)
         except (RuntimeError, ValueError) as error:
             raise FormatError(f"{self.path}: {entry} does not decompress: {error}") from None
-        out.flags.writeable = False
-        return out
 
 
 def read_frames(attributes: dict, path: pathlib.Path) -> int:
@@ -281,25 +292,22 @@ def _last(file, place: int, record: struct.Struct) -> tuple:
 
 def _parse_record(directory: bytes, at: int, path: pathlib.Path) -> tuple[str, Place, int]:
     """Name and place of the entry whose record starts at a byte of the directory, and where the next one starts."""
-    fields = _RECORD.unpack_from(directory, at) if at + _RECORD.size <= len(directory) else (b"",) * 17
-    if fields[0] != b"PK\1\2":
+    if directory[at : at + 4] != b"PK\1\2" or at + _RECORD.size > len(directory):
         raise FormatError(f"{path}: not a whole shard (its directory is broken at byte {at}); {_RESTORE}")
-    flags, method, crc, packed, size, length, extra, comment = fields[3:5] + fields[7:13]
-    at += _RECORD.size
-    raw, more, end = directory[at : at + length], directory[at + length : at + length + extra], at + length + extra
-    name = _check_name(raw, path)
+    _, flags, method, crc, packed, size, length, extra, comment, rights, offset = _RECORD.unpack_from(directory, at)
+    first, end = at + _RECORD.size, at + _RECORD.size + length + extra
+    raw = directory[first : first + length]
+    name = raw.decode("ascii") if _USUAL.fullmatch(raw) else _check_name(raw, path)
     if method or packed != size or flags & 1:
         raise FormatError(f"{path}: entry {name} is compressed or encrypted: not written by gen4d")
-    kind = stat.S_IFMT(fields[15] >> 16)
-    if kind not in (0, stat.S_IFREG):
+    if stat.S_IFMT(rights >> 16) not in (0, stat.S_IFREG):
         raise FormatError(f"{path}: entry {name} is a link or no file: not written by gen4d")
-    offset = fields[16]
+    more = directory[first + length : end]
     if offset == 0xFFFFFFFF and more[:4] == b"\1\0\10\0" and extra == 12:
         offset = int.from_bytes(more[4:], "little")
     elif extra or comment:
         raise FormatError(f"{path}: entry {name} has extra fields or a comment: not written by gen4d")
-    header = b"PK\3\4" + directory[at - _RECORD.size + 6 : at - _RECORD.size + 30] + b"\0\0" + raw
-    return name, Place(offset, header, size, crc), end
+    return name, Place(offset, b"PK\3\4" + directory[at + 6 : at + 30] + b"\0\0" + raw, size, crc), end
 
 
 def _check_name(raw: bytes, path: pathlib.Path) -> str:

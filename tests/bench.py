@@ -2,6 +2,7 @@
 
     python -m tests.bench            everything
     python -m tests.bench pipeline   one part: pipeline, build (with reading) or loader
+    python -m tests.bench scale      a simulated data set of 100,000 scans; only when asked for, it takes minutes
 
 Ratios count; times depend on the machine, which is printed.
 """
@@ -202,6 +203,8 @@ def _bench_read(out: pathlib.Path, count: int = 200) -> None:
     dataset = open_dataset(out)
     sequence = dataset[len(dataset) // 2]
     print(f"  open and read one sequence cold {1e3 * (time.perf_counter() - started):.1f} ms")
+    for path in (out / "shards").iterdir():
+        path.read_bytes()  # warm: in the page cache, on whatever disk
     rng = np.random.Generator(np.random.Philox(key=2))
     chosen = rng.integers(len(dataset), size=count).tolist()
     for order, what in ((chosen, "random"), (sorted(chosen), "in order")):
@@ -231,12 +234,21 @@ def bench_loader() -> None:
     bench_loader.main()
 
 
+def bench_scale() -> None:
+    """What grows with the number of scans; needs torch for the part of the trainer."""
+    from tests import bench_scale
+
+    bench_scale.main()
+
+
 def main(parts: list[str]) -> None:
-    """Run the named parts, or all."""
+    """Run the named parts, or all but `scale`."""
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     for name, part in (("pipeline", bench_pipeline), ("build", bench_build), ("loader", bench_loader)):
         if not parts or name in parts:
             part()
+    if "scale" in parts:
+        bench_scale()
 
 
 if __name__ == "__main__":

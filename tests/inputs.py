@@ -127,7 +127,8 @@ def small_build(folder: pathlib.Path) -> pathlib.Path:
 
 def assert_same_cloud(one, other) -> None:
     """Clouds are equal bit for bit."""
-    for name, a, b in zip(one._fields, one, other, strict=True):
+    for name in one.columns:
+        a, b = getattr(one, name), getattr(other, name)
         assert (a is None) == (b is None), name
         assert a is None or (a.tobytes() == b.tobytes() and a.dtype == b.dtype), name
 

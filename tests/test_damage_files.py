@@ -188,13 +188,15 @@ def test_an_extra_file_is_named_and_harms_nobody(copy_of_three, name):
     assert read(copy_of_three) == whole
 
 
-def test_quick_verification_finds_names_and_sizes(copy_of_three):
+def test_quick_verification_finds_names_sizes_and_descriptions(copy_of_three, rooms):
     (copy_of_three / "notes.txt").write_text("mine")
+    _stale(rooms)(copy_of_three, "shards/00000.json")
     os.truncate(copy_of_three / "shards/00001.zarr.zip", 5000)
     (copy_of_three / "shards/00002.zarr.zip").unlink()
     outcome = gen4d("verify", copy_of_three, "--quick")
     assert outcome.code == 1
-    assert len(outcome.err.splitlines()) == 3
+    assert len(outcome.err.splitlines()) == 4
+    assert "00000.json: is of another build than dataset.json" in outcome.err
 
 
 def test_every_damaged_shard_is_named_not_only_the_first(copy_of_three):
@@ -226,8 +228,9 @@ def test_a_chunk_under_the_name_of_another_is_refused(copy):
         a, b = (slice(at + field.start, at + field.stop) for at in (one, other))
         content[a], content[b] = content[b], content[a]
     path.write_bytes(content)
+    cloud = open_dataset(copy)[0].actors[0].cloud
     with pytest.raises(FormatError, match=r"cloud/label/c/0 is not where the directory says"):
-        open_dataset(copy)[0]
+        _ = cloud.label
 
 
 @pytest.mark.parametrize("bit", range(8))

@@ -70,6 +70,14 @@ def test_chance_comes_from_keyed_generators_only():
         assert not banned.search(path.read_text()), path
 
 
+def test_every_test_that_the_readme_names_exists():
+    links = re.findall(r"\[`(test_\w+)`\]\(([\w/.]+)\)", README)
+    assert len(links) > 40
+    assert len(links) == len(re.findall(r"`test_\w+`", README)), "a test is named without a link to its file"
+    for name, path in links:
+        assert re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.M), f"{path} has no {name}"
+
+
 def test_every_make_target_of_the_readme_exists():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
     assert set(re.findall(r"(?:^|`)make ([a-z]+)\b", README, re.M)) <= targets

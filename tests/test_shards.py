@@ -55,7 +55,7 @@ def test_the_reader_gives_what_zarr_gives_bit_for_bit(built):
             assert sequence.class_name == shard.classes[table["sequence/class"][row]]
             for actor, mine in zip(range(*table["actor/start"][row : row + 2]), sequence.actors, strict=True):
                 rows = laws.cloud_rows(shard, int(table["actor/cloud"][actor]))
-                columns = [table[f"cloud/{name}"][rows] for name in shards.Cloud._fields]
+                columns = [table[f"cloud/{name}"][rows] for name in shards.Cloud.columns]
                 columns = [None if name in (2, 3) and (c < 0).all() else c for name, c in enumerate(columns)]
                 assert_same_cloud(mine.cloud, shards.Cloud(*columns))
                 assert mine.pose.tobytes() == table["actor/pose"][actor].tobytes()
@@ -152,13 +152,29 @@ def test_small_caches_give_the_same_sequences(built, monkeypatch):
     order = [8, 0, 3, 8, 1, 6, 0, 4]
     plenty = shards.open_dataset(built)
     expected = [plenty[i] for i in order]
-    monkeypatch.setattr(zipshard, "_CACHED_CHUNKS", 1)
+    monkeypatch.setattr(zipshard, "_CACHED_BYTES", 1)
     for name in ("_OPEN_SHARDS", "_CACHED_CLOUDS"):
         monkeypatch.setattr(shards, name, 1)
     poor = shards.open_dataset(built)
-    for i, sequence in zip(order, expected, strict=True):
-        assert_same_sequence(poor[i], sequence)
-    assert len(poor._open) == len(poor._clouds) == 1
+    read = [poor[i] for i in order]
+    assert len(poor._tables) == len(poor._clouds) == 1
+    for mine, sequence in zip(read, expected, strict=True):  # columns of clouds whose shard was closed meanwhile
+        assert_same_sequence(mine, sequence)
+        assert_same_sequence(pickle.loads(pickle.dumps(mine)), sequence)
+
+
+def test_labels_and_vertices_are_read_when_they_are_asked_for_and_checked_then(copy):
+    path = copy / "shards" / "00000.zarr.zip"
+    content = bytearray(path.read_bytes())
+    for name in ("label", "vertex"):
+        place = zipshard.read_directory(path)[f"cloud/{name}/c/0"]
+        content[place.offset + len(place.header) + place.size // 2] ^= 1
+    path.write_bytes(content)
+    cloud = shards.open_dataset(copy)[0].actors[0].cloud
+    assert len(cloud.point) > 1000 and cloud.instance is None
+    for name in ("label", "vertex"):
+        with pytest.raises(shards.ShardError, match=rf"cloud/{name}/c/0 fails its crc32c"):
+            getattr(cloud, name)
 
 
 # Written, in all sizes
@@ -281,7 +297,7 @@ def test_a_data_set_is_pickled_without_its_open_files_and_caches(built, exported
 
 @pytest.mark.parametrize("kind", ["zarr", "hdf5"])
 def test_threads_may_share_a_data_set(built, exported, kind, monkeypatch):
-    monkeypatch.setattr(zipshard, "_CACHED_CHUNKS", 2)
+    monkeypatch.setattr(zipshard, "_CACHED_BYTES", 20_000)
     monkeypatch.setattr(shards, "_CACHED_CLOUDS", 1)
     folder = built if kind == "zarr" else exported
     expected = [fingerprint(shards.open_dataset(folder), i) for i in range(9)]

@@ -1,5 +1,6 @@
 """Data sets and shards that gen4d did not write, or that are damaged, are refused in one line before they are used."""
 
+import hashlib
 import json
 import pathlib
 import re
@@ -48,6 +49,18 @@ def test_a_manifest_that_is_none_is_refused(copy, content):
     (copy / "dataset.json").write_bytes(content)
     with pytest.raises(FormatError, match=r"dataset\.json"):
         shards.open_dataset(copy)
+
+
+@pytest.mark.parametrize("value", [{}, {"a": 1}, {"z": [1, {"sha256": 2}]}, {"Z": "é", "sha255": 0.1, "sha257": None}])
+def test_a_sealed_value_is_canonical_json_with_the_hash_of_the_rest(value):
+    plain = lambda value: json.dumps(value, sort_keys=True, separators=(",", ":")).encode()  # noqa: E731
+    content = seal(value)
+    assert content == plain(value | {"sha256": hashlib.sha256(plain(value)).hexdigest()}) + b"\n"
+    assert unseal(content, "") == value
+    twice = content.replace(b'"sha256"', b'"sha256":"0","sha256"')
+    for other in (content[:-1], content + b"\n", content.replace(b":", b": "), twice):
+        with pytest.raises(FormatError):
+            unseal(other, "")
 
 
 def test_a_manifest_with_one_bit_changed_is_refused(copy):

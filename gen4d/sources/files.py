@@ -36,7 +36,7 @@ class SourceFile(NamedTuple):
 
 def file_size(root: Path, relative: str) -> int:
     """Bytes of the regular file `root / relative`. Raises SourceError where there is none."""
-    path = root / relative
+    path = os.path.join(root, relative)
     try:
         status = os.stat(path)
     except OSError as error:

@@ -1,6 +1,7 @@
 """`datasets_manifest.yaml`: which data sets there are, and which of them a folder is."""
 
 import functools
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -216,7 +217,7 @@ def files_of(folder: Path, hit: Hit) -> dict[str, str]:
     if not hit.layout.files:
         return {"points": hit.path}
     try:
-        present = {path.name for path in (folder / hit.parent).iterdir()}
+        present = set(os.listdir(os.path.join(folder, hit.parent)))  # pathlib is half of the time of 100,000 scans
     except OSError:
         present = set()
     files = {}

@@ -10,7 +10,7 @@ import numpy as np
 from gen4d.sources.annotations import read_alignment, read_annotations
 from gen4d.sources.files import SourceError, SourceFile, file_size, read_file
 from gen4d.sources.level import Orientation, floor_normal, parse_units, rotation_to_z, split_up, up_rotation
-from gen4d.sources.manifest import Entry, Hit, entry_of, files_of, recognise
+from gen4d.sources.manifest import Entry, Hit, Layout, entry_of, files_of, recognise
 from gen4d.sources.points import read_points
 from gen4d.sources.splits import choose_split
 from gen4d.sources.table import PointTable
@@ -79,10 +79,11 @@ def find_scans(folder: Path, split: Path | None = None) -> FoundScans:
         raise SourceError(folder, f"is {entry.title}, which gen4d cannot build from: {entry.note}")
     _refuse_twins(folder, hits)
     chosen = choose_split(folder, entry, hits, split)
+    shared = _shared_files(folder, entry, hits[0].layout)  # all hits are of one layout
     sources, refused = [], []
     for hit in sorted(chosen.hits, key=lambda hit: hit.name):
         try:
-            sources.append(_source(folder, entry, hit))
+            sources.append(_source(folder, entry, hit, shared))
         except SourceError as error:
             refused.append((hit.name, str(error)))
     return FoundScans(tuple(sources), entry.name, chosen.warnings, tuple(refused), chosen.split)
@@ -98,15 +99,21 @@ def _refuse_twins(folder: Path, hits: list[Hit]) -> None:
         seen[hit.name] = hit.path
 
 
-def _source(folder: Path, entry: Entry, hit: Hit) -> ScanSource:
+def _shared_files(folder: Path, entry: Entry, layout: Layout) -> dict[str, str]:
+    """Role -> path relative to `folder`, of those files of all scans that are there."""
+    files = {}
+    for role, name in layout.shared.items():
+        if place := next((place for place in entry.places if (folder / place / name).is_file()), None):
+            files[role] = name if place == "." else f"{place}/{name}"
+    return files
+
+
+def _source(folder: Path, entry: Entry, hit: Hit, shared: dict[str, str]) -> ScanSource:
     files = files_of(folder, hit)
     if "points" not in files:
         wanted = hit.layout.files["points"][0].format_map({"name": hit.name})
         raise SourceError(folder / hit.path, f"has no {wanted}: a scan needs its points, download it again")
-    for role, name in hit.layout.shared.items():
-        if place := next((place for place in entry.places if (folder / place / name).is_file()), None):
-            files[role] = name if place == "." else f"{place}/{name}"
-    return ScanSource(hit.name, folder, files, entry.name, file_size(folder, files["points"]))
+    return ScanSource(hit.name, folder, files | shared, entry.name, file_size(folder, files["points"]))
 
 
 def default_orientation(entry: str) -> Orientation:
