@@ -3,8 +3,10 @@
 Dask is an optional dependency, imported when a cluster is asked for.
 """
 
+import concurrent.futures
 import contextlib
 import logging
+import re
 import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +17,8 @@ from gen4d.config import versions
 _CONNECT_S = 5
 _FIRST_WORKER_S = 30
 _CLOSE_S = 3
+_ADDRESS = re.compile(r"([a-z]+://)?[^\s/]+:\d+")
+_SAME = "install gen4d with the same packages and Python on every worker's machine, and the scheduler's"
 _INSTALL = "pip install 'gen4d[dask]'"
 
 
@@ -33,7 +37,7 @@ def run(work: Callable, common: object, jobs: Sequence, address: str) -> Iterato
         pool, shared = client.get_executor(pure=False), client.submit(_same, common, pure=False)
         try:
             yield from workers.done([pool.submit(_checked, work, _here(), shared, job) for job in jobs])
-        except _lost() as error:
+        except _failures() as error:
             raise ClusterError(f"--scheduler {address}: {_explain(error)}") from None
         finally:
             pool.shutdown(wait=False)
@@ -48,15 +52,15 @@ def _connected(address: str):
         raise ClusterError(f"--scheduler {address}: dask.distributed is not installed: {_INSTALL}") from None
     for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    remedy = "give the address that `dask scheduler` printed, tcp://host:8786"
+    if not _ADDRESS.fullmatch(address):
+        raise ClusterError(f"--scheduler {address}: no address: {remedy}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             client = distributed.Client(address, timeout=_CONNECT_S, set_as_default=False)
-        except (OSError, ValueError, TypeError) as error:
-            reason = "no answer" if isinstance(error, OSError) else str(error)
-            raise ClusterError(
-                f"--scheduler {address}: {reason}: give the address that `dask scheduler` printed, tcp://host:8786"
-            ) from None
+        except OSError:
+            raise ClusterError(f"--scheduler {address}: no answer in {_CONNECT_S} s: {remedy}") from None
         try:
             yield client
         finally:
@@ -73,7 +77,7 @@ def _check_workers(client, address: str) -> None:
         ) from None
     for name, found in sorted(client.run(_here, on_error="return").items()):
         if isinstance(found, BaseException):
-            raise ClusterError(f"worker {name}: {_explain(found)}")
+            raise ClusterError(f"worker {name}: {found}: {_SAME}")
         _compare(name, found)
 
 
@@ -86,7 +90,7 @@ def _compare(name: str, found: dict[str, str], wanted: dict[str, str] | None = N
     wanted = wanted or _here()
     other = [f"{key} {found.get(key)}, not {wanted[key]}" for key in wanted if found.get(key) != wanted[key]]
     if other:
-        raise ClusterError(f"worker {name} has {'; '.join(other)}: install the same versions on every machine")
+        raise ClusterError(f"worker {name} has {'; '.join(other)}: {_SAME}")
 
 
 def _same(value: object) -> object:
@@ -99,22 +103,21 @@ def _checked(work: Callable, wanted: dict[str, str], common: object, job: object
     return work(common, job)
 
 
-def _lost() -> tuple[type[BaseException], ...]:
+def _failures() -> tuple[type[BaseException], ...]:
     """What futures raise when the cluster fails, not the work."""
-    import concurrent.futures
-
     from distributed.scheduler import KilledWorker
 
     return (concurrent.futures.CancelledError, KilledWorker, RuntimeError, ImportError)
 
 
 def _explain(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    if isinstance(error, ImportError):
-        return f"{error}: install gen4d with the same packages on the scheduler's machine and on every worker's"
-    if type(error).__name__ == "KilledWorker":
-        return "a shard's workers died again and again, most likely for want of memory; the same command continues"
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, ImportError):
+        return f"{cause}: {_SAME}"
     if isinstance(error, RuntimeError):
-        return f"{error}; the same command continues"
-    return "the scheduler is gone; the same command continues with another one"
+        raise error  # not of a cluster's making
+    if isinstance(error, concurrent.futures.CancelledError):
+        return "the scheduler is gone; the same command continues with another one"
+    return "a shard's workers died again and again, most likely for want of memory; the same command continues"
