@@ -61,8 +61,8 @@ finetune: $(VENV)/.train ## fine-tune RUN to segment SCANS with PRESET into TUNE
 test: $(VENV)/.train ## run every test
 	$(BIN)/python -m pytest tests
 
-soak: $(VENV)/.train ## the tests of crashes, signals and damage in their long version: hours (SOAK=0.1: a tenth)
-	GEN4D_SOAK=$(SOAK) $(BIN)/python -m pytest -rP tests/test_crash.py tests/test_signals.py tests/test_damage.py tests/test_damage_files.py
+soak: $(VENV)/.train ## the tests of crashes, signals, damage, parts, sameness and loaders in their long version: hours (SOAK=0.1: a tenth)
+	GEN4D_SOAK=$(SOAK) $(BIN)/python -m pytest -rP tests/test_crash.py tests/test_signals.py tests/test_damage.py tests/test_damage_files.py tests/test_parts.py tests/test_sameness.py tests/test_dataloader.py
 
 bench: $(VENV)/.train ## measure the generator against its references, then the loader
 	$(BIN)/python -m tests.bench
