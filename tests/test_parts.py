@@ -1,5 +1,6 @@
 """A build in parts that share a folder and nothing else: the same bytes as one build, and no shard with two owners."""
 
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -8,11 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
 import pytest
 
+from gen4d import build as build_module
 from gen4d import files, parts
 from gen4d.build import Part
 from gen4d.format import seal, unseal
@@ -270,6 +273,43 @@ def test_a_signal_ends_a_part_without_litter(rooms, whole, tmp_path, number):
     assert running.returncode == 128 + number
     assert [path.name for path in out.rglob("*") if path.suffix == ".tmp" or path.name == "part-2.lock"] == []
     assert gen4d(*build(rooms, out, "2/2")).code == 0
+    check_merged(out, whole)
+
+
+def test_two_writers_of_one_file_in_one_process_do_not_share_a_temporary_file(tmp_path, monkeypatch):
+    """A cluster's worker may build a shard that a build asked for which was stopped, and the same again for the next."""
+    first, path, together = threading.get_ident(), tmp_path / "00000.json", threading.Barrier(2, timeout=10)
+
+    def effect(name, where):
+        if name == "rename" and threading.get_ident() != first:
+            together.wait()
+            together.wait()
+
+    monkeypatch.setattr(files, "effect", effect)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(files.write, path, b"slow")
+        together.wait()
+        files.write(path, b"fast")
+        assert (
+            path.read_bytes() == b"fast" and len(files.leftovers(tmp_path)) == len(files.own_leftovers(tmp_path)) == 1
+        )
+        together.wait()
+        slow.result()
+    assert [item.name for item in tmp_path.iterdir()] == [path.name] and path.read_bytes() == b"slow"
+
+
+def test_a_plan_that_appears_while_a_part_looks_at_the_folder_is_no_strange_file(rooms, whole, tmp_path, monkeypatch):
+    out, real, looked = tmp_path / "out", build_module._read_stored, []
+
+    def read_stored(folder):
+        found = real(folder)
+        if not looked:
+            looked.append(shutil.copytree(rooms / "whole", out))
+        return found
+
+    monkeypatch.setattr(build_module, "_read_stored", read_stored)
+    assert gen4d(*build(rooms, out, "1/2")).code == 0
+    assert looked
     check_merged(out, whole)
 
 
