@@ -277,7 +277,7 @@ def test_a_signal_ends_a_part_without_litter(rooms, whole, tmp_path, number):
 
 
 def test_two_writers_of_one_file_in_one_process_do_not_share_a_temporary_file(tmp_path, monkeypatch):
-    """A cluster's worker may build a shard that a build asked for which was stopped, and the same again for the next."""
+    """A cluster's worker may still build a shard for a build that was stopped when the next one asks for it."""
     first, path, together = threading.get_ident(), tmp_path / "00000.json", threading.Barrier(2, timeout=10)
 
     def effect(name, where):
