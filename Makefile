@@ -65,8 +65,8 @@ study: $(VENV)/.train ## compare ways of pre-training on built-in rooms: STUDY=s
 test: $(VENV)/.train ## run every test
 	$(BIN)/python -m pytest tests
 
-soak: $(VENV)/.train ## the tests of crashes, signals and damage in their long version: hours (SOAK=0.1: a tenth)
-	GEN4D_SOAK=$(SOAK) $(BIN)/python -m pytest -rP tests/test_crash.py tests/test_signals.py tests/test_damage.py tests/test_damage_files.py tests/test_damage_large.py
+soak: $(VENV)/.train ## the tests of crashes, signals, damage, parts, sameness and loaders at length: hours (SOAK=0.1: a tenth)
+	GEN4D_SOAK=$(SOAK) $(BIN)/python -m pytest -rP $(addprefix tests/test_,$(addsuffix .py,crash signals damage damage_files damage_large parts sameness dataloader))
 
 bench: $(VENV)/.train ## measure the generator against its references, then the loader
 	$(BIN)/python -m tests.bench

@@ -2,32 +2,48 @@
 
 The plan says which scans go to which shard. It is cut from the sorted names, written before the work, and only ever
 extended, so that neither the number of workers nor an interruption changes what a shard holds. A worker takes a whole
-shard and is its only writer. A shard is done when its .json, written after it, is there and agrees with it.
+shard and is its only writer. A shard is done when its .json, written after it, is there and agrees with shard and plan.
+
+A build may be cut into parts, each a process, or an array task, of its own: part I of N builds the shards whose number
+leaves I - 1 when divided by N. What parts agree on, and how they are merged, is in parts.py.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import pathlib
-import platform
+import socket
 from collections.abc import Iterator
-from importlib import metadata
 from typing import NamedTuple
 
-from gen4d import __version__, accept, augment, files, sources, workers
+from gen4d import __version__, accept, augment, cluster, files, sources, workers
 from gen4d.cloud import CloudError
-from gen4d.config import Config, difference, to_plain
+from gen4d.config import Config, difference, to_plain, versions
 from gen4d.format import FORMAT, SHARD_SUFFIX, VERSION, FormatError, check_version, seal, unseal
 from gen4d.generate import Shapes, generate_scan, group_shapes, lane, prepare_scan
 from gen4d.occupancy import OccupancyError
 from gen4d.writer import shard_bytes
 
-_PACKAGES = ("numpy", "numba", "scipy", "zarr", "numcodecs", "trimesh")
 _HOPELESS = 0.01
 
 
 class BuildError(ValueError):
     """The build cannot go on; the message names what, why and the remedy."""
+
+
+class Part(NamedTuple):
+    """A share of a build: part `number`, from 1, of `of`."""
+
+    number: int
+    of: int
+
+    def owns(self, shard: int) -> bool:
+        """Whether the part builds the shard of a number. Every shard has one owner."""
+        return shard % self.of == self.number - 1
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
 
 
 class Job(NamedTuple):
@@ -115,51 +131,78 @@ def expected_acceptance(config: Config, draws: int = 400) -> float:
     return passed / draws
 
 
-def make_plan(out: pathlib.Path, inputs: Inputs, strict: bool = False) -> Plan:
-    """Compare the inputs with what the folder holds, extend its plan, and say what is left to do.
+def make_plan(out: pathlib.Path, inputs: Inputs, strict: bool = False, part: Part | None = None) -> Plan:
+    """Compare the inputs with what the folder holds, extend its plan, and say what is left to do: all of it, or a part.
 
-    Raises BuildError where the folder holds another build or other files, or plans scans that are not there now.
+    A part plans scans that no shard has, which depends on the inputs alone; scans that failed before are left to a
+    build of the whole, since they depend on what the other parts have done by now. Raises BuildError where the folder
+    holds another build or other files, or plans scans that are not there now.
     """
-    stored = _read_build(out, inputs)
     by_name = {scan.name: scan for scan in inputs.scans}
-    plan = [list(names) for names in stored]
-    sidecars, changed = {}, []
-    for number, names in enumerate(plan):
-        sidecar = read_sidecar(out, number)
-        if sidecar is None:
-            missing = [name for name in names if name not in by_name]
-            if missing:
-                raise BuildError(
-                    f"{out}: scan {missing[0]} ({len(missing)} in all) was planned here and is not built yet, but is "
-                    "not among the scans now: give the same --scans, --split and no smaller --limit, or another --out"
-                )
-            continue
-        sidecars[number] = sidecar
-        changed += _find_changed(sidecar, by_name)
-    plan += _extend(plan, sidecars, by_name, inputs.config)
-    content = seal({"format": FORMAT, "version": VERSION, **inputs.identity(), "plan": plan})
+    stored = read_build(out, inputs)
+    sidecars = {
+        number: sidecar
+        for number, names in enumerate(stored)
+        if (part is None or part.owns(number)) and (sidecar := read_sidecar(out, number, names))
+    }
+    _check_left(out, _left(stored, sidecars, part), by_name)
+    plan = stored + _extend(stored, {} if part else sidecars, by_name, inputs.config)
     files.make_folder(out)
-    if not stored or plan != stored:
-        files.write(out / "build.json", content)
+    if plan != stored or not stored:
+        plan = _write_plan(out, inputs, plan, part)
     files.make_folder(out / "shards")  # after build.json, without which the folder would be somebody else's
+    left = _left(plan, sidecars, part)
+    _check_left(out, left, by_name)
     shapes = group_shapes(inputs.shapes, inputs.config.shape_up)
     jobs = [
         Job(out, number, tuple(by_name[name] for name in names), shapes, inputs.config, strict)
-        for number, names in enumerate(plan)
-        if number not in sidecars
+        for number, names in left.items()
     ]
+    changed = [message for sidecar in sidecars.values() for message in _find_changed(sidecar, by_name)]
     return Plan(tuple(jobs), sidecars, len(plan), tuple(changed))
 
 
-def _read_build(out: pathlib.Path, inputs: Inputs) -> list[list[str]]:
-    path = out / "build.json"
-    if not path.exists():
-        odd = sorted(item.name for item in out.iterdir() if item.name != "build.lock") if out.is_dir() else []
+def _left(plan: list[list[str]], sidecars: dict[int, dict], part: Part | None) -> dict[int, list[str]]:
+    """Shards to be built, and their scans' names."""
+    numbers = (number for number in range(len(plan)) if part is None or part.owns(number))
+    return {number: plan[number] for number in numbers if number not in sidecars}
+
+
+def _check_left(out: pathlib.Path, left: dict[int, list[str]], by_name: dict) -> None:
+    missing = [name for names in left.values() for name in names if name not in by_name]
+    if missing:
+        raise BuildError(
+            f"{out}: scan {missing[0]} ({len(missing)} in all) was planned here and is not built yet, but is "
+            "not among the scans now: give the same --scans, --split and no smaller --limit, or another --out"
+        )
+
+
+def _write_plan(out: pathlib.Path, inputs: Inputs, plan: list[list[str]], part: Part | None) -> list[list[str]]:
+    """Write the plan, and return it. Parts do it one after another, and each extends what the last one wrote."""
+    with files.locked(out, "plan.lock", wait=True) if part else contextlib.nullcontext():
+        if part:
+            stored = read_build(out, inputs)
+            plan = stored + _extend(stored, {}, {scan.name: scan for scan in inputs.scans}, inputs.config)
+            if stored == plan:
+                return plan
+        content = seal({"format": FORMAT, "version": VERSION, **inputs.identity(), "plan": plan})
+        files.write(out / "build.json", content)
+    return plan
+
+
+def read_build(out: pathlib.Path, inputs: Inputs) -> list[list[str]]:
+    """The plan in a folder: the names of each shard's scans, none where the folder is empty.
+
+    Raises BuildError where the folder holds other files, or a build of other inputs.
+    """
+    stored = _read_stored(out)
+    if stored is None:
+        odd = sorted(item.name for item in out.iterdir() if not files.is_ours(item)) if out.is_dir() else []
+        if odd and (out / "build.json").exists():  # since we looked: another part has begun
+            return read_build(out, inputs)
         if odd:
             raise BuildError(f"{out}: holds other files ({odd[0]}, {len(odd)} in all): use an empty folder as --out")
         return []
-    stored = unseal(path.read_bytes(), str(path))
-    check_version(stored, str(path))
     here = inputs.identity()
     lines = difference(stored.get("config", {}), here["config"])
     lines += [
@@ -172,6 +215,30 @@ def _read_build(out: pathlib.Path, inputs: Inputs) -> list[list[str]]:
             f"{out}: holds a build of another config ({'; '.join(lines)}): use another --out, or the same options"
         )
     return stored["plan"]
+
+
+def _read_stored(out: pathlib.Path) -> dict | None:
+    """The content of build.json, if there is one."""
+    path = out / "build.json"
+    if not path.exists():
+        return None
+    stored = unseal(path.read_bytes(), str(path))
+    check_version(stored, str(path))
+    return stored
+
+
+def read_done(out: pathlib.Path) -> tuple[list[list[str]], dict[int, dict]]:
+    """The plan in a folder, and what the .json of each shard says that is done.
+
+    Raises BuildError where the folder holds no build of this version of gen4d.
+    """
+    stored = _read_stored(out)
+    if stored is None:
+        raise BuildError(f"{out}: holds no build (no build.json): give the --out of gen4d build")
+    if stored.get("gen4d") != __version__:
+        raise BuildError(f"{out}: built by gen4d {stored.get('gen4d')}, this is {__version__}: use the same version")
+    done = {n: sidecar for n, names in enumerate(stored["plan"]) if (sidecar := read_sidecar(out, n, names))}
+    return stored["plan"], done
 
 
 def _find_changed(sidecar: dict, by_name: dict) -> list[str]:
@@ -223,8 +290,9 @@ def sidecar_path(out: pathlib.Path, number: int) -> pathlib.Path:
     return out / "shards" / f"{number:05d}.json"
 
 
-def read_sidecar(out: pathlib.Path, number: int) -> dict | None:
-    """What a shard's .json says, or None where the shard is not done: no .json, or one that disagrees with it."""
+def read_sidecar(out: pathlib.Path, number: int, names: list[str]) -> dict | None:
+    """What a shard's .json says, or None where the shard is not done: no .json, or one that disagrees with the shard or
+    with the names of the scans that are planned for it."""
     path = sidecar_path(out, number)
     try:
         content = path.read_bytes()
@@ -232,8 +300,9 @@ def read_sidecar(out: pathlib.Path, number: int) -> dict | None:
         size = shard_path(out, number).stat().st_size
     except (FormatError, FileNotFoundError):
         return None
-    own = sidecar["file"] == shard_path(out, number).name
-    return _hashed(sidecar, content) if own and sidecar["bytes"] == size else None
+    own = sidecar["file"] == shard_path(out, number).name and sidecar["bytes"] == size
+    held = sorted(scan["name"] for scan in (*sidecar["scans"], *sidecar["failed"]))
+    return _hashed(sidecar, content) if own and held == sorted(names) else None
 
 
 def _hashed(sidecar: dict, content: bytes) -> dict:
@@ -322,22 +391,46 @@ def read_sidecar_content(out: pathlib.Path, number: int) -> dict:
         raise FormatError(f"{path}: the shard's description is missing; restore it from a copy or rebuild") from None
 
 
-def run(jobs: tuple[Job, ...], processes: int) -> Iterator[tuple[int, dict]]:
-    """Build the shards and yield (number, sidecar) of each as it is done; in this process if one worker is enough.
+def run(jobs: tuple[Job, ...], processes: int, start: str = "", scheduler: str = "") -> Iterator[tuple[int, dict]]:
+    """Build the shards and yield (number, sidecar) of each as it is done.
 
-    Raises BuildError where a shard cannot be written or a worker dies; what is done stays valid.
+    By a number of processes, in this one if one is enough; `start` says how others are started. Or by the workers of
+    the Dask cluster at the address `scheduler`. Raises BuildError where a shard cannot be written or a worker dies,
+    ClusterError where the cluster cannot be used; what is done stays valid.
     """
     try:
-        if processes == 1 or len(jobs) <= 1:
+        if scheduler and jobs:
+            for i, sidecar in cluster.run(_build_place, _common(jobs[0]), list(map(_place, jobs)), scheduler):
+                yield jobs[i].number, sidecar
+        elif processes == 1 or len(jobs) <= 1:
             for job in jobs:
                 yield job.number, build_shard(job)
         else:
-            for i, sidecar in workers.run(build_shard, jobs, min(processes, len(jobs))):
+            for i, sidecar in workers.run(build_shard, jobs, min(processes, len(jobs)), start):
                 yield jobs[i].number, sidecar
     except workers.WorkerError as error:
         raise BuildError(f"{error}: use fewer --workers; the same command continues") from None
     except OSError as error:
         raise unwritable(error, jobs[0].out) from None
+
+
+def _common(job: Job) -> Job:
+    """What all jobs share, thousands of shapes among it, which a cluster is sent once."""
+    return job._replace(number=-1, scans=())
+
+
+def _place(job: Job) -> tuple[int, tuple[sources.ScanSource, ...]]:
+    return job.number, job.scans
+
+
+def _build_place(common: Job, place: tuple[int, tuple[sources.ScanSource, ...]]) -> dict:
+    """Runs on a machine of a cluster, where a folder that is not there must not look like scans that are broken."""
+    job = common._replace(number=place[0], scans=place[1])
+    roots = {scan.root for scan in job.scans} | {shapes[0].root for shapes in job.shapes.by_class.values()}
+    for path in (job.out / "build.json", *sorted(roots)):
+        if not path.exists():
+            raise BuildError(f"{path}: not seen by the worker on {socket.gethostname()}: mount it there too")
+    return build_shard(job)
 
 
 def unwritable(error: OSError, out: pathlib.Path) -> BuildError:
@@ -348,8 +441,9 @@ def unwritable(error: OSError, out: pathlib.Path) -> BuildError:
     )
 
 
-def finish(out: pathlib.Path, inputs: Inputs, sidecars: dict[int, dict]) -> dict:
+def finish(out: pathlib.Path, sidecars: dict[int, dict]) -> dict:
     """Write dataset.json over all shards, the last file of a build, and return its content."""
+    stored = unseal((out / "build.json").read_bytes(), str(out / "build.json"))
     shards = [_entry(out, number, sidecars[number]) for number in sorted(sidecars)]
     scans = [scan for number in sorted(sidecars) for scan in sidecars[number]["scans"]]
     built = {scan["name"] for scan in scans}
@@ -358,9 +452,9 @@ def finish(out: pathlib.Path, inputs: Inputs, sidecars: dict[int, dict]) -> dict
         "format": FORMAT,
         "version": VERSION,
         "must_understand": [],
-        **inputs.identity(),
-        "seed": inputs.config.seed,
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES},
+        **{name: stored[name] for name in ("gen4d", "config", "shapes")},
+        "seed": stored["config"]["seed"],
+        "versions": versions(),
         "shards": shards,
         "failed": failed,
         "totals": {
@@ -389,6 +483,7 @@ def _entry(out: pathlib.Path, number: int, sidecar: dict) -> dict:
 
 
 def clean(out: pathlib.Path) -> None:
-    """Remove what a killed build left behind. The caller holds the folder's lock."""
-    for path in [*files.leftovers(out), *files.leftovers(out / "shards")]:
+    """Remove what killed builds and parts left behind. The caller holds the folder's lock alone."""
+    scaffold = [path for path in files.scaffold(out) if path.name != "build.lock"]
+    for path in [*scaffold, *files.leftovers(out), *files.leftovers(out / "shards")]:
         files.remove(path)

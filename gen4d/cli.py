@@ -8,9 +8,11 @@ What takes long to import is imported by the commands, when signals have their h
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import sys
@@ -90,6 +92,19 @@ def cli() -> None:
     """Turn static 3D scans and CAD shapes into 4D sequences with exact correspondences."""
 
 
+class _Part(click.ParamType):
+    """I/N."""
+
+    name = "I/N"
+
+    def convert(self, value, param, context):
+        numbers = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", value)
+        number, of = map(int, numbers.groups()) if numbers else (0, 0)
+        if not 1 <= number <= of:
+            self.fail(f"{value!r} is not I/N with I from 1 to N, like 3/8", param, context)
+        return number, of
+
+
 @cli.command("build", epilog=_example("gen4d build --scans scannet/ --shapes ModelNet40/ --workers 8"))
 @click.option("--scans", required=True, type=_FOLDER, help="Folder of scans: ScanNet, Pointcept's, or point files.")
 @click.option("--shapes", required=True, type=_FOLDER, help="Folder of shapes: ModelNet's layout, .off, .obj or .glb.")
@@ -109,15 +124,36 @@ def cli() -> None:
 @click.option("--pairs", is_flag=True, help="Store explicit pair lists too, about 12 MB a scan.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Any other field of the config.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
+@click.option("--scheduler", metavar="ADDRESS", help="Build by the workers of a running Dask cluster, tcp://host:8786.")
+@click.option("--part", type=_Part(), help="Only a fixed share of the shards, part I of N; then gen4d merge.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first scans by name.")
 @click.option("--dry-run", is_flag=True, help="Build two scans in memory and estimate the rest; writes nothing.")
 @click.option("--strict", is_flag=True, help="Stop at the first scan that cannot be used.")
 def build_command(
-    scans, shapes, out, split, classes, up, units, assignments, workers, limit, dry_run, strict, **fields
+    scans,
+    shapes,
+    out,
+    split,
+    classes,
+    up,
+    units,
+    assignments,
+    workers,
+    scheduler,
+    part,
+    limit,
+    dry_run,
+    strict,
+    **fields,
 ):
     """Build a data set of sequences. A rerun of the same command continues where it stopped."""
     from gen4d import build
 
+    if scheduler:  # whose workers have other working folders
+        if workers > 1:
+            raise click.UsageError("--workers and --scheduler: give one")
+        scans, shapes, out = scans.absolute(), shapes.absolute(), out.absolute()
+    part = build.Part(*part) if part else None
     config = override(dataclasses.replace(Config(), **fields), assignments)
     inputs, refused = _find_inputs(scans, shapes, split, classes, (up, units), config)
     if limit:
@@ -128,8 +164,10 @@ def build_command(
     if strict and refused:
         raise build.BuildError(refused[0])
     try:
-        with _locked(out):
-            code = _build(inputs, out, workers, strict)
+        with _locked(out, inputs, part):
+            plan = build.make_plan(out, inputs, strict, part)
+            spread = functools.partial(build.run, plan.jobs, workers, scheduler=scheduler or "")
+            code = _build(inputs, out, plan, spread, part)
     except OSError as error:
         raise build.unwritable(error, out) from None
     sys.exit(1 if refused else code)
@@ -161,49 +199,90 @@ def _orientation(entry: str, up: str | None, units: str | None):
 
 
 @contextlib.contextmanager
-def _locked(out: pathlib.Path):
+def _locked(out: pathlib.Path, inputs, part):
     """The folder, made and locked; whatever happens in it, no temporary file stays."""
-    from gen4d import build
+    from gen4d import build, parts
 
-    files.make_folder(out)
-    with files.locked(out):
-        build.clean(out)
+    if part is None:
+        files.make_folder(out)
+        lock, clean = files.locked(out), functools.partial(build.clean, out)
+    else:
+        lock, clean = parts.joined(out, inputs, part), functools.partial(parts.clean, out, part)
+    with lock:
+        clean()
         try:
             yield
         finally:
             with contextlib.suppress(OSError):
-                build.clean(out)
+                clean()
 
 
-def _build(inputs, out: pathlib.Path, workers: int, strict: bool) -> int:
-    from gen4d import build, estimate
+def _build(inputs, out: pathlib.Path, plan, spread, part) -> int:
+    """Build what is planned, spread over processes; returns the exit code."""
+    from gen4d import build
 
     started = time.monotonic()
-    plan = build.make_plan(out, inputs, strict)
-    sidecars = dict(plan.sidecars)
-    if sidecars:
-        click.echo(f"{len(sidecars)} of {plan.shards} shards are there already")
+    sidecars = plan.sidecars | _build_shards(inputs, out, plan, spread, part)
+    manifest = None if part else build.finish(out, sidecars)
+    folders = str(inputs.scans[0].root), str(inputs.shapes[0].root)
+    code = _conclude(sidecars, plan.changed, folders, manifest)
+    took = report.format_seconds(time.monotonic() - started)
+    if part:
+        mine = report.count(len(sidecars), "shard")
+        click.echo(f"part {part} done in {took}, {mine} of {plan.shards}; after all parts: gen4d merge {out}")
+    else:
+        click.echo(f"done in {took}: gen4d verify {out}")
+    return code
+
+
+def _build_shards(inputs, out: pathlib.Path, plan, spread, part) -> dict[int, dict]:
+    from gen4d import estimate
+
+    mine = len(plan.jobs) + len(plan.sidecars)
+    if part:
+        click.echo(f"part {part}: {mine} of {report.count(plan.shards, 'shard')}")
+    if plan.sidecars:
+        click.echo(f"{len(plan.sidecars)} of {mine} shards are there already")
     if plan.jobs:
         scans = sum(len(job.scans) for job in plan.jobs)
         click.echo(f"building {report.count(scans, 'scan')} in {report.count(len(plan.jobs), 'shard')} into {out}")
         estimate.warm_up(inputs.config, lambda: click.echo("compiling kernels (once)"))
-    progress = _Progress(sum(len(job.scans) for job in plan.jobs))
-    for number, sidecar in build.run(plan.jobs, workers):
-        sidecars[number] = sidecar
-        progress.advance(
-            len(sidecar["scans"]) + len(sidecar["failed"]), sum(len(s["sequences"]) for s in sidecar["scans"])
-        )
-    manifest = build.finish(out, inputs, sidecars)
-    for line in report.summary(sidecars.values()):
+    progress, sidecars = _Progress(sum(len(job.scans) for job in plan.jobs)), {}
+    with contextlib.closing(spread()) as done:
+        for number, sidecar in done:
+            sidecars[number] = sidecar
+            sequences = sum(len(scan["sequences"]) for scan in sidecar["scans"])
+            progress.advance(len(sidecar["scans"]) + len(sidecar["failed"]), sequences)
+    return sidecars
+
+
+def _conclude(sidecars, changed, folders, manifest) -> int:
+    """Say what came out, and what did not; returns the exit code."""
+    ordered = [sidecars[number] for number in sorted(sidecars)]
+    for line in report.summary(ordered):
         click.echo(line)
-    folders = str(inputs.scans[0].root), str(inputs.shapes[0].root)
-    refused = [*plan.changed, *report.refused(sidecars.values(), *folders)]
+    refused = [*changed, *report.refused(ordered, *folders)]
     for message in refused:
         click.echo(f"refused: {message}", err=True)
-    click.echo(f"done in {report.format_seconds(time.monotonic() - started)}: gen4d verify {out}")
-    if not manifest["totals"]["sequences"]:
+    empty = manifest is not None and not manifest["totals"]["sequences"]
+    if empty:
         click.echo("Error: no sequence came out; the lines above name the rule that failed", err=True)
-    return int(bool(refused) or not manifest["totals"]["sequences"])
+    return int(bool(refused) or empty)
+
+
+@cli.command("merge", epilog=_example("gen4d merge data/sequences"))
+@click.argument("dataset", type=_FOLDER)
+def merge_command(dataset) -> None:
+    """Finish a build whose parts (gen4d build --part) are all done: write dataset.json over their shards."""
+    from gen4d import build, parts
+
+    try:
+        merged = parts.merge(dataset)
+    except OSError as error:
+        raise build.unwritable(error, dataset) from None
+    code = _conclude(merged.sidecars, (), ("scans", "shapes"), merged.manifest)
+    click.echo(f"merged {report.count(len(merged.sidecars), 'shard')}: gen4d verify {dataset}")
+    sys.exit(code)
 
 
 class _Progress:

@@ -3,7 +3,10 @@
 import dataclasses
 import difflib
 import math
+import platform
+from importlib import metadata
 
+_PACKAGES = ("numpy", "numba", "scipy", "zarr", "numcodecs", "trimesh")
 HEIGHT_CLASSES = ("chair", "desk", "dresser", "night_stand", "sofa", "table", "bathtub", "toilet")
 
 
@@ -149,3 +152,8 @@ def difference(old: dict, new: dict) -> list[str]:
     """Lines that name every field in which two plain configs differ."""
     names = [*new, *(name for name in old if name not in new)]
     return [f"{name}: {old.get(name)} there, {new.get(name)} here" for name in names if old.get(name) != new.get(name)]
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a build's bytes may depend on."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES}

@@ -8,9 +8,11 @@ import os
 import pathlib
 import re
 import socket
+import threading
 
 CHUNK = 1 << 20
-_LEFTOVER = re.compile(r"(build|dataset|export|\d{5})\.(json|zarr\.zip|h5)\.\d+\.tmp")
+_LEFTOVER = re.compile(r"(build|dataset|export|parts|\d{5,})\.(json|zarr\.zip|h5)\.([A-Za-z0-9-]+\.)?\d+\.tmp")
+_SCAFFOLD = re.compile(r"build\.lock|plan\.lock|parts\.json|part-\d+\.lock")
 
 
 class BusyError(ValueError):
@@ -40,7 +42,7 @@ def write(path: pathlib.Path, content: bytes) -> None:
     The content goes to a temporary file beside it, reaches the disk, and takes the name by a rename that reaches the
     disk too. On an error the temporary file is removed; what a kill leaves behind is `leftovers`.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{path.name}.{_here()}.{threading.get_native_id()}.tmp")
     try:
         _write_synced(temporary, content)
         effect("rename", path)
@@ -50,6 +52,11 @@ def write(path: pathlib.Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def _here() -> str:
+    """This process among those of all machines that share a file system."""
+    return f"{re.sub('[^A-Za-z0-9]', '-', socket.gethostname())[:40]}-{os.getpid()}"
 
 
 def _write_synced(path: pathlib.Path, content: bytes) -> None:
@@ -83,6 +90,21 @@ def leftovers(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(path for path in folder.glob("*.tmp") if _LEFTOVER.fullmatch(path.name)) if folder.is_dir() else []
 
 
+def own_leftovers(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Those of them that this process wrote."""
+    return [path for path in leftovers(folder) if f".{_here()}." in path.name]
+
+
+def scaffold(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Locks and notes that a build needs while it runs, sorted, and that a finished data set does not."""
+    return sorted(path for path in folder.iterdir() if _SCAFFOLD.fullmatch(path.name)) if folder.is_dir() else []
+
+
+def is_ours(path: pathlib.Path) -> bool:
+    """Whether a name is that of a lock, a note or a temporary file of ours."""
+    return bool(_SCAFFOLD.fullmatch(path.name) or _LEFTOVER.fullmatch(path.name))
+
+
 def sha256(path: pathlib.Path) -> str:
     """SHA-256 of a file's content, read in pieces."""
     digest = hashlib.sha256()
@@ -93,34 +115,71 @@ def sha256(path: pathlib.Path) -> str:
 
 
 @contextlib.contextmanager
-def locked(folder: pathlib.Path):
-    """Hold the folder's lock. Raises BusyError at once where another living process holds it.
+def locked(folder: pathlib.Path, name: str = "build.lock", what: str = "", wait: bool = False):
+    """Hold a lock of the folder. Where another living process holds it, wait, or raise BusyError at once, which says
+    what it holds the lock for.
 
-    The lock is the kernel's, on `build.lock`: it ends with its process, so a dead one's is taken over.
+    The lock is the kernel's, on a file: it ends with its process and the children that it forked, so a dead one's is
+    taken over.
     """
-    path = folder / "build.lock"
+    path = folder / name
     effect("lock", path)
-    with _take(path) as file:
+    with _take(path, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB) as file:
         try:
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+            _sign(file, f"{what}process {os.getpid()} on {socket.gethostname()}")
             yield
         finally:
             remove(path)
 
 
-def _take(path: pathlib.Path):
+@contextlib.contextmanager
+def shared(folder: pathlib.Path, what: str):
+    """Hold the folder's lock together with others that hold it so. Raises BusyError where one holds it alone.
+
+    Its file stays: whoever holds it alone next removes it.
+    """
+    path = folder / "build.lock"
+    effect("lock", path)
+    with _take(path, fcntl.LOCK_SH | fcntl.LOCK_NB) as file:
+        _sign(file, what)
+        yield
+
+
+def is_held(path: pathlib.Path) -> bool:
+    """Whether a living process holds the lock of a file."""
+    try:
+        with open(path) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _take(path: pathlib.Path, how: int):
     """The lock's file, open and locked."""
     while True:
         file = open(path, "a+")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                return file
+            fcntl.flock(file, how)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                    return file
             file.close()  # its holder removed it between our opening and locking
         except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
+            error = _busy(file, path)
             file.close()
-            raise BusyError(f"{path.parent}: {holder} is building here; wait, or use another --out") from None
+            raise error from None
+
+
+def _sign(file, text: str) -> None:
+    file.truncate(0)
+    file.write(text)
+    file.flush()
+
+
+def _busy(file, path: pathlib.Path) -> BusyError:
+    file.seek(0)
+    holder = file.read().strip() or "another process"
+    return BusyError(f"{path.parent}: {holder} is building here; wait, or use another --out")

@@ -442,7 +442,8 @@ def read_manifest(folder: pathlib.Path) -> tuple[dict, str]:
         content = path.read_bytes()
     except FileNotFoundError:
         built = (folder / "build.json").exists()
-        remedy = "the build is not finished: run the same gen4d build again" if built else "not a gen4d data set"
+        unfinished = "the build is not finished: run the same gen4d build again, or merge its parts"
+        remedy = unfinished if built else "not a gen4d data set"
         raise FormatError(f"{path}: not there; {remedy}") from None
     except OSError as error:
         raise FormatError(f"{path}: cannot be read: {error.strerror}") from None

@@ -13,7 +13,7 @@ from gen4d.format import FormatError, frame_pairs, unseal
 from gen4d.shards import Dataset, Tables
 
 _REMEDY = "restore it from a copy, or delete it and run the command that wrote it again"
-_EXPECTED = ("dataset.json", "shards", "build.lock")
+_EXPECTED = ("dataset.json", "shards", "build.lock", "parts.json")
 
 
 def verify(dataset: Dataset, quick: bool = False) -> Iterator[str | None]:

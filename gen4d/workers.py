@@ -19,8 +19,8 @@ class WorkerError(ValueError):
 
 
 def run(work: Callable, jobs: Sequence, processes: int, start: str = "") -> Iterator[tuple[int, object]]:
-    """Yield (index of the job, work(job)) as they are done. start: fork or spawn, by default the fastest that is safe
-    for gen4d's own work; torch needs spawn once it has run backward, or CUDA, in this process.
+    """Yield (index of the job, work(job)) as they are done. start: fork, forkserver or spawn, by default the fastest
+    that is safe for gen4d's own work; torch needs spawn once it has run backward, or CUDA, in this process.
 
     Raises what a job raises, when the other workers have finished what they have in hand, and WorkerError.
     """
@@ -30,9 +30,8 @@ def run(work: Callable, jobs: Sequence, processes: int, start: str = "") -> Iter
     hurry = True  # after a signal nobody waits for the jobs in hand
     try:
         with _deaf():  # until they have their own, workers have our handlers, which are not meant for them
-            index = {pool.submit(work, job): i for i, job in enumerate(jobs)}
-        for future in concurrent.futures.as_completed(index):
-            yield index[future], future.result()
+            futures = [pool.submit(work, job) for job in jobs]
+        yield from done(futures)
         hurry = False
     except (OSError, ValueError):
         hurry = False
@@ -44,6 +43,13 @@ def run(work: Callable, jobs: Sequence, processes: int, start: str = "") -> Iter
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def done(futures: Sequence[concurrent.futures.Future]) -> Iterator[tuple[int, object]]:
+    """Yield (index, result) of futures as they are done. Raises what they raise."""
+    index = {future: i for i, future in enumerate(futures)}
+    for future in concurrent.futures.as_completed(index):
+        yield index[future], future.result()
 
 
 @contextlib.contextmanager

@@ -11,11 +11,14 @@ from typing import NamedTuple
 
 import google_crc32c
 import numpy as np
-from numcodecs import Blosc
+from numcodecs import Blosc, blosc
 
 from gen4d import kernels
 from gen4d.format import ARRAYS, FORMAT, KIND_MOVING, ROLE_MOVING, ROLE_STATIC, VERSION, frame_pairs, row_shape
 
+# Blosc's own threads, which it uses in a process's main thread alone, put the blocks of a chunk in the order in which
+# they happen to be done: equal data would be unequal bytes. tests/test_sameness.py sees it.
+blosc.use_threads = False
 _SHUFFLE = {"noshuffle": Blosc.NOSHUFFLE, "shuffle": Blosc.SHUFFLE, "bitshuffle": Blosc.BITSHUFFLE}
 
 

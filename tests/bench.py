@@ -158,7 +158,7 @@ def bench_build(scans: int = 208) -> None:
             started = time.perf_counter()
             plan = build.make_plan(out, inputs)
             sidecars = dict(build.run(plan.jobs, workers))
-            manifest = build.finish(out, inputs, sidecars)
+            manifest = build.finish(out, sidecars)
             seconds[workers] = min(seconds.get(workers, 1e9), time.perf_counter() - started)
         for workers, spent in seconds.items():
             rate = f"{spent / scans * 1e3:6.1f} ms a scan, {60 * scans / spent:6.0f} scans a minute"

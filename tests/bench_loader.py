@@ -39,7 +39,7 @@ def build_data(folder: pathlib.Path, scans: int = 8) -> pathlib.Path:
         write_off(folder / "shapes" / name / "train" / f"{name}_0001.off", (1.0, 0.8, 1.2))
     found = sources.find_scans(folder / "scans"), sources.find_shapes(folder / "shapes")
     inputs = build.make_inputs(*found, Config())
-    build.finish(folder / "data", inputs, dict(build.run(build.make_plan(folder / "data", inputs).jobs, 1)))
+    build.finish(folder / "data", dict(build.run(build.make_plan(folder / "data", inputs).jobs, 1)))
     return folder / "data"
 
 

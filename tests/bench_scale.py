@@ -136,7 +136,7 @@ def simulate(folder: pathlib.Path, scans: int) -> dict:
     inputs = find_inputs(folder, shape_points=1000)
     inputs = dataclasses.replace(inputs, scans=inputs.scans[: LARGE_SHARDS * SIZE])
     fill(folder / "large", large, inputs)
-    build.finish(folder / "large", inputs, build.make_plan(folder / "large", inputs).sidecars)
+    build.finish(folder / "large", build.make_plan(folder / "large", inputs).sidecars)
     described = build.sidecar_path(folder / "large", 0).stat().st_size
     shard = build.shard_path(folder / "large", 0).stat().st_size
     return {"seconds_per_scan": large.seconds / SIZE, "sidecar_bytes": described, "shard_bytes": shard}
@@ -204,7 +204,7 @@ def step_resume(folder: pathlib.Path, meter: Meter) -> None:
         plan = build.make_plan(folder / "sim", inputs)
     if not plan.jobs:
         with meter.measure("finish"):
-            build.finish(folder / "sim", inputs, plan.sidecars)
+            build.finish(folder / "sim", plan.sidecars)
         with meter.measure("summarise"):
             summary(plan.sidecars.values())
             refused(plan.sidecars.values(), "scans", "shapes")

@@ -101,7 +101,7 @@ def run_build(out: pathlib.Path, inputs: build.Inputs, workers: int = 1, strict:
     sidecars = dict(plan.sidecars)
     for number, sidecar in build.run(plan.jobs, workers):
         sidecars[number] = sidecar
-    return build.finish(out, inputs, sidecars)
+    return build.finish(out, sidecars)
 
 
 def content_of(folder: pathlib.Path) -> dict[str, bytes]:

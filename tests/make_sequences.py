@@ -80,5 +80,5 @@ def write_dataset(folder: pathlib.Path, scans: int = 2, sequences: int = 4, poin
     found = sources.find_scans(folder / "scans"), sources.find_shapes(folder / "shapes")
     inputs = build.make_inputs(*found, config)
     plan = build.make_plan(folder / "data", inputs, strict=True)
-    build.finish(folder / "data", inputs, dict(build.run(plan.jobs, 1)))
+    build.finish(folder / "data", dict(build.run(plan.jobs, 1)))
     return folder / "data"

@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
     for name in ("chair", "night_stand"):
         bench.write_off(raw / "shapes" / name / "train" / f"{name}_0001.off", (1.0, 0.8, 1.2))
     inputs = build.make_inputs(sources.find_scans(raw / "scans"), sources.find_shapes(raw / "shapes"), Config())
-    build.finish(raw / "data", inputs, dict(build.run(build.make_plan(raw / "data", inputs).jobs, 1)))
+    build.finish(raw / "data", dict(build.run(build.make_plan(raw / "data", inputs).jobs, 1)))
     assert open_dataset(raw / "data").manifest["totals"]["sequences"] == 320
     return raw / "data"
 

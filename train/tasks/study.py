@@ -233,7 +233,7 @@ def make_sequences(study: Study, out: pathlib.Path, processes: int, say: Callabl
     with files.locked(folder):
         plan = build.make_plan(folder, inputs, strict=True)
         estimate.warm_up(inputs.config, lambda: say("compiling kernels (once)"))
-        build.finish(folder, inputs, plan.sidecars | dict(build.run(plan.jobs, max(processes, 1))))
+        build.finish(folder, plan.sidecars | dict(build.run(plan.jobs, max(processes, 1))))
 
 
 # Work ----------------------------------------------------------------------------------------------------------------
