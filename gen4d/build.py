@@ -227,8 +227,8 @@ def _read_stored(out: pathlib.Path) -> dict | None:
     return stored
 
 
-def read_done(out: pathlib.Path) -> tuple[list[list[str]], dict[int, dict]]:
-    """The plan in a folder, and what the .json of each shard says that is done.
+def read_plan(out: pathlib.Path) -> list[list[str]]:
+    """The plan in a folder: names of the scans of each shard.
 
     Raises BuildError where the folder holds no build of this version of gen4d.
     """
@@ -237,8 +237,12 @@ def read_done(out: pathlib.Path) -> tuple[list[list[str]], dict[int, dict]]:
         raise BuildError(f"{out}: holds no build (no build.json): give the --out of gen4d build")
     if stored.get("gen4d") != __version__:
         raise BuildError(f"{out}: built by gen4d {stored.get('gen4d')}, this is {__version__}: use the same version")
-    done = {n: sidecar for n, names in enumerate(stored["plan"]) if (sidecar := read_sidecar(out, n, names))}
-    return stored["plan"], done
+    return stored["plan"]
+
+
+def read_done(out: pathlib.Path, plan: list[list[str]]) -> dict[int, dict]:
+    """What the .json of each planned shard says that is done, by number."""
+    return {number: sidecar for number, names in enumerate(plan) if (sidecar := read_sidecar(out, number, names))}
 
 
 def _find_changed(sidecar: dict, by_name: dict) -> list[str]:

@@ -82,9 +82,10 @@ def merge(out: pathlib.Path) -> Merged:
     Raises PartError where shards are missing, and writes nothing; BusyError where parts still run; BuildError where the
     folder holds no build.
     """
-    build.read_done(out)  # a folder that holds no build is left as it is
+    build.read_plan(out)  # a folder that holds no build is left as it is
     with files.locked(out):
-        plan, sidecars = build.read_done(out)
+        plan = build.read_plan(out)
+        sidecars = build.read_done(out, plan)
         missing = [number for number in range(len(plan)) if number not in sidecars]
         if missing:
             raise PartError(_describe_missing(out, missing, len(plan)))
