@@ -134,7 +134,7 @@ def test_an_unknown_setting_suggests_the_one_that_was_meant(data, tmp_path):
         ("steps=1.5", "--set steps=1.5: '1.5' is not a whole number"),
         ("lr=nan", "--set lr=nan: must be finite"),
         ("lr", "--set lr: needs key=value"),
-        ("method=4d", "method = 4d: one of static-3d, moving-3d, 4dcontrast, 4dcontrast-simclr"),
+        ("method=4d", "method = 4d: one of static-3d, moving-3d, 4dcontrast, moving-3d-simclr, 4dcontrast-simclr"),
         ("batch=0", "batch = 0: at least 1"),
         ("moving_share=1.5", "moving_share = 1.5: a share from 0 to 1, or none"),
         ("accumulate=5", "a batch of 2 does not divide into 1 processes x 5 parts: set batch or accumulate"),
