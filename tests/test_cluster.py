@@ -174,7 +174,8 @@ def test_a_worker_that_comes_later_is_checked_too():
 
 
 def test_a_worker_without_gen4d_is_refused(rooms, two, tmp_path):
-    (tmp_path / "gen4d.py").write_text("raise ModuleNotFoundError(\"No module named 'gen4d'\")")  # hides an installed one
+    hiding = tmp_path / "gen4d.py"  # one that is installed
+    hiding.write_text("raise ModuleNotFoundError(\"No module named 'gen4d'\")")
     stranger = two.worker(PYTHONPATH=str(tmp_path))
     try:
         two.wait_for("Registered to", number=len(two.processes) - 1)
