@@ -179,6 +179,13 @@ class Tables:
         for name, column in _STARTS.items():
             check_starts(self.shard, self.table[name], self.shard.length(column), name)
 
+    def sequence_counts(self) -> list[int]:
+        """How many sequences each scan has. Raises FormatError where one is of a scan that is not there."""
+        scan = self.table["sequence/scan"]
+        if not ((scan >= 0) & (scan < len(self.scans))).all():
+            raise FormatError(f"{self.shard.path}: sequence/scan points outside: damaged tables")
+        return np.bincount(scan, minlength=len(self.scans)).tolist()
+
     def _names(self, kind: str) -> list[str]:
         names = self.attributes.get(kind)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -298,9 +305,8 @@ class _OpenShards:
                 f"{path}: has {path.stat().st_size} bytes, dataset.json says {entry['bytes']}: {_STRANGER}"
             )
         tables = Tables(path)
-        stored = np.bincount(tables.table["sequence/scan"].clip(0), minlength=len(tables.scans)).tolist()
-        named = [[name, count] for name, count in zip(tables.scans, stored, strict=False)]
-        if named != entry["scans"] or len(stored) != len(tables.scans):
+        named = [[name, count] for name, count in zip(tables.scans, tables.sequence_counts(), strict=True)]
+        if named != entry["scans"]:
             raise FormatError(f"{path}: holds other scans or sequences than dataset.json says: {_STRANGER}")
         if tables.attributes.get("config") != self.manifest["config"]:
             raise FormatError(f"{path}: is of another config than dataset.json: {_STRANGER}")

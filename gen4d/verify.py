@@ -95,10 +95,11 @@ def check_tables(tables: Tables, scans: list) -> None:
     """Raise FormatError where the arrays of a shard contradict each other or the (name, sequences) of its scans."""
     table, shard = tables.table, tables.shard
     _demand(shard, [name for name, _ in scans] == tables.scans, "its scans are not those that dataset.json names")
-    count = np.bincount(table["sequence/scan"], minlength=len(scans)).tolist() if scans else []
-    _demand(shard, count == [n for _, n in scans], "its sequences are not as many as dataset.json says")
+    _demand(
+        shard, tables.sequence_counts() == [n for _, n in scans], "its sequences are not as many as dataset.json says"
+    )
     clouds = len(table["cloud/start"]) - 1
-    for name, limit in [("actor/cloud", clouds), ("scan/cloud", clouds), ("sequence/scan", len(scans))]:
+    for name, limit in [("actor/cloud", clouds), ("scan/cloud", clouds)]:
         _demand(shard, bool(((table[name] >= 0) & (table[name] < limit)).all()), f"{name} points outside")
     _demand(shard, bool((table["actor/role"] <= 2).all()), "actor/role has an unknown role")
     cells, start = table["scan/cells"].astype(np.int64), table["scan/valid_start"]

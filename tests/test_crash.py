@@ -24,6 +24,7 @@ from tests.tiny import gen4d
 
 ROOMS = 10 if SOAK else 2
 POINTS = 1000 if SOAK else 150
+MANY = 80  # rooms, a shard each: a thousand effects
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,10 @@ def no_disk(monkeypatch):
 @pytest.fixture(scope="module")
 def effects(rooms, unbroken):
     """The effects of an undisturbed build."""
+    return record(rooms)
+
+
+def record(rooms) -> list[faults.Op]:
     recorder = faults.Recorder()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "effect", recorder)
@@ -89,15 +94,25 @@ def _kill_points(effects):
 
 
 def test_a_kill_at_every_effect_loses_nothing_and_repeats_nothing(rooms, effects, unbroken, tmp_path):
+    _kill_everywhere(rooms, effects, unbroken, tmp_path / "out")
+
+
+@pytest.mark.skipif(not SOAK, reason="a thousand kill points are for make soak")
+def test_a_kill_at_every_effect_of_a_build_of_many_shards(tmp_path):
+    rooms = tiny.write_rooms(tmp_path / "rooms", MANY, points=150)
+    unbroken = tiny.files_of(tiny.build(rooms, out="unbroken"))
+    _kill_everywhere(rooms, record(rooms), unbroken, tmp_path / "out")
+
+
+def _kill_everywhere(rooms, effects, unbroken, out: pathlib.Path) -> None:
     points = _kill_points(effects)
     for number, act in points:
-        out = tmp_path / "out"
         pid = faults.child(build(rooms, out), At(number, act))
         assert faults.wait(pid) == -signal.SIGKILL
         check_valid(out)
         check_resumes(rooms, out, unbroken)
         shutil.rmtree(out)
-    print(f"killed at {len(points)} points of a build of {ROOMS} shards")
+    print(f"killed at {len(points)} points of a build of {len(list(rooms.glob('scans/*')))} scans")
 
 
 def test_a_kill_while_a_data_set_is_extended_leaves_the_old_one_readable(rooms, unbroken, tmp_path):

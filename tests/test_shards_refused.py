@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 import shutil
+import tracemalloc
 import zipfile
 
 import google_crc32c
@@ -294,5 +295,10 @@ def test_tables_that_point_outside_are_an_error_not_other_data(copy, name, numbe
     rewrite(path, of_table(name, outside))
     if (name, number) == ("actor/mask_start", -1):
         return  # an actor may be absent from a frame
-    with pytest.raises(FormatError, match=r"00000\.zarr\.zip"):
-        list(shards.open_dataset(copy))
+    tracemalloc.start()
+    try:
+        with pytest.raises(FormatError, match=r"00000\.zarr\.zip"):
+            list(shards.open_dataset(copy))
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
