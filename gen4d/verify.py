@@ -95,9 +95,8 @@ def check_tables(tables: Tables, scans: list) -> None:
     """Raise FormatError where the arrays of a shard contradict each other or the (name, sequences) of its scans."""
     table, shard = tables.table, tables.shard
     _demand(shard, [name for name, _ in scans] == tables.scans, "its scans are not those that dataset.json names")
-    _demand(
-        shard, tables.sequence_counts() == [n for _, n in scans], "its sequences are not as many as dataset.json says"
-    )
+    count = tables.sequence_counts()
+    _demand(shard, count == [n for _, n in scans], "its sequences are not as many as dataset.json says")
     clouds = len(table["cloud/start"]) - 1
     for name, limit in [("actor/cloud", clouds), ("scan/cloud", clouds)]:
         _demand(shard, bool(((table[name] >= 0) & (table[name] < limit)).all()), f"{name} points outside")
