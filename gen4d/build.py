@@ -140,11 +140,7 @@ def make_plan(out: pathlib.Path, inputs: Inputs, strict: bool = False, part: Par
     """
     by_name = {scan.name: scan for scan in inputs.scans}
     stored = read_build(out, inputs)
-    sidecars = {
-        number: sidecar
-        for number, names in enumerate(stored)
-        if (part is None or part.owns(number)) and (sidecar := read_sidecar(out, number, names))
-    }
+    sidecars = read_done(out, stored, part)
     _check_left(out, _left(stored, sidecars, part), by_name)
     plan = stored + _extend(stored, {} if part else sidecars, by_name, inputs.config)
     files.make_folder(out)
@@ -240,9 +236,10 @@ def read_plan(out: pathlib.Path) -> list[list[str]]:
     return stored["plan"]
 
 
-def read_done(out: pathlib.Path, plan: list[list[str]]) -> dict[int, dict]:
-    """What the .json of each planned shard says that is done, by number."""
-    return {number: sidecar for number, names in enumerate(plan) if (sidecar := read_sidecar(out, number, names))}
+def read_done(out: pathlib.Path, plan: list[list[str]], part: Part | None = None) -> dict[int, dict]:
+    """What the .json of each planned shard, or of a part's, says that is done, by number."""
+    owned = {number: names for number, names in enumerate(plan) if part is None or part.owns(number)}
+    return {number: sidecar for number, names in owned.items() if (sidecar := read_sidecar(out, number, names))}
 
 
 def _find_changed(sidecar: dict, by_name: dict) -> list[str]:
@@ -447,7 +444,7 @@ def unwritable(error: OSError, out: pathlib.Path) -> BuildError:
 
 def finish(out: pathlib.Path, sidecars: dict[int, dict]) -> dict:
     """Write dataset.json over all shards, the last file of a build, and return its content."""
-    stored = unseal((out / "build.json").read_bytes(), str(out / "build.json"))
+    stored = _read_stored(out)
     shards = [_entry(out, number, sidecars[number]) for number in sorted(sidecars)]
     scans = [scan for number in sorted(sidecars) for scan in sidecars[number]["scans"]]
     built = {scan["name"] for scan in scans}
