@@ -27,7 +27,7 @@ def make_folder(path: pathlib.Path) -> None:
     """Create a folder and its parents, where they are not there yet, so that a power cut does not take them away."""
     if path.is_dir():
         return
-    if path.exists():
+    if path.exists() and not path.is_dir():  # another process may have made it just now
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     make_folder(path.parent)
     effect("mkdir", path)

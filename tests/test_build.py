@@ -447,3 +447,18 @@ def test_a_shape_that_cannot_be_read_is_a_counted_rejection(folders, tmp_path):
     seen = [scan for scan in described(tmp_path / "built") if "unreadable shape" in scan["rejections"]]
     assert seen and all("night_stand_0001.off" in scan["examples"]["unreadable shape"] for scan in seen)
     assert all("night_stand" not in scan["accepted"] and len(scan["sequences"]) == 2 for scan in seen)
+
+
+def test_a_folder_that_another_process_makes_at_the_same_moment_is_no_obstacle(tmp_path, monkeypatch):
+    out, looks, look = tmp_path / "out", [], pathlib.Path.is_dir
+
+    def is_dir(path):
+        looks.append(path)
+        if looks == [out]:  # not there when it is looked for, there right after it
+            out.mkdir()
+            return False
+        return look(path)
+
+    monkeypatch.setattr(pathlib.Path, "is_dir", is_dir)
+    files.make_folder(out)
+    assert looks[0] == out and look(out)
