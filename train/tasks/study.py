@@ -48,15 +48,17 @@ class StudyError(ValueError):
 @dataclass(frozen=True)
 class Arm:
     """A way of pre-training, or none. steps: of pre-training, as a multiple of what arms with a 4D encoder make;
-    weight_4d: of the terms 3D-4D and 4D-4D."""
+    lr: its rate; weight_4d: of the terms 3D-4D and 4D-4D."""
 
     method: str = ""
     stop_gradient: str = "conventional"
     steps: float = 1.0
+    lr: float = 1.0
     weight_4d: float = 1.0
 
 
-# 1.5: a step of the small nets on 10 cm voxels takes 0.84 s without and 1.22 s with the 4D encoder (one core of two).
+# Steps, 1.5: one of the small nets on 10 cm voxels takes 0.84 s without and 1.22 s with the 4D encoder (one core of
+# two). Rates: the best of 0.05 to 4 by linear probes after 300 steps, on rooms of another seed than the study's.
 ARMS = {
     "scratch": Arm(),
     "static-3d": Arm("static-3d", steps=1.5),
@@ -64,8 +66,8 @@ ARMS = {
     "4dcontrast": Arm("4dcontrast"),
     "4dcontrast-printed": Arm("4dcontrast", "printed"),
     "4dcontrast-light": Arm("4dcontrast", weight_4d=0.2),
-    "moving-3d-simclr": Arm("moving-3d-simclr", steps=1.5),
-    "4dcontrast-simclr": Arm("4dcontrast-simclr"),
+    "moving-3d-simclr": Arm("moving-3d-simclr", steps=1.5, lr=2.0),
+    "4dcontrast-simclr": Arm("4dcontrast-simclr", lr=2.0),
 }
 
 
@@ -73,9 +75,9 @@ ARMS = {
 class Study:
     """What is compared, and how long everything takes."""
 
-    arms: tuple[str, ...] = ("scratch", "static-3d", "moving-3d", "4dcontrast")
+    arms: tuple[str, ...] = ("scratch", "moving-3d", "4dcontrast", "moving-3d-simclr")
     rooms: int = 60  # of which every fifth is for testing
-    samples_seed: int = 0
+    samples_seed: int = 1  # rates and everything else were chosen on the rooms of seed 0
     sequences: int = 20  # a scan
     net_3d: str = "small"
     net_4d: str = "small-4d"
@@ -112,7 +114,7 @@ def _broken_rules(s: Study):
 STUDIES = {
     "small": Study(),
     "full": Study(
-        arms=("scratch", "static-3d", "moving-3d", "4dcontrast", "4dcontrast-printed", "4dcontrast-simclr"),
+        arms=tuple(arm for arm in ARMS if arm != "4dcontrast-light"),
         rooms=500,
         voxel_m=0.05,
         voxel_4d_m=0.1,
@@ -211,7 +213,8 @@ def make_rooms(study: Study, out: pathlib.Path, say: Callable[[str], None]) -> N
 def _claim(study: Study, out: pathlib.Path) -> None:
     """Write the plan, or check that the folder's is this one."""
     digest = json.loads((out / "samples" / "gen4d_samples.json").read_text())["digest"]
-    plan = to_plain(study) | {"generator_version": GENERATOR_VERSION, "samples_digest": digest}
+    ways = {arm: to_plain(ARMS[arm]) for arm in study.arms if ARMS[arm].method}
+    plan = to_plain(study) | {"pretraining": ways, "generator_version": GENERATOR_VERSION, "samples_digest": digest}
     plan = json.loads(json.dumps(plan))
     path = out / "study.json"
     if path.exists():
@@ -248,6 +251,7 @@ def pretrain_config(study: Study, arm: str, seed: int) -> PretrainConfig:
         **same,
         method=way.method,
         stop_gradient=way.stop_gradient,
+        lr=way.lr,
         weight_3d4d=way.weight_4d,
         weight_4d=way.weight_4d,
         precision="float32",  # the same on every device
