@@ -91,6 +91,14 @@ def test_the_table_says_n_pairs_and_where_the_rooms_are_from():
         assert words in text
 
 
+def test_what_the_4d_terms_add_is_their_difference_to_the_same_loss_without():
+    lines = [dict(x, arm={"scratch": "moving-3d", "a": "4dcontrast"}[x["arm"]]) for x in drawn(0.02)]
+    text = "\n".join(comparison.report(lines, PLAN | {"arms": ["moving-3d", "4dcontrast"]}, "a machine"))
+    gain = comparison.paired(drawn(0.02), "a", 5.0, "miou")
+    assert re.search(rf"\| 5 % +\| +4dcontrast \| +moving-3d \| +{re.escape(f'{gain.mean:+.2f}')} \|", text)
+    assert "against" not in "\n".join(comparison.report(drawn(0.02), PLAN, "a machine"))
+
+
 # Plans ---------------------------------------------------------------------------------------------------------------
 
 

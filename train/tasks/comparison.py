@@ -17,10 +17,16 @@ from train.tasks.outputs import aligned
 
 FLOOR = "scratch"
 METRICS = {"miou": "fine-tuned", "linear": "linear probe", "knn": "k-NN probe"}
+STEPS = [  # an arm, and the one that it adds something to
+    ("moving-3d", "static-3d"),
+    ("4dcontrast", "moving-3d"),
+    ("4dcontrast-simclr", "moving-3d-simclr"),
+    ("moving-3d-simclr", "moving-3d"),
+]
 
 
 class Paired(NamedTuple):
-    """Differences to scratch, in points of mIoU (0 to 100). p: of a two-sided paired t-test, NaN below two pairs;
+    """Differences of two arms, in points of mIoU (0 to 100). p: of a two-sided paired t-test, NaN below two pairs;
     visible: the true difference that this many pairs of this spread show at p < 0.05 in four studies of five."""
 
     mean: float
@@ -31,15 +37,15 @@ class Paired(NamedTuple):
     by_seed: dict[int, float]
 
 
-def paired(lines: Sequence[dict], arm: str, percent: float, metric: str) -> Paired:
-    """An arm against scratch over all pairs that have both. Raises ValueError where there is none."""
+def paired(lines: Sequence[dict], arm: str, percent: float, metric: str, floor: str = FLOOR) -> Paired:
+    """An arm against another over all pairs that have both. Raises ValueError where there is none."""
     value = {
         (line["arm"], line["seed"], line["subset"]): 100 * line[metric] for line in lines if line["percent"] == percent
     }
-    keys = sorted(key[1:] for key in value if key[0] == arm and (FLOOR, *key[1:]) in value)
+    keys = sorted(key[1:] for key in value if key[0] == arm and (floor, *key[1:]) in value)
     if not keys:
-        raise ValueError(f"no pair of {arm} and {FLOOR} at {percent:g} %: let the study make more cells")
-    difference = np.array([value[arm, *key] - value[FLOOR, *key] for key in keys])
+        raise ValueError(f"no pair of {arm} and {floor} at {percent:g} %: let the study make more cells")
+    difference = np.array([value[arm, *key] - value[floor, *key] for key in keys])
     count = len(difference)
     sd = float(difference.std(ddof=1)) if count > 1 else np.nan
     error = sd / np.sqrt(count)
@@ -58,6 +64,9 @@ def report(lines: Sequence[dict], plan: dict, machine: str) -> list[str]:
         rows = [_row(lines, arm, percent, metric) for percent in plan["percents"] for arm in plan["arms"]]
         head = ("labels", "arm", "mIoU", "sd", "n", f"- {FLOOR}", "sd", "pairs", "p", "visible from", "by seed")
         text += [f"{name}:", "", *aligned(head, [row for row in rows if row]), ""]
+    if steps := [row for percent in plan["percents"] for row in _step_rows(lines, percent)]:
+        head = ("labels", "arm", "against", *(word for name in METRICS.values() for word in (name, "sd")), "pairs", "p")
+        text += ["One way of pre-training against another (p: of fine-tuning):", "", *aligned(head, steps), ""]
     test = lines[0]["test"] if lines else {}
     return [
         *text,
@@ -84,6 +93,19 @@ def _row(lines: Sequence[dict], arm: str, percent: float, metric: str) -> list[s
         return [*row, "-", "-", 0, "-", "-", ""]
     seeds = " ".join(f"{value:+.2f}" for value in gain.by_seed.values())
     return [*row, f"{gain.mean:+.2f}", f"{gain.sd:.2f}", gain.pairs, f"{gain.p:.3f}", f"{gain.visible:.2f}", seeds]
+
+
+def _step_rows(lines: Sequence[dict], percent: float) -> list[list[str]]:
+    """Arms against those that they add something to, where there are pairs."""
+    rows = []
+    for arm, floor in STEPS:
+        try:
+            found = [paired(lines, arm, percent, metric, floor) for metric in METRICS]
+        except ValueError:
+            continue
+        gains = [word for one in found for word in (f"{one.mean:+.2f}", f"{one.sd:.2f}")]
+        rows.append([f"{percent:g} %", arm, floor, *gains, found[0].pairs, f"{found[0].p:.3f}"])
+    return rows
 
 
 def _seconds(lines: Sequence[dict], plan: dict) -> str:
