@@ -59,7 +59,7 @@ finetune: $(VENV)/.train ## fine-tune RUN to segment SCANS with PRESET into TUNE
 	@test -d $(RUN) || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
 	$(BIN)/python -m train finetune --data $(SCANS) --weights $(RUN) --preset $(PRESET) --run $(TUNED) $(addprefix --percent ,$(PERCENT))
 
-study: $(VENV)/.train ## compare ways of pre-training on built-in rooms: STUDY=small (two hours) or full
+study: $(VENV)/.train ## compare ways of pre-training on built-in rooms: STUDY=small (an hour and a half) or full
 	$(BIN)/python -m train study --size $(STUDY) --out runs/study-$(STUDY) --workers $(WORKERS)
 
 test: $(VENV)/.train ## run every test

@@ -373,7 +373,7 @@ def probe(weights, preset, run, percent, assignments, device, **given) -> None:
 
 
 @main.command()
-@click.option("--size", default="small", show_default=True, help="small: about two hours of two CPU cores; or full.")
+@click.option("--size", default="small", show_default=True, help="small: an hour and a half of two CPU cores; or full.")
 @click.option("--out", type=_PATH, default="runs/study", show_default=True, help="Folder of the study.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a number of the plan.")
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(0), help="Processes; 0: this one.")
