@@ -80,7 +80,7 @@ def test_pretraining_prints_every_step_and_leaves_a_run_folder(data, run):
     config = json.loads((run / "config.json").read_text())
     assert (config["task"], config["data"], config["precision"]) == ("pretrain", open_dataset(data).digest, "float32")
     again = call(*pretrain(data, run, "--set", "steps=4"))
-    assert re.search(r"^step 4/4  loss -?\d\.\d+  3d-3d .* spread 3d 0\.\d+ 4d 0\.\d+  lr 0.05", again.output, re.M)
+    assert re.search(r"^step 4/4  loss -?\d\.\d+  3d-3d .* spread 3d 0\.\d+ 4d 0\.\d+  lr 1 ", again.output, re.M)
     assert "step 3/" not in again.output
 
 
@@ -183,7 +183,7 @@ def test_a_folder_that_is_no_data_set_is_refused(tmp_path):
 
 def test_another_configuration_in_the_same_folder_is_refused_with_the_difference(data, run):
     line = refusal(*pretrain(data, run, "--set", "lr=0.5", "--set", "workers=0"))
-    assert "started with another configuration (lr: 0.05 there, 0.5 here)" in line
+    assert "started with another configuration (lr: 1.0 there, 0.5 here)" in line
 
 
 def test_another_data_set_in_the_same_folder_is_refused(run, tmp_path):
