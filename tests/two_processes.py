@@ -26,6 +26,7 @@ CONFIG = dataclasses.replace(
     voxel_m=0.2,
     voxel_4d_m=0.4,
     batch=4,
+    lr=0.05,
     steps=2,
     workers=1,
     precision="float64",
