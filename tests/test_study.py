@@ -151,6 +151,7 @@ def numbers(folder):
 
 def test_a_study_leaves_its_plan_lines_table_and_picture(out):
     plan = json.loads((out / "study.json").read_text())
+    assert plan["pretraining"] == {"static-3d": presets.to_plain(study.ARMS["static-3d"])}
     assert plan["samples_digest"] == json.loads((out / "samples" / "gen4d_samples.json").read_text())["digest"]
     assert {study.cell_of(x) for x in numbers(out)} == set(study.cells(presets.resolve("small", TINY, STUDIES)))
     assert all(0 < x["miou"] < 1 and 0 < x["linear"] < 1 and 0 < x["knn"] < 1 for x in numbers(out))
@@ -187,8 +188,9 @@ def test_scratch_is_the_net_that_the_other_arms_started_from_with_the_same_label
     assert [scan.name for scan in jobs["static-3d"].train] == [scan.name for scan in jobs["scratch"].train]
 
 
-def test_arms_without_a_4d_encoder_make_as_many_more_steps_as_take_the_same_time():
+def test_arms_are_pre_trained_at_their_rate_and_those_without_a_4d_encoder_for_more_steps():
     for name, arm in study.ARMS.items():
         if arm.method:
-            steps = study.pretrain_config(STUDIES["small"], name, 0).steps
-            assert steps == (600 if METHODS[arm.method].has_4d else 900)
+            config = study.pretrain_config(STUDIES["small"], name, 0)
+            assert config.steps == (600 if METHODS[arm.method].has_4d else 900)
+            assert config.lr == (2.0 if name.endswith("simclr") else 1.0)

@@ -116,8 +116,7 @@ def _broken_rules(c: PretrainConfig):
 
 PRESETS = {
     "paper": PretrainConfig(),
-    # For CPUs, in minutes: coarser voxels, small nets, and few samples. The rate is the one
-    # that the study chose: at 0.05 weights hardly moved.
+    # For CPUs, in minutes: coarser voxels, small nets, few samples, and the rate of the study's cosine losses.
     "small": PretrainConfig(
         net_3d="small",
         net_4d="small-4d",

@@ -58,7 +58,7 @@ class Arm:
 
 
 # Steps, 1.5: one of the small nets on 10 cm voxels takes 0.84 s without and 1.22 s with the 4D encoder (one core of
-# two). Rates: the best of 0.05 to 4 by linear probes after 300 steps, on rooms of another seed than the study's.
+# two). Rates: by probes after 300 steps, from 0.25 to 4, on rooms of another seed than the study's (README, study log).
 ARMS = {
     "scratch": Arm(),
     "static-3d": Arm("static-3d", steps=1.5),
