@@ -6,9 +6,7 @@ Exit codes: 0 everything was done, 1 something was refused or failed (the rest i
 What takes long to import is imported by the commands, when signals have their handlers and help needs none of it.
 """
 
-import contextlib
 import dataclasses
-import functools
 import json
 import os
 import pathlib
@@ -20,8 +18,9 @@ import time
 
 import click
 
-from gen4d import __version__, files, report
+from gen4d import __version__
 from gen4d.config import HEIGHT_CLASSES, Config, override
+from gen4d.report import summary as report
 
 _FOLDER = click.Path(path_type=pathlib.Path)
 _SECONDS_A_LINE = 2.0
@@ -149,111 +148,33 @@ def build_command(
     """Build a data set of sequences. A rerun of the same command continues where it stopped."""
     from gen4d import build
 
+    if scheduler and workers > 1:
+        raise click.UsageError("--workers and --scheduler: give one")
     if scheduler:  # whose workers have other working folders
-        if workers > 1:
-            raise click.UsageError("--workers and --scheduler: give one")
-        scans, shapes, out = scans.absolute(), shapes.absolute(), out.absolute()
-    part = build.Part(*part) if part else None
-    config = override(dataclasses.replace(Config(), **fields), assignments)
-    inputs, refused = _find_inputs(scans, shapes, split, classes, (up, units), config)
-    if limit:
-        inputs = dataclasses.replace(inputs, scans=inputs.scans[:limit])
+        scans, shapes = scans.absolute(), shapes.absolute()
+    wanted = tuple(name.strip() for name in classes.split(",")) if classes else Config.classes
+    config = override(dataclasses.replace(Config(classes=wanted), **fields), assignments)
+    found = build.find_inputs(scans, shapes, config, split, up, units, limit)
+    for line in found.notes:
+        click.echo(f"note: {line}", err=True)
+    for line in found.refused:
+        click.echo(f"refused: {line}", err=True)
     if dry_run:
-        _estimate(inputs, out, workers)
+        _estimate(found.inputs, out, workers)
         return
-    if strict and refused:
-        raise build.BuildError(refused[0])
-    try:
-        with _locked(out, inputs, part):
-            plan = build.make_plan(out, inputs, strict, part)
-            spread = functools.partial(build.run, plan.jobs, workers, scheduler=scheduler or "")
-            code = _build(inputs, out, plan, spread, part)
-    except OSError as error:
-        raise build.unwritable(error, out) from None
-    sys.exit(1 if refused else code)
-
-
-def _find_inputs(scans, shapes, split, classes, orientation, config):
-    from gen4d import build, sources
-
-    wanted = tuple(name.strip() for name in classes.split(",")) if classes else config.classes
-    found = sources.find_scans(scans, split)
-    meshes = sources.find_shapes(shapes, wanted)
-    for warning in (*found.warnings, *meshes.warnings):
-        click.echo(f"note: {warning}", err=True)
-    refused = [message for _, message in (*found.refused, *meshes.refused)]
-    for message in refused:
-        click.echo(f"refused: {message}", err=True)
-    up, metres = _orientation(found.entry, *orientation)
-    config = dataclasses.replace(config, classes=wanted, up=up, metres_per_unit=metres)
-    return build.make_inputs(found, meshes, config), refused
-
-
-def _orientation(entry: str, up: str | None, units: str | None):
-    """What the options say, and where they say nothing what the manifest declares for the data set."""
-    from gen4d import sources
-
-    declared = sources.default_orientation(entry)
-    metres = sources.parse_units(units) if units is not None else declared.metres_per_unit
-    return sources.Orientation(declared.up if up is None else up, metres)
-
-
-@contextlib.contextmanager
-def _locked(out: pathlib.Path, inputs, part):
-    """The folder, made and locked; whatever happens in it, no temporary file stays."""
-    from gen4d import build, parts
-
-    if part is None:
-        files.make_folder(out)
-        lock, clean = files.locked(out), functools.partial(build.clean, out)
-    else:
-        lock, clean = parts.joined(out, inputs, part), functools.partial(parts.clean, out, part)
-    with lock:
-        clean()
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                clean()
-
-
-def _build(inputs, out: pathlib.Path, plan, spread, part) -> int:
-    """Build what is planned, spread over processes; returns the exit code."""
-    from gen4d import build
-
+    part = build.Part(*part) if part else None
     started = time.monotonic()
-    sidecars = plan.sidecars | _build_shards(inputs, out, plan, spread, part)
-    manifest = None if part else build.finish(out, sidecars)
-    folders = str(inputs.scans[0].root), str(inputs.shapes[0].root)
-    code = _conclude(sidecars, plan.changed, folders, manifest)
+    progress = _Progress(out, part)
+    built = build.build_found(found, out, workers, scheduler or "", part, strict, progress)
+    changed = built.refused[len(found.refused) :]
+    code = _conclude(built.sidecars, changed, (str(scans), str(shapes)), built.manifest)
     took = report.format_seconds(time.monotonic() - started)
     if part:
-        mine = report.count(len(sidecars), "shard")
-        click.echo(f"part {part} done in {took}, {mine} of {plan.shards}; after all parts: gen4d merge {out}")
+        mine = report.counted(len(built.sidecars), "shard")
+        click.echo(f"part {part} done in {took}, {mine} of {built.shards}; after all parts: gen4d merge {out}")
     else:
         click.echo(f"done in {took}: gen4d verify {out}")
-    return code
-
-
-def _build_shards(inputs, out: pathlib.Path, plan, spread, part) -> dict[int, dict]:
-    from gen4d import estimate
-
-    mine = len(plan.jobs) + len(plan.sidecars)
-    if part:
-        click.echo(f"part {part}: {mine} of {report.count(plan.shards, 'shard')}")
-    if plan.sidecars:
-        click.echo(f"{len(plan.sidecars)} of {mine} shards are there already")
-    if plan.jobs:
-        scans = sum(len(job.scans) for job in plan.jobs)
-        click.echo(f"building {report.count(scans, 'scan')} in {report.count(len(plan.jobs), 'shard')} into {out}")
-        estimate.warm_up(inputs.config, lambda: click.echo("compiling kernels (once)"))
-    progress, sidecars = _Progress(sum(len(job.scans) for job in plan.jobs)), {}
-    with contextlib.closing(spread()) as done:
-        for number, sidecar in done:
-            sidecars[number] = sidecar
-            sequences = sum(len(scan["sequences"]) for scan in sidecar["scans"])
-            progress.advance(len(sidecar["scans"]) + len(sidecar["failed"]), sequences)
-    return sidecars
+    sys.exit(1 if found.refused else code)
 
 
 def _conclude(sidecars, changed, folders, manifest) -> int:
@@ -274,57 +195,72 @@ def _conclude(sidecars, changed, folders, manifest) -> int:
 @click.argument("dataset", type=_FOLDER)
 def merge_command(dataset) -> None:
     """Finish a build whose parts (gen4d build --part) are all done: write dataset.json over their shards."""
-    from gen4d import build, parts
+    from gen4d import build
 
     try:
-        merged = parts.merge(dataset)
+        merged = build.merge(dataset)
     except OSError as error:
         raise build.unwritable(error, dataset) from None
     code = _conclude(merged.sidecars, (), ("scans", "shapes"), merged.manifest)
-    click.echo(f"merged {report.count(len(merged.sidecars), 'shard')}: gen4d verify {dataset}")
+    click.echo(f"merged {report.counted(len(merged.sidecars), 'shard')}: gen4d verify {dataset}")
     sys.exit(code)
 
 
 class _Progress:
-    """Lines with rate and time left, rare enough for a log file."""
+    """Says how far a build is: lines with rate and time left, rare enough for a log file."""
 
-    def __init__(self, scans: int):
-        self.scans, self.done, self.sequences = scans, 0, 0
+    def __init__(self, out: pathlib.Path, part):
+        self.out, self.part = out, part
         self.started = self.printed = time.monotonic()
 
-    def advance(self, scans: int, sequences: int) -> None:
-        self.done += scans
-        self.sequences += sequences
+    def __call__(self, state) -> None:
+        match state.stage:
+            case "planned":
+                self._plan(state)
+            case "compiling":
+                click.echo("compiling kernels (once)")
+            case "building":
+                self._advance(state)
+
+    def _plan(self, state) -> None:
+        mine = state.shards + state.there
+        if self.part:
+            click.echo(f"part {self.part}: {report.counted(mine, 'shard')} of the build")
+        if state.there:
+            click.echo(f"{state.there} of {mine} shards are there already")
+        if state.shards:
+            shards = report.counted(state.shards, "shard")
+            click.echo(f"building {report.counted(state.of, 'scan')} in {shards} into {self.out}")
+        self.started = self.printed = time.monotonic()
+
+    def _advance(self, state) -> None:
         now = time.monotonic()
-        if now - self.printed < _SECONDS_A_LINE and self.done < self.scans:
+        if now - self.printed < _SECONDS_A_LINE and state.scans < state.of:
             return
         self.printed = now
-        rate = self.done / max(now - self.started, 1e-9)
-        left = report.format_seconds((self.scans - self.done) / rate)
-        click.echo(f"{self.done}/{self.scans} scans, {self.sequences} sequences, {rate:.1f} scans/s, {left} left")
+        rate = state.scans / max(now - self.started, 1e-9)
+        left = report.format_seconds((state.of - state.scans) / rate)
+        click.echo(f"{state.scans}/{state.of} scans, {state.sequences} sequences, {rate:.1f} scans/s, {left} left")
 
 
 def _estimate(inputs, out: pathlib.Path, workers: int) -> None:
-    from gen4d import build, estimate
+    from gen4d import build
+    from gen4d.build import estimate
 
     estimate.warm_up(inputs.config, lambda: click.echo("compiling kernels (once)"))
-    chosen = inputs.scans[:: max(1, len(inputs.scans) // 2)][:2]
-    trial = estimate.try_scans(inputs, chosen)
+    trial = estimate.try_scans(inputs, inputs.scans[:: max(1, len(inputs.scans) // 2)][:2])
     for message in trial.failed:
         click.echo(f"refused: {message}", err=True)
     if not trial.scans:
         raise build.BuildError("neither of the scans tried can be used: gen4d doctor names what is wrong with each")
-    scans = len(inputs.scans)
+    whole = trial.scaled(len(inputs.scans), workers)
     free = shutil.disk_usage(next(p for p in (out, *out.absolute().parents) if p.exists())).free
-    size = trial.bytes / trial.scans * scans
-    seconds = trial.seconds / trial.scans * scans / workers
-    click.echo(f"from {trial.scans} of {scans} scans, built in memory:")
-    click.echo(f"  sequences  {round(trial.sequences / trial.scans * scans)}")
-    click.echo(f"  disk       {report.format_bytes(size)}, {report.format_bytes(free)} free in {out}")
-    click.echo(
-        f"  time       {report.format_seconds(seconds)} with {workers} workers, reading at the speed of this trial"
-    )
-    click.echo(f"  memory     {report.format_bytes(trial.memory * workers)} with {workers} workers")
+    took = report.format_seconds(whole.seconds)
+    click.echo(f"from {trial.scans} of {len(inputs.scans)} scans, built in memory:")
+    click.echo(f"  sequences  {whole.sequences}")
+    click.echo(f"  disk       {report.format_bytes(whole.bytes)}, {report.format_bytes(free)} free in {out}")
+    click.echo(f"  time       {took} with {workers} workers, reading at the speed of this trial")
+    click.echo(f"  memory     {report.format_bytes(whole.memory)} with {workers} workers")
 
 
 @cli.command(epilog=_example("gen4d inspect data/sequences", "gen4d inspect data/sequences scene0000_00/003"))
@@ -332,8 +268,8 @@ def _estimate(inputs, out: pathlib.Path, workers: int) -> None:
 @click.argument("sequence", required=False)
 def inspect(dataset, sequence) -> None:
     """Say what a data set holds, or one SEQUENCE of it (its id or number)."""
-    from gen4d import build
-    from gen4d.shards import open_dataset
+    from gen4d.shards import FormatError, open_dataset
+    from gen4d.shards.manifest import brief, read_sidecar
 
     opened = open_dataset(dataset)
     if sequence is not None:
@@ -345,11 +281,11 @@ def inspect(dataset, sequence) -> None:
         "config: " + ", ".join(f"{name} {value}" for name, value in manifest["config"].items() if name != "height_m")
     )
     click.echo("versions: " + ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()))
-    sidecars = [build.brief(build.read_sidecar_content(dataset, n)) for n in range(len(manifest["shards"]))]
+    sidecars = [brief(read_sidecar(dataset, n)) for n in range(len(manifest["shards"]))]
     try:
         lines = report.summary(sidecars) + [f"refused: {line}" for line in report.refused(sidecars, "scans", "shapes")]
     except (KeyError, TypeError, AttributeError):
-        raise build.BuildError(f"{dataset}: a shard's .json lacks what it should have: not written by gen4d") from None
+        raise FormatError(f"{dataset}: a shard's .json lacks what it should have: not written by gen4d") from None
     for line in lines:
         click.echo(line)
 
@@ -357,25 +293,28 @@ def inspect(dataset, sequence) -> None:
 def _find(opened, sequence: str) -> int:
     try:
         number = int(sequence) if sequence.isdecimal() else opened.find(sequence)
-    except KeyError:
-        number = -1
-    if not 0 <= number < len(opened):
-        first = opened[0].id if len(opened) else "none"
-        raise click.BadParameter(f"{sequence!r} is neither a number below {len(opened)} nor an id like {first}")
+    except KeyError as error:
+        raise click.BadParameter(error.args[0]) from None
+    if not number < len(opened):
+        raise click.BadParameter(f"sequence {number} of a data set of {len(opened)}: a lower number, or an id")
     return number
 
 
 def _inspect_sequence(opened, number: int) -> None:
+    from gen4d.sequence import ROLE_MOVING, ROLES, frame_pairs
+
     sequence = opened[number]
-    click.echo(f"{sequence.id}: {sequence.shape} ({sequence.class_name}) in {sequence.scan}, number {number}")
+    click.echo(f"{sequence.id}: a sequence of kind {sequence.kind} in {sequence.scan}, number {number}")
+    for i, mover in enumerate(sequence.movers):
+        click.echo(f"  mover {i}: {mover.shape} ({mover.class_name}), {mover.height_m:.2f} m high")
     for i, actor in enumerate(sequence.actors):
-        kept = [int(actor.mask(f).sum()) for f in range(sequence.t)]
-        name = ("static", "moving", "view")[actor.role]
-        click.echo(f"  actor {i}: {name}, {len(actor.cloud.point)} points, kept in each frame: {kept}")
-        if actor.role == 1:
+        kept = ", ".join(str(int(actor.mask(f).sum())) for f in range(sequence.t))
+        part = f" of mover {actor.mover}" if actor.mover >= 0 else ""
+        click.echo(f"  actor {i}: {ROLES[actor.role]}{part}, {len(actor.cloud)} points, kept in each frame: {kept}")
+        if actor.role == ROLE_MOVING:
             places = ", ".join(f"({x:.2f}, {y:.2f}, {z:.2f})" for x, y, z in actor.pose[:, :3, 3].tolist())
             click.echo(f"    positions in metres: {places}")
-    pairs = [f"{i}-{j}: {len(sequence.correspondences(i, j)[0])}" for j in range(sequence.t) for i in range(j)]
+    pairs = [f"{i}-{j}: {len(sequence.correspondences(i, j)[0])}" for i, j in frame_pairs(sequence.t)]
     click.echo(f"  correspondences: {', '.join(pairs)}")
 
 
@@ -384,8 +323,8 @@ def _inspect_sequence(opened, number: int) -> None:
 @click.option("--quick", is_flag=True, help="Names, sizes, and the hashes of the .json files only.")
 def verify(dataset, quick) -> None:
     """Check that a data set is intact and complete: every bit of every file."""
-    from gen4d import verify as checks
-    from gen4d.shards import open_dataset
+    from gen4d.shards import verify as checks
+    from gen4d.shards.dataset import open_dataset
 
     opened = open_dataset(dataset)
     problems = [line for line in checks.verify(opened, quick) if line]
@@ -394,7 +333,7 @@ def verify(dataset, quick) -> None:
     done = "names and sizes" if quick else "every file, chunk and table"
     totals = opened.manifest["totals"]
     if not problems:
-        shards = report.count(len(opened.manifest["shards"]), "shard")
+        shards = report.counted(len(opened.manifest["shards"]), "shard")
         click.echo(f"{dataset}: {shards}, {totals['sequences']} sequences: {done} intact")
     sys.exit(bool(problems))
 
@@ -405,8 +344,8 @@ def verify(dataset, quick) -> None:
 @click.option("--out", default=pathlib.Path("sequence.png"), type=_FOLDER, show_default=True, help="PNG to write.")
 def view(dataset, sequence, out) -> None:
     """Draw a picture of one sequence."""
-    from gen4d.shards import open_dataset
-    from gen4d.view import draw_png
+    from gen4d.report.picture import draw_png
+    from gen4d.shards.dataset import open_dataset
 
     if out.suffix.lower() != ".png":
         raise click.BadParameter(f"{out}: only .png is drawn", param_hint="--out")
@@ -424,8 +363,8 @@ def view(dataset, sequence, out) -> None:
 def export(dataset, kind, out, pairs) -> None:
     """Write a data set in another container, for readers that have no Zarr."""
     from gen4d import build
-    from gen4d.export import export_hdf5
-    from gen4d.shards import open_dataset
+    from gen4d.exports.hdf5 import export_hdf5
+    from gen4d.shards.dataset import open_dataset
 
     opened = open_dataset(dataset)
     started = time.monotonic()
@@ -434,7 +373,7 @@ def export(dataset, kind, out, pairs) -> None:
     except OSError as error:
         raise build.unwritable(error, out) from None
     seconds = report.format_seconds(time.monotonic() - started)
-    click.echo(f"{out}: {report.count(shards, 'shard')}, {len(opened)} sequences in {kind}, in {seconds}")
+    click.echo(f"{out}: {report.counted(shards, 'shard')}, {len(opened)} sequences in {kind}, in {seconds}")
 
 
 @cli.command(epilog=_example("gen4d samples data/samples --rooms 50"))
@@ -468,12 +407,13 @@ def doctor_command(scans, shapes, split, up, units, as_json) -> None:
     """Read raw folders before a long build and report everything that is wrong with them at once."""
     if scans is None and shapes is None:
         raise click.UsageError("give --scans, --shapes or both")
-    from gen4d import doctor, sources
+    from gen4d import build, sources
+    from gen4d.report import doctor
 
     findings = []
     if scans is not None:
         given = up is not None or units is not None
-        orientation = _orientation(sources.find_scans(scans, split).entry, up, units) if given else None
+        orientation = build.find_orientation(sources.find_scans(scans, split).entry, up, units) if given else None
         findings += doctor.examine_scans(scans, split, orientation)
     if shapes is not None:
         findings += doctor.examine_shapes(shapes)

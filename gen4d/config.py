@@ -6,6 +6,9 @@ import math
 import platform
 from importlib import metadata
 
+# Changes with every change of draws or bytes: a data set is continued and merged by the same generator only, whatever
+# the release. tests/test_generator_version.py holds the digests that belong to it.
+GENERATOR = 2
 _PACKAGES = ("numpy", "numba", "scipy", "zarr", "numcodecs", "trimesh")
 HEIGHT_CLASSES = ("chair", "desk", "dresser", "night_stand", "sofa", "table", "bathtub", "toilet")
 
@@ -61,6 +64,14 @@ class Config:
         for field, value, rule in _broken_rules(self):
             raise ConfigError(f"{field} = {value}: {rule}")
 
+    def height_range(self, class_name: str) -> tuple[float, float]:
+        """Lowest and highest height in metres of a class. Raises ConfigError where the config has none for it."""
+        for name, low, high in self.height_m:
+            if name == class_name:
+                return low, high
+        known = ", ".join(name for name, _, _ in self.height_m) or "none"
+        raise ConfigError(f"height_m has no range for the class {class_name!r}, known: {known}: add one")
+
 
 def _broken_rules(c: Config):
     """Yield (field, value, rule) of each rule that does not hold, in the order of the fields."""
@@ -72,6 +83,7 @@ def _broken_rules(c: Config):
         ("scans_per_shard", 1 <= c.scans_per_shard <= 256, "from 1 to 256, so that a shard fits in memory"),
         ("metres_per_unit", 0 < c.metres_per_unit < 1e6, "a positive number of metres"),
         ("classes", len(c.classes) >= 1, "at least one class"),
+        ("height_m", all(0 < low <= high < 100 for _, low, high in c.height_m), "0 < lowest <= highest < 100 metres"),
         ("voxel_m", 0.001 <= c.voxel_m <= 1, "from 1 mm to 1 m"),
         ("cell_m", 0.01 <= c.cell_m <= 1, "from 1 cm to 1 m"),
         ("ceiling_m", c.near_floor_m < c.ceiling_m <= 40 * c.cell_m, "above near_floor_m and at most 40 cells"),
@@ -118,6 +130,23 @@ def from_plain(plain: dict) -> Config:
         raise ConfigError(f"stored config has a value of another type: {error}") from None
 
 
+def make_config(**settings) -> Config:
+    """A config with some fields set. Raises ConfigError where one is unknown, of another type or breaks a rule."""
+    types = {field.name: field.type for field in dataclasses.fields(Config)}
+    for name, value in settings.items():
+        if name not in types:
+            raise ConfigError(f"there is no setting {name!r}; {_nearest(name, types)}")
+        kind = types[name] if isinstance(types[name], type) else tuple
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise ConfigError(f"{name} = {value!r}: a value of type {kind.__name__}")
+    return Config(**settings)
+
+
+def _nearest(name: str, known) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {close[0]}?" if close else "known: " + ", ".join(known)
+
+
 def override(config: Config, assignments: tuple[str, ...]) -> Config:
     """The config with `field=value` assignments applied, as the command line takes them."""
     types = {field.name: field.type for field in dataclasses.fields(Config)}
@@ -125,9 +154,7 @@ def override(config: Config, assignments: tuple[str, ...]) -> Config:
     for text in assignments:
         name, _, value = text.partition("=")
         if name not in types:
-            close = difflib.get_close_matches(name, types, 1)
-            hint = f"did you mean {close[0]}?" if close else "known: " + ", ".join(types)
-            raise ConfigError(f"--set {text}: there is no {name!r}; {hint}")
+            raise ConfigError(f"--set {text}: there is no {name!r}; {_nearest(name, types)}")
         if types[name] not in (int, float, bool, str):
             raise ConfigError(f"--set {text}: {name} has an option of its own or is read from the manifest")
         values[name] = _parse(text, value, types[name])

@@ -18,8 +18,11 @@ import time
 
 import numpy as np
 
-from gen4d import augment, build, estimate, sources
+from gen4d import sources
+from gen4d.build import estimate
+from gen4d.build import plan as build
 from gen4d.config import Config
+from gen4d.moving import augment
 from gen4d.shards import frame_pairs, open_dataset
 from tests import careful, compiled, naive, research
 
@@ -173,8 +176,8 @@ def bench_build(scans: int = 208) -> None:
 def _bench_stages(inputs: build.Inputs) -> None:
     """Where the time of one shard goes."""
     from gen4d.config import to_plain
-    from gen4d.generate import generate_scan, group_shapes, prepare_scan
-    from gen4d.writer import shard_bytes
+    from gen4d.moving.generate import generate_scan, group_shapes, prepare_scan
+    from gen4d.shards.zarr_writer import shard_bytes
 
     shapes, source = group_shapes(inputs.shapes, "auto"), inputs.scans[:16]
     spent = {}

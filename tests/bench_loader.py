@@ -28,7 +28,8 @@ OWN_BATCHES = 12  # timed in a round, after as many as there are buffers
 
 def build_data(folder: pathlib.Path, scans: int = 8) -> pathlib.Path:
     """Twenty sequences of each of a few scans of 115 k points; returns the data set's folder."""
-    from gen4d import build, sources
+    from gen4d import sources
+    from gen4d.build import plan as build
     from gen4d.config import Config
     from tests.bench import make_scan, write_off, write_ply
 

@@ -23,12 +23,14 @@ import tempfile
 import time
 import zlib
 
-from gen4d import build, estimate, sources, verify
+from gen4d import sources
+from gen4d.build import estimate
+from gen4d.build import plan as build
 from gen4d.config import Config
-from gen4d.format import seal
-from gen4d.report import refused, summary
-from gen4d.shards import open_dataset
-from gen4d.zipshard import read_directory
+from gen4d.report.summary import refused, summary
+from gen4d.shards import open_dataset, verify
+from gen4d.shards.format import seal
+from gen4d.shards.zarr_reader import read_directory
 
 SCANS, SIZE, LARGE_SHARDS, SMALL_SHAPE = 100_000, 16, 64, 20
 SCAN_BYTES = 2_016_142  # of a points file of 168,000 vertices

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from gen4d import accept, augment, candidates, cloud, compose, kernels, occupancy
+from gen4d.moving import accept, augment, candidates, cloud, kernels, occupancy
+from gen4d.moving import shape as compose
 from gen4d.shards import Actor, Cloud, Sequence, frame_pairs
 from tests import naive
 

@@ -9,9 +9,8 @@ import google_crc32c
 import numcodecs
 import numpy as np
 
-from gen4d import verify
-from gen4d.format import FormatError, seal, unseal
-from gen4d.shards import open_dataset
+from gen4d.shards import open_dataset, verify
+from gen4d.shards.format import FormatError, seal, unseal
 
 
 class Patched:

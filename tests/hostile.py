@@ -5,8 +5,8 @@ import pathlib
 import resource
 import time
 
-from gen4d.format import FormatError
 from gen4d.shards import open_dataset
+from gen4d.shards.format import FormatError
 from tests import faults
 from tests.tiny import gen4d
 

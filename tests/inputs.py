@@ -6,7 +6,8 @@ import tempfile
 
 import numpy as np
 
-from gen4d import build, sources
+from gen4d import sources
+from gen4d.build import plan as build
 from gen4d.config import Config
 from tests.test_references import room
 

@@ -67,7 +67,8 @@ def write_dataset(folder: pathlib.Path, scans: int = 2, sequences: int = 4, poin
     """Build a small data set, with nothing but gen4d, from empty rooms and a box; returns its folder."""
     import trimesh  # half of this file's import time, and most tests need no files
 
-    from gen4d import build, sources
+    from gen4d import sources
+    from gen4d.build import plan as build
     from gen4d.config import Config
 
     (folder / "scans").mkdir(parents=True)

@@ -10,8 +10,10 @@ import shutil
 import sys
 from typing import NamedTuple
 
-from gen4d import build, parts, sources
-from gen4d.build import Part
+from gen4d import sources
+from gen4d.build import parts
+from gen4d.build import plan as build
+from gen4d.build.plan import Part
 from gen4d.config import Config
 
 CONFIG = Config(sequences=2, scans_per_shard=1, shape_points=20)

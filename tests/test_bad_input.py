@@ -251,7 +251,7 @@ def _damaged_plan(rooms):
 
 
 def _newer_plan(rooms):
-    from gen4d.format import seal, unseal
+    from gen4d.shards.format import seal, unseal
 
     tiny.build(rooms)
     path = rooms / "out/build.json"

@@ -15,9 +15,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from gen4d import build, files, shards, sources, verify
+from gen4d import files, sources
+from gen4d.build import plan as build
 from gen4d.config import Config
-from gen4d.format import FormatError, seal, unseal
+from gen4d.shards import dataset as shards
+from gen4d.shards import verify
+from gen4d.shards.format import FormatError, seal, unseal
 from tests import inputs
 
 _ROOMS = 5

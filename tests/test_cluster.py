@@ -12,7 +12,8 @@ import time
 
 import pytest
 
-from gen4d import cluster, files
+from gen4d import files
+from gen4d.build import cluster
 from tests import tiny
 from tests.tiny import gen4d
 

@@ -15,9 +15,9 @@ import time
 import numpy as np
 import pytest
 
-from gen4d import files, verify
-from gen4d.build import read_sidecar_content
-from gen4d.shards import open_dataset
+from gen4d import files
+from gen4d.build.plan import read_sidecar_content
+from gen4d.shards import open_dataset, verify
 from tests import faults, tiny
 from tests.faults import SOAK, At, scaled
 from tests.tiny import gen4d

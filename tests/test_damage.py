@@ -8,7 +8,7 @@ import pytest
 import zarr
 
 from gen4d.shards import open_dataset
-from gen4d.zipshard import read_directory
+from gen4d.shards.zarr_reader import read_directory
 from tests import faults, tiny
 from tests.damage import Patched, entries_of, first_problem, problems, read
 from tests.faults import SOAK, scaled

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import zarr
 
-from gen4d.format import ARRAYS, FormatError, row_shape, seal, unseal
 from gen4d.shards import open_dataset
+from gen4d.shards.format import ARRAYS, FormatError, row_shape, seal, unseal
 from tests import faults, tiny
 from tests.damage import adopt, entries_of, packed, problems, read, with_crc, write_zip
 from tests.faults import scaled

@@ -13,11 +13,13 @@ import shutil
 import numpy as np
 import pytest
 
-from gen4d import build, sources, zipshard
+from gen4d import sources
+from gen4d.build import plan as build
 from gen4d.config import Config
-from gen4d.format import ARRAYS, FormatError
 from gen4d.shards import open_dataset
-from gen4d.zipshard import ZipShard
+from gen4d.shards import zarr_reader as zipshard
+from gen4d.shards.format import ARRAYS, FormatError
+from gen4d.shards.zarr_reader import ZipShard
 from tests import bench
 from tests.damage import Patched, first_problem
 from tests.faults import scaled

@@ -13,7 +13,7 @@ import warnings
 
 import pytest
 
-from gen4d.export import export_hdf5
+from gen4d.exports.hdf5 import export_hdf5
 from gen4d.shards import open_dataset
 from tests import inputs
 from tests.faults import SOAK, scaled

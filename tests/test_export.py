@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from gen4d import export, shards, verify
-from gen4d.format import FormatError, frame_pairs
+from gen4d.exports import hdf5 as export
+from gen4d.shards import dataset as shards
+from gen4d.shards import verify
+from gen4d.shards.format import FormatError, frame_pairs
 from tests import inputs, laws
 from tests.inputs import assert_same_sequence
 

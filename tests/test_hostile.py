@@ -12,7 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from gen4d.zipshard import read_directory
+from gen4d.shards.zarr_reader import read_directory
 from tests import tiny
 from tests.damage import adopt, entries_of, packed, with_crc, write_zip
 from tests.hostile import MIB, check_refused

@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
-from gen4d.format import FormatError, seal, unseal
 from gen4d.shards import open_dataset, open_shard
+from gen4d.shards.format import FormatError, seal, unseal
 from tests import tiny
 from tests.damage import adopt
 from tests.hostile import MIB, check_refused

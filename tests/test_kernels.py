@@ -16,7 +16,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from gen4d import accept, augment, candidates, cloud, compose, kernels, occupancy, shards, trajectory, writer
+from gen4d.moving import accept, augment, candidates, cloud, kernels, occupancy, trajectory
+from gen4d.moving import shape as compose
+from gen4d.shards import dataset as shards
+from gen4d.shards import zarr_writer as writer
 from tests import naive
 
 JITTED = not numba.config.DISABLE_JIT

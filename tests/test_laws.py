@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import trimesh
 
-from gen4d import build, shards, sources
+from gen4d import sources
+from gen4d.build import plan as build
 from gen4d.config import Config
 from gen4d.samples import write_samples
+from gen4d.shards import dataset as shards
 from tests import inputs, laws, naive, raw
 from tests.shared import SHARED, needs_shared_data
 

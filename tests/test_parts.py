@@ -15,10 +15,11 @@ import time
 import numpy as np
 import pytest
 
-from gen4d import build as build_module
-from gen4d import files, parts
-from gen4d.build import Part
-from gen4d.format import seal, unseal
+from gen4d import files
+from gen4d.build import parts
+from gen4d.build import plan as build_module
+from gen4d.build.plan import Part
+from gen4d.shards.format import seal, unseal
 from tests import faults, tiny
 from tests.faults import At, scaled
 from tests.tiny import gen4d

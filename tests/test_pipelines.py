@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from gen4d import augment, compose, generate, shards, sources
+from gen4d import sources
 from gen4d.config import Config
+from gen4d.moving import augment, generate
+from gen4d.moving import shape as compose
+from gen4d.shards import dataset as shards
 from tests import careful, inputs, naive, research
 
 SIZES = [{}, {"keep": 0.88}, {"frames": 2}, {"frames": 8, "keep": 0.99, "chunks_min": 0, "chunks_max": 3}]

@@ -16,8 +16,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from gen4d import verify
-from gen4d.shards import open_dataset
+from gen4d.shards import open_dataset, verify
 from tests import tiny
 from tests.faults import SOAK
 from tests.same import Way, hash_of

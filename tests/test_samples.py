@@ -15,14 +15,15 @@ import trimesh
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
-from gen4d.samples import GENERATOR_VERSION, SamplesError, render, samples_digest, scanner, write_samples
+from gen4d.samples import GENERATOR_VERSION, SamplesError, samples_digest, write_samples
+from gen4d.samples.camera import render, scanner
 from gen4d.samples.draws import keyed
-from gen4d.samples.layout import Item, Plan
 from gen4d.samples.modelnet import SHAPE_STYLES, shape_path, shape_text
-from gen4d.samples.pieces import CATEGORY_ID, NYU40, Piece
-from gen4d.samples.rooms import KINDS, make_room, rearranged, room_kind
-from gen4d.samples.shell import Zone, walls_of
-from gen4d.samples.solids import block, join
+from gen4d.samples.objects.pieces import CATEGORY_ID, NYU40, Piece
+from gen4d.samples.objects.solids import block, join
+from gen4d.samples.rooms.layout import Item, Plan
+from gen4d.samples.rooms.room import KINDS, make_room, rearranged, room_kind
+from gen4d.samples.rooms.shell import Zone, walls_of
 from gen4d.samples.write import MANIFEST
 
 ROOMS, SHAPES = 3, 5

@@ -14,9 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from gen4d import compose, export, shards, verify, zipshard
-from gen4d.format import ARRAYS, frame_pairs
-from gen4d.writer import ScanRecord, SequenceRecord, shard_bytes
+from gen4d.exports import hdf5 as export
+from gen4d.moving import shape as compose
+from gen4d.shards import dataset as shards
+from gen4d.shards import verify
+from gen4d.shards import zarr_reader as zipshard
+from gen4d.shards.format import ARRAYS, frame_pairs
+from gen4d.shards.zarr_writer import ScanRecord, SequenceRecord, shard_bytes
 from tests import inputs, laws
 from tests.inputs import assert_same_cloud, assert_same_sequence
 

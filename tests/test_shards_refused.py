@@ -13,8 +13,8 @@ import numcodecs.blosc
 import numpy as np
 import pytest
 
-from gen4d import shards
-from gen4d.format import ARRAYS, FormatError, seal, unseal
+from gen4d.shards import dataset as shards
+from gen4d.shards.format import ARRAYS, FormatError, seal, unseal
 from tests import inputs
 from tests.inputs import assert_same_sequence
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gen4d.doctor import examine_scans, examine_shapes
+from gen4d.report.doctor import examine_scans, examine_shapes
 from gen4d.sources import Orientation
 from tests.make_files import CUBE_TRIANGLES, CUBE_VERTEX, off, ply, room_points, scannet_scan, write
 from tests.shared import SHARED, needs_shared_data

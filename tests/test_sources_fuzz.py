@@ -17,9 +17,9 @@ import pytest
 
 from gen4d.sources import SourceError
 from gen4d.sources.annotations import read_alignment, read_annotations
-from gen4d.sources.meshes import read_mesh
-from gen4d.sources.points import read_points
-from gen4d.sources.table import PointTable
+from gen4d.sources.formats.meshes import read_mesh
+from gen4d.sources.formats.points import read_points
+from gen4d.sources.formats.table import PointTable
 from tests.make_files import (
     CUBE_QUADS,
     CUBE_TRIANGLES,

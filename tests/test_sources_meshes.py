@@ -5,7 +5,7 @@ import pytest
 import trimesh
 
 from gen4d.sources import SourceError
-from gen4d.sources.meshes import read_mesh
+from gen4d.sources.formats.meshes import read_mesh
 from tests.make_files import CUBE_QUADS, CUBE_TRIANGLES, CUBE_VERTEX, glb, glb_mesh, obj, off
 from tests.shared import SHARED, needs_shared_data
 

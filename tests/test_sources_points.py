@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from gen4d.sources import SourceError
-from gen4d.sources.lzf import lzf_expand
-from gen4d.sources.points import read_column, read_points
+from gen4d.sources.formats.lzf import lzf_expand
+from gen4d.sources.formats.points import read_column, read_points
 from tests.make_files import lzf_pack, pcd, ply, room_points, structured
 from tests.shared import SHARED, needs_shared_data
 

@@ -17,8 +17,8 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from gen4d.format import seal
 from gen4d.shards import open_dataset
+from gen4d.shards.format import seal
 from tests.make_sequences import write_dataset
 from tests.shared import SHARED, needs_shared_data
 from tests.test_loop import digest, log_of

@@ -22,7 +22,9 @@ def _known_errors() -> tuple[type[Exception], ...]:
     """What a user can mend. Imported when something went wrong: the modules are slow to load."""
     import torch
 
-    from gen4d import build, files, samples, workers
+    from gen4d import files, samples
+    from gen4d.build import plan as build
+    from gen4d.build import workers
     from gen4d.shards import ShardError
     from gen4d.sources import SourceError
     from train import batch, checkpoint, features, loader, loop, memory, metrics, presets, sparse

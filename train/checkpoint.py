@@ -24,7 +24,7 @@ from torch import nn
 
 from gen4d import files
 from gen4d.config import difference
-from gen4d.format import FormatError, seal, unseal
+from gen4d.shards.format import FormatError, seal, unseal
 
 FORMAT = "gen4d-checkpoint"
 VERSION = 1

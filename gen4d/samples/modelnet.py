@@ -7,9 +7,9 @@ given twice.
 
 import numpy as np
 
-from gen4d.samples import sanitary, seats, storage, tables
 from gen4d.samples.draws import chance, keyed, pick
-from gen4d.samples.solids import Mesh, join, place
+from gen4d.samples.objects import sanitary, seats, storage, tables
+from gen4d.samples.objects.solids import Mesh, join, place
 
 SHAPE_STYLES = {
     "bathtub": sanitary.BATHTUBS,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gen4d.samples.pieces import CATEGORY_CLASS, CATEGORY_ID
-from gen4d.samples.scanner import Scan
+from gen4d.samples.camera.scanner import Scan
+from gen4d.samples.objects.pieces import CATEGORY_CLASS, CATEGORY_ID
 
 _CORNERS = [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1"), ("alpha", "u1")]
 _PLY_TYPE = {"<f4": "float", "u1": "uchar", "<u2": "ushort"}

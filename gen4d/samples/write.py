@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gen4d.samples.camera.scanner import scan_room
 from gen4d.samples.draws import chance, keyed
 from gen4d.samples.modelnet import SHAPE_STYLES, shape_path, shape_text
-from gen4d.samples.rooms import make_room, rearranged
-from gen4d.samples.scanner import scan_room
+from gen4d.samples.rooms.room import make_room, rearranged
 from gen4d.samples.scannet import label_table, write_scan
 
 GENERATOR_VERSION = 1  # a change of any byte of the samples for a given seed needs a new version

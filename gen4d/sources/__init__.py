@@ -1,15 +1,25 @@
 """Scans and shapes as they lie on users' disks: found through `datasets_manifest.yaml`, read with every check."""
 
-from gen4d.sources.files import SourceError, SourceFile
 from gen4d.sources.level import Orientation, parse_units, split_up, up_rotation
 from gen4d.sources.manifest import height_range
-from gen4d.sources.scans import FoundScans, Scan, ScanSource, default_orientation, find_scans, load_scan
-from gen4d.sources.shapes import FoundShapes, Mesh, ShapeSource, find_shapes, load_shape
+from gen4d.sources.scans import (
+    FoundScans,
+    Scan,
+    ScanSource,
+    default_orientation,
+    find_scans,
+    load_scan,
+    scan_from_arrays,
+)
+from gen4d.sources.shapes import AnyShape, FoundShapes, Mesh, MeshSource, ShapeSource, find_shapes, load_shape
+from gen4d.sources.source import SourceError, SourceFile
 
 __all__ = [
+    "AnyShape",
     "FoundScans",
     "FoundShapes",
     "Mesh",
+    "MeshSource",
     "Orientation",
     "Scan",
     "ScanSource",
@@ -23,6 +33,7 @@ __all__ = [
     "load_scan",
     "load_shape",
     "parse_units",
+    "scan_from_arrays",
     "split_up",
     "up_rotation",
 ]

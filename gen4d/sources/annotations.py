@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gen4d.sources.files import SourceError, SourceFile, read_file
-from gen4d.sources.points import read_column
-from gen4d.sources.table import PointTable
+from gen4d.sources.formats.points import read_column
+from gen4d.sources.formats.table import PointTable
+from gen4d.sources.source import SourceError, SourceFile, read_file
 
 _SEGMENT_LIMIT = 2**22  # ids of segments are indices of vertices; scans with more vertices raise it
 

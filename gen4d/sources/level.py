@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gen4d.sources.files import SourceError
+from gen4d.sources.source import SourceError
 
 _METRES = {"m": 1.0, "dm": 0.1, "cm": 0.01, "mm": 0.001, "in": 0.0254, "ft": 0.3048}
 # Rows of the rotation that brings each axis to +z, right-handed; exact, so that points keep their digits.

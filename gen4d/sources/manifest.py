@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from gen4d.sources.files import SourceError
+from gen4d.sources.source import SourceError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _PLACES = (_PACKAGE / "datasets_manifest.yaml", _PACKAGE.parent / "datasets_manifest.yaml")

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from gen4d.sources.annotations import read_alignment, read_annotations
-from gen4d.sources.files import SourceError, SourceFile, file_size, read_file
+from gen4d.sources.formats.points import read_points
+from gen4d.sources.formats.table import PointTable
 from gen4d.sources.level import Orientation, floor_normal, parse_units, rotation_to_z, split_up, up_rotation
 from gen4d.sources.manifest import Entry, Hit, Layout, entry_of, files_of, recognise
-from gen4d.sources.points import read_points
+from gen4d.sources.source import SourceError, SourceFile, file_size, read_file
 from gen4d.sources.splits import choose_split
-from gen4d.sources.table import PointTable
 
 _LEAST_POINTS = 100
 _REACH_M = 1e5
@@ -146,6 +146,19 @@ def load_scan(source: ScanSource, orientation: Orientation) -> Scan:
         dropped=len(table.point) - len(row),
         files=tuple(files),
     )
+
+
+def scan_from_arrays(
+    name: str, point: np.ndarray, label: np.ndarray | None, instance: np.ndarray | None, orientation: Orientation
+) -> Scan:
+    """A scan of points (N, 3), finite, and whole numbers (N,) for each, in memory, as if it had been read from a file.
+
+    Raises SourceError where there are too few points, or they are too far out.
+    """
+    path = Path(name)
+    row = _finite_rows(path, point)
+    turned, transform = _orient(path, point, orientation)
+    return Scan(name, turned, row, label, instance, "", transform, None, 0, ())
 
 
 def _read_table(source: ScanSource, files: list[SourceFile]) -> PointTable:

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gen4d.sources.files import SourceError, SourceFile, file_size, read_file
+from gen4d.sources.formats.meshes import read_mesh, sound_mesh
 from gen4d.sources.manifest import Entry, Hit, entry_of, recognise
-from gen4d.sources.meshes import read_mesh
+from gen4d.sources.source import SourceError, SourceFile, file_size, read_file
 from gen4d.sources.splits import default_part, read_split
 
 _SHOWN = 20
@@ -26,6 +26,24 @@ class ShapeSource:
     entry: str = ""
 
 
+@dataclass(frozen=True, eq=False)
+class MeshSource:
+    """One mesh in memory, in the place of a file: vertex (V, 3) in any unit, face (F, 3) rows of it."""
+
+    name: str
+    class_name: str
+    vertex: np.ndarray
+    face: np.ndarray
+
+    @property
+    def path(self) -> str:
+        """What stands for a file in messages and in the order of shapes."""
+        return self.name
+
+
+AnyShape = ShapeSource | MeshSource
+
+
 class FoundShapes(NamedTuple):
     """sources sorted by class and path; entry: the data set that the folder was recognised as; warnings for the user;
     refused: (name, message)."""
@@ -41,7 +59,7 @@ class Mesh(NamedTuple):
 
     vertex: np.ndarray
     face: np.ndarray
-    file: SourceFile
+    file: SourceFile | None  # None: it was in memory
 
 
 def find_shapes(folder: Path, classes: tuple[str, ...] | None = None, split: str | Path | None = None) -> FoundShapes:
@@ -119,9 +137,11 @@ def _refuse_twins(folder: Path, sources: list[ShapeSource]) -> None:
         seen[source.name] = source.path
 
 
-def load_shape(source: ShapeSource, up: str = "auto") -> Mesh:
-    """Read a mesh and bring z up. up: "auto" (what the manifest declares for the data set, or by file type), an axis or
-    a vector. Raises SourceError for every way in which the file can be wrong."""
+def load_shape(source: AnyShape, up: str = "auto") -> Mesh:
+    """Read a mesh and bring z up. up: "auto" (what the manifest declares for the data set, or by file type, or z for a
+    mesh in memory), an axis or a vector. Raises SourceError for every way in which the mesh can be wrong."""
+    if isinstance(source, MeshSource):
+        return Mesh(*sound_mesh(Path(source.name), source.vertex, source.face, "z" if up == "auto" else up), None)
     content, file = read_file(source.root, source.path)
     if up == "auto" and source.entry:
         up = entry_of(source.entry).up

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from gen4d.sources.files import SourceError, read_file
 from gen4d.sources.manifest import Entry, Hit
+from gen4d.sources.source import SourceError, read_file
 
 _SHOWN = 5
 

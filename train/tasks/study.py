@@ -26,7 +26,9 @@ from typing import NamedTuple
 
 import torch
 
-from gen4d import build, estimate, files, sources, workers
+from gen4d import files, sources
+from gen4d.build import estimate, workers
+from gen4d.build import plan as build
 from gen4d.config import Config, difference
 from gen4d.samples import GENERATOR_VERSION, write_samples
 from gen4d.shards import open_dataset

@@ -1,0 +1,256 @@
+"""A data set's whole story: from two folders, or from sequences that somebody else made, to a folder of shards."""
+
+import contextlib
+import functools
+import itertools
+import os
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from gen4d import files
+from gen4d.build import estimate, parts
+from gen4d.build.errors import BuildError, unwritable
+from gen4d.build.inputs import Found, Inputs, find_inputs
+from gen4d.build.plan import Part, Plan, build_content, make_plan
+from gen4d.build.run import clean, finish, run
+from gen4d.build.shard import describe, write_shard
+from gen4d.config import Config, make_config
+from gen4d.sequence import Recording, SequenceError, find_fault
+from gen4d.shards import Dataset, open_dataset
+from gen4d.shards.manifest import read_build
+from gen4d.shards.verify import verify
+from gen4d.shards.zarr_writer import shard_bytes
+
+_SCANS_PER_SHARD = 16
+_CELL_M = Config.cell_m
+_NUMBERED = re.compile(r"\d{5,}\.(json|zarr\.zip)")
+
+
+class Progress(NamedTuple):
+    """How far a build is. stage: "planned" once, "compiling" if kernels have to be, "building" for each shard."""
+
+    stage: str
+    scans: int  # done in this run
+    of: int  # to do in this run
+    sequences: int  # made in this run
+    shards: int  # to do in this run
+    there: int  # shards that were there already
+
+
+class Built(NamedTuple):
+    """What a build left: the content of dataset.json, None from a part; what is kept of each shard's .json; the shards
+    of the whole build; and one line for everything that was refused or has changed since it was built."""
+
+    manifest: dict | None
+    sidecars: dict[int, dict]
+    shards: int
+    refused: tuple[str, ...]
+
+
+def build_dataset(
+    scans: str | os.PathLike,
+    shapes: str | os.PathLike,
+    out: str | os.PathLike = "data/sequences",
+    *,
+    workers: int = 1,
+    scheduler: str = "",
+    part: tuple[int, int] | None = None,
+    split: str | os.PathLike | None = None,
+    up: str | None = None,
+    units: str | None = None,
+    limit: int | None = None,
+    heights: Mapping[str, tuple[float, float]] | None = None,
+    strict: bool = False,
+    note: Callable[[str], object] = lambda line: None,
+    progress: Callable[[Progress], object] = lambda state: None,
+    **settings,
+) -> Built:
+    """Build a data set of sequences from a folder of scans and a folder of shapes, as `gen4d build` does.
+
+    The same call continues where an earlier one stopped. workers: processes. scheduler: address of a Dask cluster that
+    does the work instead. part: (I, N), only a fixed share of the shards, then `merge`. split: file with the names of
+    the scans to use. up, units: axis and unit of the scans, where not what the data set is known for. limit: only the
+    first scans by name. heights: class -> lowest and highest height in metres, for classes that are not known. strict:
+    stop at the first scan that cannot be used. note is called with a line for what a user should know before the work
+    starts, progress with how far it is. settings: fields of `gen4d.Config`.
+
+    Raises ValueError (SourceError, ConfigError, BuildError, BusyError and their like) with what, why and the remedy;
+    what is done stays valid.
+    """
+    found = find_inputs(
+        pathlib.Path(scans),
+        pathlib.Path(shapes),
+        make_config(**settings),
+        None if split is None else pathlib.Path(split),
+        up,
+        units,
+        limit,
+        heights,
+    )
+    for line in (*found.notes, *(f"refused: {message}" for message in found.refused)):
+        note(line)
+    return build_found(found, pathlib.Path(out), workers, scheduler, part and Part(*part), strict, progress)
+
+
+def build_found(
+    found: Found,
+    out: pathlib.Path,
+    workers: int,
+    scheduler: str,
+    part: Part | None,
+    strict: bool,
+    progress: Callable[[Progress], object],
+) -> Built:
+    """Lock the folder, clean it, plan, build, and finish: what `build_dataset` does with inputs that were found."""
+    if strict and found.refused:
+        raise BuildError(found.refused[0])
+    if scheduler:  # whose workers have other working folders
+        out = out.absolute()
+    inputs = found.inputs
+    try:
+        with _held(out, inputs, part):
+            plan = make_plan(out, inputs, strict, part)
+            sidecars = plan.sidecars | _build_shards(inputs, plan, workers, scheduler, progress)
+            manifest = None if part else finish(out, sidecars)
+    except OSError as error:
+        raise unwritable(error, out) from None
+    return Built(manifest, sidecars, plan.shards, (*found.refused, *plan.changed))
+
+
+@contextlib.contextmanager
+def _held(out: pathlib.Path, inputs: Inputs, part: Part | None) -> Iterator[None]:
+    """The folder, made and locked; whatever happens in it, no temporary file stays."""
+    if part is None:
+        files.make_folder(out)
+        lock, tidy = files.locked(out), functools.partial(clean, out)
+    else:
+        lock, tidy = parts.joined(out, inputs, part), functools.partial(parts.clean, out, part)
+    with lock:
+        tidy()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                tidy()
+
+
+def _build_shards(
+    inputs: Inputs, plan: Plan, workers: int, scheduler: str, progress: Callable[[Progress], object]
+) -> dict[int, dict]:
+    state = Progress("planned", 0, sum(len(job.scans) for job in plan.jobs), 0, len(plan.jobs), len(plan.sidecars))
+    progress(state)
+    if plan.jobs:
+        estimate.warm_up(inputs.config, lambda: progress(state._replace(stage="compiling")))
+    sidecars = {}
+    with contextlib.closing(run(plan.jobs, workers, scheduler=scheduler)) as done:
+        for number, sidecar in done:
+            sidecars[number] = sidecar
+            scans = state.scans + len(sidecar["scans"]) + len(sidecar["failed"])
+            sequences = state.sequences + sum(len(scan["sequences"]) for scan in sidecar["scans"])
+            state = state._replace(stage="building", scans=scans, sequences=sequences)
+            progress(state)
+    return sidecars
+
+
+def write_dataset(
+    recordings: Iterable[Recording],
+    out: str | os.PathLike,
+    *,
+    config: Mapping[str, object] | None = None,
+    pairs: bool = False,
+    scans_per_shard: int = _SCANS_PER_SHARD,
+) -> Dataset:
+    """Write sequences from anywhere to a new data set, verify every bit of it, and open it.
+
+    recordings: of different names; their sequences have one number of frames and are checked by the rules of their
+    kind. They are taken one after another, so a generator that makes them as they come needs the memory of one shard.
+    out: a folder that is empty or not there. config: JSON values to keep with the data, how they were made for
+    example. pairs: store explicit pair lists too.
+
+    Raises SequenceError where a sequence breaks a rule and BuildError where `out` is not empty or cannot be written;
+    then nothing of it stays.
+    """
+    out = pathlib.Path(out)
+    _refuse_full(out)
+    try:
+        files.make_folder(out)
+        with files.locked(out):
+            try:
+                _write_shards(recordings, out, dict(config or {}), pairs, scans_per_shard)
+                problem = next((line for line in verify(open_dataset(out)) if line), None)
+                if problem:
+                    raise BuildError(f"{problem}: what was written cannot be read back, check the disk")
+            except BaseException:
+                _undo(out)
+                raise
+    except OSError as error:
+        raise unwritable(error, out) from None
+    return open_dataset(out)
+
+
+def _refuse_full(out: pathlib.Path) -> None:
+    odd = sorted(item.name for item in out.iterdir() if not files.is_ours(item)) if out.is_dir() else []
+    unfinished = "build.json" in odd and "dataset.json" not in odd and not (read_build(out) or {}).get("generator")
+    if odd and not unfinished:
+        raise BuildError(f"{out}: holds other files ({odd[0]}, {len(odd)} in all): give an empty folder")
+
+
+def _undo(out: pathlib.Path) -> None:
+    """Remove what this call wrote; the folder stays, as it was found or made."""
+    clean(out)
+    shards = out / "shards"
+    numbered = [path for path in shards.iterdir() if _NUMBERED.fullmatch(path.name)] if shards.is_dir() else []
+    for path in [out / "dataset.json", *numbered, out / "build.json"]:
+        files.remove(path)
+    with contextlib.suppress(OSError):  # it is not there, or holds files of others
+        shards.rmdir()
+
+
+def _write_shards(recordings: Iterable[Recording], out: pathlib.Path, config: dict, pairs: bool, size: int) -> None:
+    _undo(out)  # of a call that was killed
+    waiting = iter(recordings)
+    sidecars: dict[int, dict] = {}
+    seen: dict[str, None] = {}
+    frames = 0
+    while batch := tuple(itertools.islice(waiting, size)):
+        for recording in batch:
+            frames = _check(recording, frames, seen)
+        if not sidecars:
+            config = {"cell_m": _cell_m(batch)} | config
+            identity = {"generator": None, "config": config, "shapes": {}}
+            files.write(out / "build.json", build_content(identity, []))
+            files.make_folder(out / "shards")
+        if any(recording.floor and recording.floor.cell_m != config["cell_m"] for recording in batch):
+            raise SequenceError(f"floor plans have cells of another size than {config['cell_m']} m: one in a data set")
+        content = shard_bytes(batch, frames, config, pairs)
+        sidecars[len(sidecars)] = write_shard(out, len(sidecars), content, [describe(one) for one in batch])
+    if not seen:
+        raise SequenceError("recordings is empty: give at least one")
+    finish(out, sidecars)
+
+
+def _cell_m(batch: tuple[Recording, ...]) -> float:
+    return next((recording.floor.cell_m for recording in batch if recording.floor), _CELL_M)
+
+
+def _check(recording: Recording, frames: int, seen: dict[str, None]) -> int:
+    """Frames per sequence. Raises SequenceError where a recording breaks a rule by itself or beside those before."""
+    if not isinstance(recording, Recording):
+        raise SequenceError(f"recordings holds a {type(recording).__name__}: gen4d.Recording(name, sequences)")
+    if not recording.name or not recording.name.isprintable() or recording.name in seen:
+        raise SequenceError(f"name = {recording.name!r}: every recording needs a printable name of its own")
+    seen[recording.name] = None
+    numbers = set()
+    for sequence in recording:
+        fault = find_fault(sequence)
+        if fault is None and (sequence.scan != recording.name or not 0 <= sequence.k < 2**31 or sequence.k in numbers):
+            fault = f"its scan is {sequence.scan!r} and its k {sequence.k}: {recording.name!r}, and a k of its own"
+        if fault is None and frames and sequence.t != frames:
+            fault = f"it has {sequence.t} frames, those before it {frames}: one number in a data set"
+        if fault:
+            raise SequenceError(f"sequence {sequence.id}: {fault}")
+        numbers.add(sequence.k)
+        frames = sequence.t
+    return frames

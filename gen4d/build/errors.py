@@ -1,0 +1,15 @@
+"""What can go wrong with a build as a whole."""
+
+import pathlib
+
+
+class BuildError(ValueError):
+    """The build cannot go on; the message names what, why and the remedy."""
+
+
+def unwritable(error: OSError, out: pathlib.Path) -> BuildError:
+    """The error of a build that cannot write."""
+    return BuildError(
+        f"{error.filename or out}: cannot be written ({error.strerror or error}): free space, or give another folder; "
+        "what is done stays valid, and the same command continues it"
+    )

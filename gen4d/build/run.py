@@ -1,0 +1,102 @@
+"""The shards of a plan built by processes or a cluster, and the files that begin and end a build."""
+
+import pathlib
+import socket
+from collections.abc import Iterator
+
+from gen4d import files, sources
+from gen4d.build import cluster, workers
+from gen4d.build.errors import BuildError, unwritable
+from gen4d.build.shard import Job, build_shard
+from gen4d.config import versions
+from gen4d.shards import manifest
+from gen4d.shards.format import FORMAT, VERSION, seal
+
+
+def run(jobs: tuple[Job, ...], processes: int, start: str = "", scheduler: str = "") -> Iterator[tuple[int, dict]]:
+    """Build the shards and yield (number, sidecar) of each as it is done.
+
+    By a number of processes, in this one if one is enough; `start` says how others are started. Or by the workers of
+    the Dask cluster at the address `scheduler`. Raises BuildError where a shard cannot be written or a worker dies,
+    ClusterError where the cluster cannot be used; what is done stays valid.
+    """
+    try:
+        if scheduler and jobs:
+            for i, sidecar in cluster.run(_build_place, _common(jobs[0]), list(map(_place, jobs)), scheduler):
+                yield jobs[i].number, sidecar
+        elif processes == 1 or len(jobs) <= 1:
+            for job in jobs:
+                yield job.number, build_shard(job)
+        else:
+            for i, sidecar in workers.run(build_shard, jobs, min(processes, len(jobs)), start):
+                yield jobs[i].number, sidecar
+    except workers.WorkerError as error:
+        raise BuildError(f"{error}: use fewer --workers; the same command continues") from None
+    except OSError as error:
+        raise unwritable(error, jobs[0].out) from None
+
+
+def _common(job: Job) -> Job:
+    """What all jobs share, thousands of shapes among it, which a cluster is sent once."""
+    return job._replace(number=-1, scans=())
+
+
+def _place(job: Job) -> tuple[int, tuple[sources.ScanSource, ...]]:
+    return job.number, job.scans
+
+
+def _build_place(common: Job, place: tuple[int, tuple[sources.ScanSource, ...]]) -> dict:
+    """Runs on a machine of a cluster, where a folder that is not there must not look like scans that are broken."""
+    job = common._replace(number=place[0], scans=place[1])
+    roots = {scan.root for scan in job.scans} | {shapes[0].root for shapes in job.shapes.by_class.values()}
+    for path in (job.out / "build.json", *sorted(roots)):
+        if not path.exists():
+            raise BuildError(f"{path}: not seen by the worker on {socket.gethostname()}: mount it there too")
+    return build_shard(job)
+
+
+def finish(out: pathlib.Path, sidecars: dict[int, dict]) -> dict:
+    """Write dataset.json over all shards, the last file of a build, and return what it says."""
+    stored = manifest.read_build(out)
+    shards = [_entry(sidecars[number]) for number in sorted(sidecars)]
+    scans = [scan for number in sorted(sidecars) for scan in sidecars[number]["scans"]]
+    built = {scan["name"] for scan in scans}
+    failed = [scan for number in sorted(sidecars) for scan in sidecars[number]["failed"] if scan["name"] not in built]
+    whole = {
+        "format": FORMAT,
+        "version": VERSION,
+        "must_understand": [],
+        **{name: stored[name] for name in ("gen4d", "generator", "config", "shapes")},
+        "seed": stored["config"].get("seed"),
+        "versions": versions(),
+        "shards": shards,
+        "failed": failed,
+        "totals": {
+            "scans": len(scans),
+            "sequences": sum(len(scan["sequences"]) for scan in scans),
+            "gaps": sum(len(scan.get("gaps", ())) for scan in scans),
+            "attempts": sum(scan.get("attempts", 0) for scan in scans),
+            "bytes": sum(shard["bytes"] for shard in shards),
+        },
+    }
+    content, path = seal(whole), out / "dataset.json"
+    if not path.exists() or path.read_bytes() != content:
+        files.write(path, content)
+    return whole
+
+
+def _entry(sidecar: dict) -> dict:
+    return {
+        "file": sidecar["file"],
+        "bytes": sidecar["bytes"],
+        "content_sha256": sidecar["content_sha256"],
+        "sidecar_sha256": sidecar["sidecar_sha256"],
+        "scans": [[scan["name"], len(scan["sequences"])] for scan in sidecar["scans"]],
+    }
+
+
+def clean(out: pathlib.Path) -> None:
+    """Remove what killed builds and parts left behind. The caller holds the folder's lock alone."""
+    scaffold = [path for path in files.scaffold(out) if path.name != "build.lock"]
+    for path in [*scaffold, *files.leftovers(out), *files.leftovers(out / "shards")]:
+        files.remove(path)

@@ -1,0 +1,30 @@
+"""Whether a sequence has enough correspondences (4DContrast, section 3.3)."""
+
+import numpy as np
+
+from gen4d.moving import kernels
+
+
+def mask_histogram(bits: np.ndarray, frames: int) -> np.ndarray:
+    """Points by their bit pattern (2**t,) int64, from one byte a point (N,)."""
+    out = np.zeros(1 << frames, np.int64)
+    kernels.mask_histogram(bits, out)
+    return out
+
+
+def find_reason(scan: np.ndarray, shape: np.ndarray, common_min: float, frame_min: float) -> str | None:
+    """Why a sequence is rejected, or None; from the histograms (2**t,) of its scan and its shape.
+
+    At least `common_min` of the scan's points and of the shape's are kept by all frames together (the intersection, A),
+    and every frame keeps at least `frame_min` of all points.
+    """
+    if scan[-1] < common_min * scan.sum():
+        return "too few scan points common to all frames"
+    if shape[-1] < common_min * shape.sum():
+        return "too few shape points common to all frames"
+    both = scan + shape
+    pattern = np.arange(len(both))
+    for frame in range(len(both).bit_length() - 1):
+        if both[(pattern >> frame) & 1 == 1].sum() < frame_min * both.sum():
+            return "a frame keeps too few points"
+    return None

@@ -1,0 +1,248 @@
+"""A moving sequence's whole story, and a scan's: one step after another, every draw from a generator of its own.
+
+The key of a draw is (seed, name of the scan, k, attempt, step), so a sequence does not depend on the order of the
+work, on the number of workers, or on what else is in the build.
+"""
+
+import collections
+import functools
+import hashlib
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from gen4d import sources
+from gen4d.config import Config
+from gen4d.moving import accept, augment, candidates, cloud, occupancy, shape, trajectory
+from gen4d.sequence import ROLE_MOVING, ROLE_STATIC, Actor, Cloud, FloorPlan, Mover, Recording, Sequence
+
+_CACHED_MODELS = 128
+_UNREADABLE = "unreadable shape"
+
+
+class Rejection(NamedTuple):
+    """Why an attempt gave no sequence: a counted reason, and this attempt's figures."""
+
+    reason: str
+    detail: str
+    class_name: str
+
+
+class Prepared(NamedTuple):
+    """What all sequences of a scan share."""
+
+    name: str
+    cloud: Cloud  # the scan's, N points
+    quantised: np.ndarray  # (3, N) uint16
+    floor: FloorPlan
+    space: candidates.FreeSpace
+    still: np.ndarray  # (t, 4, 4) float32: the scan's poses
+
+
+class Drawn(NamedTuple):
+    """A shape of an attempt."""
+
+    source: sources.AnyShape
+    file: sources.SourceFile | None
+    model: shape.Model
+    height_m: float
+
+
+class Fit(NamedTuple):
+    """A way through the scan for a shape, shrunk by `shrink` where it had to be."""
+
+    trajectory: trajectory.Trajectory
+    shrink: float
+    radius_m: float
+
+
+class Made(NamedTuple):
+    """An accepted sequence, and the file that its shape was read from, if from one."""
+
+    sequence: Sequence
+    file: sources.SourceFile | None
+
+
+class Generated(NamedTuple):
+    """A scan's sequences, what became of all attempts, and the shapes' files that were used."""
+
+    recording: Recording
+    counts: "Counts"
+    files: tuple[sources.SourceFile, ...]
+
+
+class Counts(NamedTuple):
+    """What became of a scan's attempts."""
+
+    attempts: int
+    reasons: dict[str, int]  # rejections
+    example: dict[str, str]  # the first detail of each reason
+    drawn: dict[str, int]  # attempts by class
+    accepted: dict[str, int]  # sequences by class
+    shrunk: dict[str, int]  # sequences with a shrunk shape, by class
+    gaps: tuple[int, ...]  # k without a sequence
+    unreadable: tuple[str, ...]  # shapes that were drawn and cannot be used: file, what is wrong and what to do
+
+
+def lane(config: Config, scan: str, k: int, attempt: int, step: str) -> np.random.Generator:
+    """The generator of one step of one attempt at sequence k of a scan."""
+    key = hashlib.blake2b(f"{config.seed}\0{scan}\0{k}\0{attempt}\0{step}".encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
+
+
+def draw_sequence(prepared: Prepared, shapes: "Shapes", config: Config, k: int, attempt: int) -> Made | Rejection:
+    """One attempt at sequence k (4DContrast, section 3.3)."""
+    drawn = draw_shape(shapes, config, lane(config, prepared.name, k, attempt, "shape"))
+    if isinstance(drawn, Rejection):
+        return drawn
+    fit = find_fit(prepared.space, drawn, config, lane(config, prepared.name, k, attempt, "trajectory"))
+    if isinstance(fit, Rejection):
+        return fit
+    rng = lane(config, prepared.name, k, attempt, "surface")
+    point = shape.sample_surface(drawn.model, drawn.height_m * fit.shrink, config.shape_points, rng)
+    pose = shape.shape_pose(fit.trajectory.position, fit.trajectory.yaw_rad, prepared.floor.floor_m)
+    rng = lane(config, prepared.name, k, attempt, "augment")
+    size = (config.chunk_min, config.chunk_max)
+    chunks = augment.draw_chunks(config.frames, (config.chunks_min, config.chunks_max), size, rng)
+    scan_bits = augment.draw_bits(prepared.quantised, chunks, config.keep, rng)
+    shape_bits = augment.draw_bits(augment.quantise(point), augment.no_chunks(config.frames), config.keep, rng)
+    reason = accept.find_reason(
+        accept.mask_histogram(scan_bits, config.frames),
+        accept.mask_histogram(shape_bits, config.frames),
+        config.common_min,
+        config.frame_min,
+    )
+    if reason:
+        return Rejection(reason, f"in attempt {attempt} at sequence {k}, keep = {config.keep}", drawn.source.class_name)
+    scan_planes, shape_planes = (augment.pack_planes(bits, config.frames) for bits in (scan_bits, shape_bits))
+    actors = (
+        Actor(prepared.cloud, ROLE_STATIC, prepared.still, scan_planes),
+        Actor(Cloud(point), ROLE_MOVING, pose, shape_planes, mover=0),
+    )
+    height_m = drawn.height_m * fit.shrink
+    mover = Mover(drawn.source.name, drawn.source.class_name, height_m, fit.shrink, fit.radius_m)
+    return Made(Sequence(prepared.name, k, actors, (mover,), attempt=attempt), drawn.file)
+
+
+class Shapes(NamedTuple):
+    """The shapes of a build by class, and how to read them."""
+
+    by_class: dict[str, tuple[sources.AnyShape, ...]]
+    up: str
+
+
+def group_shapes(shapes: Iterable[sources.AnyShape], up: str) -> Shapes:
+    """Shapes sorted by class and path, so that a draw does not depend on the order of a listing."""
+    by_class: dict[str, list[sources.AnyShape]] = collections.defaultdict(list)
+    for source in sorted(shapes, key=lambda source: (source.class_name, source.path)):
+        by_class[source.class_name].append(source)
+    return Shapes({name: tuple(members) for name, members in by_class.items()}, up)
+
+
+def draw_shape(shapes: Shapes, config: Config, rng: np.random.Generator) -> Drawn | Rejection:
+    """Draw a class, one of its shapes, and a height in the class's range, uniformly each (A)."""
+    class_draw, shape_draw, height_draw = rng.random(3)
+    names = list(shapes.by_class)
+    members = shapes.by_class[names[int(class_draw * len(names))]]
+    source = members[int(shape_draw * len(members))]
+    low, high = config.height_range(source.class_name)
+    try:
+        model, file = _load_model(source, shapes.up)
+    except (sources.SourceError, shape.ShapeError) as error:
+        problem = getattr(error, "problem", error)
+        return Rejection(_UNREADABLE, f"{source.path}: {problem}", source.class_name)
+    return Drawn(source, file, model, low + (high - low) * height_draw)
+
+
+@functools.lru_cache(_CACHED_MODELS)
+def _load_model(source: sources.AnyShape, up: str) -> tuple[shape.Model, sources.SourceFile | None]:
+    mesh = sources.load_shape(source, up)
+    return shape.make_model(mesh.vertex, mesh.face), mesh.file
+
+
+def find_fit(space: candidates.FreeSpace, drawn: Drawn, config: Config, rng: np.random.Generator) -> Fit | Rejection:
+    """A trajectory for the shape at its drawn size, or at the largest size tried that has one.
+
+    Sizes start at the widest that fits anywhere and fall by `shrink_step` to `shrink_min` at the least (A): a shape
+    that only just fits in one cell cannot move.
+    """
+    full_m = drawn.height_m * (drawn.model.disc if config.bound == "disc" else drawn.model.sphere)
+    shrink = min(1.0, space.widest_m / full_m)
+    step_m, turn = (config.step_min_m, config.step_max_m), math.radians(config.turn_max_deg)
+    figures = f"{drawn.source.name}: radius {full_m:.2f} m, shrunk to {config.shrink_min:g} of it "
+    figures += f"{full_m * config.shrink_min:.2f} m, widest free disc {space.widest_m:.2f} m"
+    if shrink < config.shrink_min or not shrink:
+        return Rejection("no cell is wide enough", f"no cell is wide enough for {figures}", drawn.source.class_name)
+    while shrink >= config.shrink_min:
+        places = candidates.find_candidates(space, full_m * shrink)
+        way = trajectory.draw_trajectory(places, config.frames, step_m, turn, config.step_tries, rng)
+        if way is not None:
+            return Fit(way, shrink, full_m * shrink)
+        shrink *= config.shrink_step
+    detail = f"no walk of {config.frames} positions for {figures}"
+    return Rejection("no way through the free cells", detail, drawn.source.class_name)
+
+
+def prepare_scan(scan: sources.Scan, config: Config) -> Prepared:
+    """The scan's cloud in Morton order with its free space. Raises CloudError, OccupancyError."""
+    row = cloud.thin(scan.point, config.voxel_m)
+    point = scan.point[row]
+    label, instance = (None if column is None else column[row] for column in (scan.label, scan.instance))
+    floor = occupancy.find_floor_plan(point, config.cell_m, config.ceiling_m, config.near_floor_m, config.close_m)
+    space = candidates.find_free_space(floor)
+    still = np.tile(np.eye(4, dtype=np.float32), (config.frames, 1, 1))
+    return Prepared(
+        scan.name, Cloud(point, scan.row[row], label, instance), augment.quantise(point), floor, space, still
+    )
+
+
+def generate_scan(scan: sources.Scan, shapes: Shapes, config: Config) -> Generated:
+    """All sequences of a scan. Raises CloudError, OccupancyError."""
+    prepared = prepare_scan(scan, config)
+    made, rejections = [], []
+    for k in range(config.sequences):
+        for attempt in range(config.attempts):
+            result = draw_sequence(prepared, shapes, config, k, attempt)
+            if isinstance(result, Made):
+                made.append(result)
+                break
+            rejections.append(result)
+    sequences = tuple(one.sequence for one in made)
+    files = {one.file.path: one.file for one in made if one.file}
+    counts = _count(rejections, sequences, config)
+    return Generated(_record(scan, prepared, sequences), counts, tuple(files[path] for path in sorted(files)))
+
+
+def _count(rejections: list[Rejection], sequences: tuple[Sequence, ...], config: Config) -> Counts:
+    accepted = collections.Counter(sequence.class_name for sequence in sequences)
+    kept = {sequence.k for sequence in sequences}
+    example: dict[str, str] = {}
+    for rejection in rejections:
+        example.setdefault(rejection.reason, rejection.detail)
+    return Counts(
+        attempts=len(rejections) + len(sequences),
+        reasons=dict(collections.Counter(rejection.reason for rejection in rejections)),
+        example=example,
+        drawn=dict(accepted + collections.Counter(rejection.class_name for rejection in rejections)),
+        accepted=dict(accepted),
+        shrunk=dict(collections.Counter(mover.class_name for s in sequences for mover in s.movers if mover.shrink < 1)),
+        gaps=tuple(k for k in range(config.sequences) if k not in kept),
+        unreadable=tuple(sorted({rejection.detail for rejection in rejections if rejection.reason == _UNREADABLE})),
+    )
+
+
+def _record(scan: sources.Scan, prepared: Prepared, sequences: tuple[Sequence, ...]) -> Recording:
+    return Recording(
+        name=scan.name,
+        sequences=sequences,
+        cloud=prepared.cloud,
+        floor=prepared.floor,
+        free_m=prepared.space.widest_m,
+        label_space=scan.label_space,
+        transform=scan.transform,
+        axis_alignment=scan.axis_alignment,
+        source_points=len(scan.point),
+        dropped=scan.dropped,
+    )

@@ -1,0 +1,108 @@
+"""A shape as a cloud in metres that stands on the floor, and its poses in the scan."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from gen4d.moving import kernels
+
+
+class ShapeError(ValueError):
+    """A mesh that cannot be a shape."""
+
+
+class Model(NamedTuple):
+    """A mesh of height 1 that stands on z = 0, centred on the axis it will turn about."""
+
+    vertex: np.ndarray  # (V, 3) float64
+    face: np.ndarray  # (F, 3) int32
+    area: np.ndarray  # (F,) float64, cumulative
+    disc: float  # radius of the circumscribed circle seen from above
+    sphere: float  # radius of a sphere around the middle of the axis that holds the shape
+
+
+def make_model(vertex: np.ndarray, face: np.ndarray) -> Model:
+    """Model of a mesh (V, 3), (F, 3) with z up, in any unit. Raises ShapeError where it has no height or surface."""
+    used = vertex[np.unique(face)]
+    low, high = used.min(axis=0), used.max(axis=0)
+    height = high[2] - low[2]
+    if not height > 1e-6 * (high - low).max():
+        raise ShapeError(f"height is {height:.3g} of an extent of {(high - low).max():.3g}: a shape needs a height")
+    x, y, _ = enclosing_circle(used[:, :2])
+    centred = (vertex - [x, y, low[2]]) / height
+    used = (used - [x, y, low[2]]) / height
+    corner = centred[face]
+    area = 0.5 * np.linalg.norm(np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]), axis=1)
+    disc = float(np.hypot(used[:, 0], used[:, 1]).max())
+    sphere = float(np.linalg.norm(used - [0.0, 0.0, 0.5], axis=1).max())
+    return Model(centred, face, np.cumsum(area), disc, sphere)
+
+
+def enclosing_circle(point: np.ndarray) -> tuple[float, float, float]:
+    """Centre and radius of the smallest circle around points (N, 2).
+
+    Grows the circle of a support set by the point farthest outside, until none is or the circle does not grow, because
+    the point is outside by less than the rounding that `_smallest_circle` allows. So the radius rises every time, and
+    it ends, after a handful of passes on furniture.
+    """
+    local = point - point[0]  # far from the origin squares would lose the extent's digits
+    support = local[:1]
+    x, y, square = 0.0, 0.0, 0.0
+    while True:
+        row, far = kernels.farthest(local, x, y)
+        grown, grown_support = _smallest_circle(np.vstack([support, local[row]]))
+        if far <= square * (1 + 1e-12) or not square < grown[2] < np.inf:
+            break
+        (x, y, square), support = grown, grown_support
+    x, y = float(point[0, 0]) + x, float(point[0, 1]) + y
+    return x, y, float(np.hypot(point[:, 0] - x, point[:, 1] - y).max())
+
+
+def _smallest_circle(point: np.ndarray):
+    """Smallest circle around 2 to 4 points, and the points that support it."""
+    best, support = (0.0, 0.0, np.inf), point
+    n = len(point)
+    for rows in [(i, j) for i in range(n) for j in range(i)] + [
+        (i, j, k) for i in range(n) for j in range(i) for k in range(j)
+    ]:
+        x, y, square = _circle_through(point[list(rows)])
+        inside = ((point - [x, y]) ** 2).sum(axis=1) <= square * (1 + 1e-9)
+        if square < best[2] and inside.all():
+            best, support = (x, y, square), point[list(rows)]
+    return best, support
+
+
+def _circle_through(corner: np.ndarray) -> tuple[float, float, float]:
+    """Centre and squared radius of the circle with two points as diameter, or through three; infinite if collinear."""
+    a, b = corner[0], corner[1]
+    if len(corner) == 2:
+        centre = (a + b) / 2
+        return float(centre[0]), float(centre[1]), float(((a - centre) ** 2).sum())
+    u, v = b - a, corner[2] - a
+    cross = 2.0 * (u[0] * v[1] - u[1] * v[0])
+    if cross == 0:
+        return 0.0, 0.0, np.inf
+    x = (v[1] * (u @ u) - u[1] * (v @ v)) / cross
+    y = (u[0] * (v @ v) - v[0] * (u @ u)) / cross
+    return float(a[0] + x), float(a[1] + y), float(x * x + y * y)
+
+
+def sample_surface(model: Model, scale: float, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Points (count, 3) float32 on the surface, uniform by area, `scale` metres high."""
+    draw = rng.random((count, 3))
+    face = np.searchsorted(model.area, draw[:, 0] * model.area[-1], side="right")
+    corner = model.vertex[model.face[np.minimum(face, len(model.face) - 1)]]
+    root = np.sqrt(draw[:, 1:2])
+    weight = np.hstack([1 - root, root * (1 - draw[:, 2:]), root * draw[:, 2:]])
+    return ((corner * weight[:, :, None]).sum(axis=1) * scale).astype(np.float32)
+
+
+def shape_pose(position: np.ndarray, yaw_rad: np.ndarray, floor_m: float) -> np.ndarray:
+    """Poses (t, 4, 4) float32 of a shape that stands on the floor at positions (t, 2), turned about z."""
+    pose = np.zeros((len(position), 4, 4))
+    cos, sin = np.cos(yaw_rad), np.sin(yaw_rad)
+    pose[:, 0, 0], pose[:, 0, 1], pose[:, 1, 0], pose[:, 1, 1] = cos, -sin, sin, cos
+    pose[:, 2, 2] = pose[:, 3, 3] = 1
+    pose[:, :2, 3] = position
+    pose[:, 2, 3] = floor_m
+    return pose.astype(np.float32)

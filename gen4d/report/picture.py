@@ -1,0 +1,142 @@
+"""A picture of one sequence: its frames, the ways of its shapes over the floor plan, and some correspondences."""
+
+import io
+import pathlib
+
+import numpy as np
+
+from gen4d import files
+from gen4d.sequence import ROLE_MOVING, FloorPlan, Frame, Sequence
+from gen4d.shards import Dataset
+
+_MOVERS = ("#e4572e", "#7b3fa0", "#c98a00", "#1f8a4c")  # one colour per mover, in turn
+_STILL = "#2e6f95"
+_CEILING_M = 2.2  # above the floor; what is higher hides the room
+_LINES = 25  # drawn between corresponding points, of what moves and of what is still
+_DRAWN = 60_000
+_TILT_RAD = np.radians(40)
+
+
+def draw_png(dataset: Dataset, number: int, path: pathlib.Path) -> None:
+    """Write a PNG of a sequence of any kind: every frame from above at a slant, some correspondences and, if it has
+    one, the floor plan with the positions of what moves."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    sequence, plan = dataset[number], dataset.floor_plan(number)
+    frames = sequence.frames
+    columns = min(len(frames), 4)
+    rows = -(-len(frames) // columns)
+    figure = pyplot.figure(figsize=(4.2 * columns, 3.4 * rows + 4.2), dpi=110, layout="constrained")
+    grid = figure.add_gridspec(rows + 1, 2 * columns, height_ratios=[1] * rows + [1.2])
+    top = _top(frames, plan)
+    for i, frame in enumerate(frames):
+        axes = figure.add_subplot(grid[i // columns, 2 * (i % columns) : 2 * (i % columns) + 2])
+        _draw_frame(axes, frame, sequence, top)
+        axes.set_title(f"frame {i}: {len(frame.point):,} points", fontsize=9)
+    if plan is not None:
+        _draw_plan(figure.add_subplot(grid[rows, :columns]), sequence, plan)
+    _draw_pairs(figure.add_subplot(grid[rows, columns if plan is not None else 0 :]), sequence, frames, top)
+    figure.suptitle(title(sequence), fontsize=11)
+    buffer = io.BytesIO()
+    pyplot.savefig(buffer, format="png")
+    pyplot.close(figure)
+    files.make_folder(path.parent)
+    files.write(path, buffer.getvalue())
+
+
+def title(sequence: Sequence) -> str:
+    """What a sequence shows, in a line."""
+    shapes = " and ".join(mover.shape for mover in sequence.movers)
+    if sequence.kind == "moving" and shapes:
+        return f"{sequence.id}: {shapes} {'moves' if len(sequence.movers) == 1 else 'move'} through {sequence.scan}"
+    return f"{sequence.id}: {sequence.kind}{' of ' + shapes if shapes else ''}"
+
+
+def _top(frames: list[Frame], plan: FloorPlan | None) -> float:
+    """Height above which nothing is drawn: below the ceiling of a room, or of all points."""
+    if plan is not None:
+        return plan.floor_m + _CEILING_M
+    return max((float(frame.point[:, 2].max()) for frame in frames if len(frame.point)), default=0.0) + 1e-3
+
+
+def _project(point: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Slanted view from the south: right, up in the picture, and nearness."""
+    x, y, z = point.astype(np.float64).T
+    return x, y * np.sin(_TILT_RAD) + z * np.cos(_TILT_RAD), -y * np.cos(_TILT_RAD) + z * np.sin(_TILT_RAD)
+
+
+def _moving(sequence: Sequence) -> list[tuple[int, str]]:
+    """Numbers of the actors that move, and the colours of their movers."""
+    actors = enumerate(sequence.actors)
+    return [(a, _MOVERS[max(x.mover, 0) % len(_MOVERS)]) for a, x in actors if x.role == ROLE_MOVING]
+
+
+def _draw_frame(axes, frame: Frame, sequence: Sequence, top: float) -> None:
+    shown = np.flatnonzero(frame.point[:, 2] < top)
+    shown = shown[:: max(1, len(shown) // _DRAWN)]
+    right, up, near = _project(frame.point[shown])
+    order = np.argsort(near)
+    height = frame.point[shown, 2]
+    axes.scatter(right[order], up[order], c=height[order], s=0.4, cmap="GnBu_r", lw=0, vmin=top - 2.6, vmax=top + 0.6)
+    for actor, colour in _moving(sequence):
+        right, up, _ = _project(frame.point[frame.actor == actor])
+        axes.scatter(right, up, c=colour, s=1.4, lw=0)
+    axes.set_aspect("equal")
+    axes.axis("off")
+
+
+def _draw_plan(axes, sequence: Sequence, plan: FloorPlan) -> None:
+    """Free floor, and of every mover its points, the disc kept free around it and its way, numbered by frame."""
+    from matplotlib.patches import Circle
+
+    extent = (np.array([plan.origin, plan.origin + plan.valid.shape]) * plan.cell_m).T.ravel()
+    axes.imshow(plan.valid.T, origin="lower", extent=extent, cmap="Greys_r", vmin=-1.5, vmax=1, alpha=0.9)
+    drawn = set()
+    for a, colour in _moving(sequence):
+        actor = sequence.actors[a]
+        way = actor.pose[:, :2, 3]
+        for i in np.flatnonzero(actor.present):
+            pose = actor.pose[i]
+            cloud = actor.cloud.point @ pose[:3, :3].T + pose[:3, 3]
+            axes.scatter(cloud[:, 0], cloud[:, 1], s=0.5, lw=0, c=colour, alpha=1.0 if i == 0 else 0.5)
+            if actor.mover >= 0 and actor.mover not in drawn:
+                axes.add_patch(Circle(way[i], sequence.movers[actor.mover].radius_m, fill=False, color=colour, lw=0.8))
+                axes.annotate(str(i), way[i], fontsize=8, ha="center", va="center")
+        if actor.mover not in drawn:
+            axes.plot(way[:, 0], way[:, 1], "-", c="k" if actor.mover <= 0 else colour, lw=0.8)
+        drawn.add(actor.mover)
+    axes.set_title("floor plan: free floor light, the disc kept free around each shape", fontsize=9)
+    axes.tick_params(labelsize=7)
+    axes.set_aspect("equal")
+
+
+def chosen_pairs(sequence: Sequence, frames: list[Frame], top: float) -> list[tuple[int, int, bool]]:
+    """Rows of the first and of the last frame of some points that both hold, and whether each moves: an even choice
+    among those that move and among those of the rest that lie below `top`."""
+    first = frames[0]
+    a, b = sequence.correspondences(0, sequence.t - 1)
+    moving = np.isin(first.actor[a], [actor for actor, _ in _moving(sequence)])
+    still = ~moving & (first.point[a, 2] < top)
+    chosen = []
+    for which, moves in ((np.flatnonzero(moving), True), (np.flatnonzero(still), False)):
+        rows = which[:: max(1, len(which) // _LINES)][:_LINES]
+        chosen += [(int(a[row]), int(b[row]), moves) for row in rows]
+    return chosen
+
+
+def _draw_pairs(axes, sequence: Sequence, frames: list[Frame], top: float) -> None:
+    """The first and the last frame side by side, with lines between some corresponding points."""
+    first, last = frames[0], frames[-1]
+    both = np.concatenate([first.point, last.point, np.zeros((1, 3), np.float32)])
+    gap = np.array([np.ptp(both[:, 0]) + 0.6, 0, 0], np.float32)
+    for frame, shift in ((first, 0 * gap), (last, gap)):
+        _draw_frame(axes, frame._replace(point=frame.point + shift), sequence, top)
+    colours = dict(_moving(sequence))
+    for i, j, moves in chosen_pairs(sequence, frames, top):
+        right, up, _ = _project(np.stack([first.point[i], last.point[j] + gap]))
+        axes.plot(right, up, c=colours[int(first.actor[i])] if moves else _STILL, lw=0.35, alpha=0.8)
+    count = len(sequence.correspondences(0, sequence.t - 1)[0])
+    axes.set_title(f"{count:,} correspondences between frames 0 and {sequence.t - 1}, some drawn", fontsize=9)

@@ -1,0 +1,218 @@
+"""Read a data set: folder -> shards -> sequences, with everything checked before it is believed."""
+
+import bisect
+import difflib
+import functools
+import itertools
+import os
+import pathlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import overload
+
+import numpy as np
+
+from gen4d.sequence import Cloud, FloorPlan, Sequence
+from gen4d.shards.format import FormatError
+from gen4d.shards.manifest import read_manifest
+from gen4d.shards.tables import Tables
+
+_OPEN_SHARDS = 32
+_CACHED_CLOUDS = 64  # 3 MB each: those of the scans that a loader shuffles among
+_STRANGER = "cut short, or a file of another build; restore it from a copy, and run gen4d verify"
+
+
+class _Cache:
+    """The values that were used last, by key. Safe among threads, which may load one twice."""
+
+    def __init__(self, size: int):
+        self.size = size
+        self._values: OrderedDict = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key, load: Callable):
+        """The value of a key: the one that is here, or what `load()` gives."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key]
+        value = load()
+        with self._lock:
+            self._values[key] = value
+            while len(self._values) > self.size:
+                self._values.popitem(last=False)
+        return value
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+class _Shards:
+    """The shards of a data set that are open: those that were used last. Clouds hold this to read their other columns,
+    not their data set, which holds them."""
+
+    def __init__(self, folder: pathlib.Path, manifest: dict, digest: str):
+        self.folder, self.manifest, self.digest = folder, manifest, digest
+        self._open = _Cache(_OPEN_SHARDS)
+
+    def __call__(self, shard: int) -> Tables:
+        return self._open.get(shard, lambda: self._load(shard))
+
+    def _load(self, shard: int) -> Tables:
+        """Open a shard that is the one that dataset.json means, not one of the same name."""
+        entry = self.manifest["shards"][shard]
+        path = self.folder / "shards" / entry["file"]
+        if path.is_file() and path.stat().st_size != entry["bytes"]:
+            raise FormatError(
+                f"{path}: has {path.stat().st_size} bytes, dataset.json says {entry['bytes']}: {_STRANGER}"
+            )
+        tables = Tables(path)
+        named = [[name, count] for name, count in zip(tables.scans, tables.sequence_counts(), strict=True)]
+        if named != entry["scans"]:
+            raise FormatError(f"{path}: holds other scans or sequences than dataset.json says: {_STRANGER}")
+        if tables.attributes.get("config") != self.manifest["config"]:
+            raise FormatError(f"{path}: is of another config than dataset.json: {_STRANGER}")
+        return tables
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __reduce__(self):
+        """In another process a cloud needs no more than where its data set is, and which one."""
+        return _ShardsElsewhere, (self.folder, self.digest)
+
+
+class _ShardsElsewhere:
+    """The shards of a data set in a process that was sent one of its clouds: opened when a column is asked for."""
+
+    def __init__(self, folder: pathlib.Path, digest: str):
+        self.folder, self.digest = folder, digest
+
+    def __call__(self, shard: int) -> Tables:
+        dataset = _open_again(self.folder)
+        if dataset.digest != self.digest:
+            raise FormatError(f"{self.folder}: another data set lies here than the one the cloud is of: read it again")
+        return dataset._tables(shard)
+
+
+@functools.lru_cache(8)
+def _open_again(folder: pathlib.Path) -> "Dataset":
+    return open_dataset(folder)
+
+
+class Dataset:
+    """The sequences of a folder, in the order of its shards; those of one scan are consecutive.
+
+    `dataset[i]`, `dataset[i:j]` (a list) and `dataset["scene0000_00/003"]` give sequences, `len` and iteration work.
+    Threads may share it; another process gets its own by pickling or forking.
+    """
+
+    def __init__(self, folder: pathlib.Path, manifest: dict, digest: str):
+        self.folder, self.manifest, self.digest = folder, manifest, digest
+        self.config: dict = manifest["config"]
+        scans = [
+            (number, name, count) for number, shard in enumerate(manifest["shards"]) for name, count in shard["scans"]
+        ]
+        self.scan_names = [name for _, name, _ in scans]
+        self._shard_of_scan = [number for number, _, _ in scans]
+        self._end = list(itertools.accumulate(count for _, _, count in scans))
+        first = itertools.accumulate((sum(c for _, c in s["scans"]) for s in manifest["shards"]), initial=0)
+        self._shard_start = list(first)
+        self._tables, self._clouds = _Shards(folder, manifest, digest), _Cache(_CACHED_CLOUDS)
+
+    def __len__(self) -> int:
+        return self._end[-1] if self._end else 0
+
+    def __repr__(self) -> str:
+        scans = f"{len(self.scan_names)} scans in {len(self.manifest['shards'])} shards"
+        return f"<Dataset {self.folder}: {len(self)} sequences of {scans}>"
+
+    def scan_of(self, i: int) -> int:
+        """Number of the scan of sequence i: an index into `scan_names`. Raises IndexError."""
+        return bisect.bisect_right(self._end, self._number(i))
+
+    @property
+    def ids(self) -> list[str]:
+        """Id of every sequence: name of its scan and its number within it. Opens every shard."""
+        shards = map(self._tables, range(len(self.manifest["shards"])))
+        return [tables.id(row) for tables in shards for row in range(len(tables.table["sequence/k"]))]
+
+    @overload
+    def __getitem__(self, i: int | str) -> Sequence: ...
+
+    @overload
+    def __getitem__(self, i: slice) -> list[Sequence]: ...
+
+    def __getitem__(self, i):
+        if isinstance(i, slice):
+            return [self[number] for number in range(*i.indices(len(self)))]
+        if isinstance(i, str):
+            i = self.find(i)
+        shard, row = self._locate(i)
+        tables = self._tables(shard)
+        return tables.sequence(row, lambda number: self._cloud(tables, shard, number))
+
+    def floor_plan(self, i: int) -> FloorPlan | None:
+        """The floor plan of the scan of sequence i, or None where its source has none."""
+        shard, row = self._locate(i)
+        tables = self._tables(shard)
+        return tables.floor_plan(int(tables.table["sequence/scan"][row]), self.config["cell_m"])
+
+    def find(self, id: str) -> int:
+        """Number of the sequence of an id, "scene0000_00/003". Raises KeyError where there is none."""
+        scan, _, k = id.rpartition("/")
+        if scan not in self.scan_names:
+            close = difflib.get_close_matches(scan, self.scan_names[:10_000], 1) or self.scan_names[:1]
+            raise KeyError(
+                f"no scan {scan!r} among {len(self.scan_names)}, the nearest is {', '.join(close)!r}: {id!r}"
+            )
+        number = self.scan_names.index(scan)
+        start = self._end[number - 1] if number else 0
+        there = []
+        for i in range(start, self._end[number]):
+            shard, row = self._locate(i)
+            there.append(int(self._tables(shard).table["sequence/k"][row]))
+            if k.isdecimal() and int(k) == there[-1]:
+                return i
+        raise KeyError(f"{id!r}: no sequence {k!r} of {scan}, which has {', '.join(map(str, there)) or 'none'}")
+
+    def _number(self, i: int) -> int:
+        i = int(i)
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"sequence {i} of a data set of {len(self)}")
+        return i % len(self)
+
+    def _locate(self, i: int) -> tuple[int, int]:
+        i = self._number(i)
+        shard = self._shard_of_scan[self.scan_of(i)]
+        return shard, i - self._shard_start[shard]
+
+    def __iter__(self) -> Iterator[Sequence]:
+        return (self[i] for i in range(len(self)))
+
+    def _cloud(self, tables: Tables, shard: int, number: int) -> Cloud:
+        """A cloud, from the cache if sequences share it."""
+        load = functools.partial(tables.cloud, number, functools.partial(_read_column, self._tables, shard, number))
+        return self._clouds.get((shard, number), load) if tables.is_shared(number) else load()
+
+    def __getstate__(self):
+        """What another process needs: open files and caches stay here."""
+        return (self.folder, self.manifest, self.digest)
+
+    def __setstate__(self, state):
+        self.__init__(*state)
+
+
+def _read_column(shards: "_Shards | _ShardsElsewhere", shard: int, number: int, name: str) -> np.ndarray | None:
+    return shards(shard).column(name, number)
+
+
+def open_dataset(folder: str | os.PathLike) -> Dataset:
+    """Open a data set by its folder. Reads dataset.json; shards are opened when a sequence of theirs is asked for.
+
+    Raises FormatError where the folder holds no finished data set, or one of a version that this gen4d does not know.
+    """
+    folder = pathlib.Path(folder)
+    manifest, digest = read_manifest(folder)
+    return Dataset(folder, manifest, digest)

@@ -1,0 +1,100 @@
+"""A data set's own files around its shards: where each lies, and reading what it says with every check."""
+
+import hashlib
+import pathlib
+
+from gen4d.shards.format import (
+    HDF5_SUFFIX,
+    SHARD_SUFFIX,
+    FormatError,
+    check_version,
+    unseal,
+    unseal_digest,
+)
+
+
+def shard_path(out: pathlib.Path, number: int) -> pathlib.Path:
+    """File of a shard."""
+    return out / "shards" / f"{number:05d}{SHARD_SUFFIX}"
+
+
+def sidecar_path(out: pathlib.Path, number: int) -> pathlib.Path:
+    """File that says what a shard holds, and its hash."""
+    return out / "shards" / f"{number:05d}.json"
+
+
+def read_build(out: pathlib.Path) -> dict | None:
+    """The content of build.json, or None where there is none. Raises FormatError."""
+    path = out / "build.json"
+    if not path.exists():
+        return None
+    stored = unseal(path.read_bytes(), str(path))
+    check_version(stored, str(path))
+    return stored
+
+
+def find_sidecar(out: pathlib.Path, number: int) -> tuple[dict, str] | None:
+    """What a finished shard's .json says, and its hash; None where there is none or the shard disagrees with it."""
+    path = sidecar_path(out, number)
+    try:
+        content = path.read_bytes()
+        sidecar = unseal(content, str(path))
+        size = (out / "shards" / sidecar["file"]).stat().st_size
+    except (FormatError, FileNotFoundError):
+        return None
+    return (sidecar, hashlib.sha256(content).hexdigest()) if sidecar["bytes"] == size else None
+
+
+def read_sidecar(out: pathlib.Path, number: int) -> dict:
+    """What a shard's .json says. Raises FormatError where it is missing or damaged."""
+    path = sidecar_path(out, number)
+    try:
+        return unseal(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        raise FormatError(f"{path}: the shard's description is missing; restore it from a copy or rebuild") from None
+
+
+def brief(sidecar: dict) -> dict:
+    """What is kept in memory of a shard's .json: all but the list of shapes, most of it and of a gigabyte for 100,000
+    scans."""
+    return {name: value for name, value in sidecar.items() if name != "shapes"}
+
+
+def read_manifest(folder: pathlib.Path) -> tuple[dict, str]:
+    """The content of dataset.json and its own hash."""
+    path = folder / "dataset.json"
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        built = (folder / "build.json").exists()
+        unfinished = "the build is not finished: run the same gen4d build again, or merge its parts"
+        remedy = unfinished if built else "not a gen4d data set"
+        raise FormatError(f"{path}: not there; {remedy}") from None
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read: {error.strerror}") from None
+    manifest, digest = unseal_digest(content, str(path))
+    check_version(manifest, str(path))
+    if not _is_sound(manifest):
+        raise FormatError(f"{path}: lacks what a data set has, or has it in another form: not written by gen4d")
+    return manifest, digest
+
+
+def _is_sound(manifest: dict) -> bool:
+    """Whether everything that readers take from a manifest is there and of its type."""
+    try:
+        shards, totals, config = manifest["shards"], manifest["totals"], manifest["config"]
+        kinds = [(shards, list), (totals["sequences"], int), (config["cell_m"], int | float), (manifest["gen4d"], str)]
+        kinds += [(manifest["versions"], dict), (manifest["shapes"], dict)]
+        for entry in shards:
+            kinds += [(entry["file"], str), (entry["bytes"], int), (entry["scans"], list)]
+            kinds += [(entry["content_sha256"], str), (entry["sidecar_sha256"], str)]
+            kinds += [(name, str) for name, _ in entry["scans"]] + [(count, int) for _, count in entry["scans"]]
+        whole = all(isinstance(value, kind) for value, kind in kinds)
+        counts = [count for entry in shards for _, count in entry["scans"]] if whole else []
+        return whole and all(0 <= n < 2**31 for n in counts) and all(_is_plain(entry["file"]) for entry in shards)
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def _is_plain(name: str) -> bool:
+    return name.isprintable() and not set(name) & set("/\\") and name.endswith((SHARD_SUFFIX, HDF5_SUFFIX))

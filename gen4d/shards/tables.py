@@ -1,0 +1,221 @@
+"""One shard with its small tables in memory: from rows of arrays to sequences, nothing believed unchecked."""
+
+import functools
+import math
+import pathlib
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from gen4d.sequence import KINDS, ROLE_MOVING, Actor, Cloud, FloorPlan, Mover, Sequence
+from gen4d.shards.format import ARRAYS, HDF5_SUFFIX, FormatError
+from gen4d.shards.zarr_reader import StoredArray, ZipShard
+
+_TABLES = ("actor/", "sequence/", "scan/", "mover/", "cloud/start")
+_LARGE = ("actor/mask", "scan/valid")
+_STARTS = {
+    "cloud/start": "cloud/point",
+    "actor/start": "actor/cloud",
+    "mover/start": "mover/shape",
+    "scan/valid_start": "scan/valid",
+}
+_GROUPS = (
+    ("cloud/point", "cloud/vertex", "cloud/label", "cloud/instance"),
+    ("actor/cloud", "actor/role", "actor/pose", "actor/mask_start", "actor/mover"),
+    tuple(name for name in ARRAYS if name.startswith("sequence/")),
+    tuple(name for name in ARRAYS if name.startswith("mover/") and name != "mover/start"),
+    tuple(name for name in ARRAYS if name.startswith("scan/") and name not in ("scan/valid", "scan/valid_start")),
+    ("pair/first", "pair/second"),
+)
+
+
+class Shard(Protocol):
+    """The arrays of a shard, whatever its container."""
+
+    path: pathlib.Path
+    attributes: dict
+    frames: int
+    arrays: dict[str, StoredArray]
+
+    def length(self, name: str) -> int:
+        """Rows of an array."""
+
+    def read(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows start:stop of an array. Raises FormatError where they do not exist or are damaged."""
+
+    def close(self) -> None:
+        """Close the file; the next read opens it again."""
+
+
+def open_shard(path: pathlib.Path) -> Shard:
+    """The arrays of a shard, Zarr or HDF5 by its name. Raises FormatError."""
+    if path.name.endswith(HDF5_SUFFIX):
+        from gen4d.shards.hdf5_reader import Hdf5Shard  # h5py takes a quarter of a second to import
+
+        return Hdf5Shard(path)
+    return ZipShard(path)
+
+
+class StoredCloud(Cloud):
+    """A cloud of a shard. What a trainer never looks at is read when it is asked for, and checked then.
+
+    It takes to another process what was read here; there too, the rest is read when it is asked for.
+    """
+
+    def __init__(self, point: np.ndarray, read: Callable[[str], np.ndarray | None]):
+        """read: gives another column by its name; it is pickled with the cloud."""
+        self.point, self._read = point, read
+
+    vertex = functools.cached_property(lambda self: self._read("vertex"))
+    label = functools.cached_property(lambda self: self._read("label"))
+    instance = functools.cached_property(lambda self: self._read("instance"))
+
+
+CloudOf = Callable[[int], Cloud]
+
+
+class Tables:
+    """A shard with its small tables in memory."""
+
+    def __init__(self, path: pathlib.Path):
+        self.shard = open_shard(path)
+        self.attributes, self.frames = self.shard.attributes, self.shard.frames
+        names = [name for name in self.shard.arrays if name.startswith(_TABLES) and name not in _LARGE]
+        self.table = {name: self.shard.read(name, 0, self.shard.length(name)) for name in names}
+        self.scans, self.shapes, self.classes = (self._names(kind) for kind in ("scans", "shapes", "classes"))
+        self._check_lengths()
+        for name, column in _STARTS.items():
+            if name in self.table:
+                self._check_starts(name, self.shard.length(column))
+
+    def _check_lengths(self) -> None:
+        """Raise FormatError where arrays of one table differ in length."""
+        for group in _GROUPS:
+            lengths = {self.shard.length(name) for name in group if name in self.shard.arrays}
+            if len(lengths) > 1:
+                raise FormatError(f"{self.shard.path}: the arrays {', '.join(group)} differ in length: damaged tables")
+
+    def _check_starts(self, name: str, end: int) -> None:
+        """Raise FormatError where a column of starts does not rise from 0 to `end`: negative rows would read others."""
+        start = self.table[name]
+        if not (len(start) >= 1 and start[0] == 0 and start[-1] == end and (np.diff(start) >= 0).all()):
+            raise FormatError(
+                f"{self.shard.path}: {name} does not rise from 0 to {end}: damaged tables, restore or rebuild it"
+            )
+
+    def sequence_counts(self) -> list[int]:
+        """How many sequences each scan has. Raises FormatError where one is of a scan that is not there."""
+        scan = self.table["sequence/scan"]
+        if not ((scan >= 0) & (scan < len(self.scans))).all():
+            raise FormatError(f"{self.shard.path}: sequence/scan points outside: damaged tables")
+        return np.bincount(scan, minlength=len(self.scans)).tolist()
+
+    def _names(self, kind: str) -> list[str]:
+        names = self.attributes.get(kind)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise FormatError(f"{self.shard.path}: attribute {kind} is not a list of names: not written by gen4d")
+        return names
+
+    def id(self, row: int) -> str:
+        """Id of the sequence in a row."""
+        return f"{self._name(self.scans, self.table['sequence/scan'][row])}/{int(self.table['sequence/k'][row]):03d}"
+
+    def sequence(self, row: int, cloud_of: CloudOf | None = None) -> Sequence:
+        """Decode a sequence; `cloud_of(number)` gives its actors' clouds, from a cache or from here."""
+        cloud_of = cloud_of or self.cloud
+        table = self.table
+        kind = int(table["sequence/kind"][row])
+        if kind >= len(KINDS):
+            raise FormatError(
+                f"{self.shard.path}: sequence {row} is of kind {kind}, unknown to this gen4d: update gen4d"
+            )
+        movers = self._movers(row)
+        actors = tuple(self._actor(a, cloud_of, len(movers)) for a in range(*self._range("actor/start", row)))
+        if not actors:
+            raise FormatError(f"{self.shard.path}: sequence {row} has no actors: damaged tables")
+        return Sequence(
+            scan=self._name(self.scans, table["sequence/scan"][row]),
+            k=int(table["sequence/k"][row]),
+            actors=actors,
+            movers=movers,
+            kind=KINDS[kind],
+            attempt=int(table["sequence/attempt"][row]),
+        )
+
+    def _actor(self, a: int, cloud_of: CloudOf, movers: int) -> Actor:
+        table = self.table
+        cloud, role = cloud_of(int(table["actor/cloud"][a])), int(table["actor/role"][a])
+        if "actor/mover" in table:
+            mover = int(table["actor/mover"][a])
+        else:
+            mover = 0 if role == ROLE_MOVING and movers else -1
+        return Actor(cloud, role, table["actor/pose"][a], self._planes(a, len(cloud.point)), mover)
+
+    def _movers(self, row: int) -> tuple[Mover, ...]:
+        """The shapes that move: those of mover/*, or, in a shard without, the one of sequence/*."""
+        if "mover/start" in self.table:
+            return tuple(self._mover("mover", m) for m in range(*self._range("mover/start", row)))
+        return (self._mover("sequence", row),) if self.table["sequence/shape"][row] >= 0 else ()
+
+    def _mover(self, group: str, row: int) -> Mover:
+        number, class_number, *figures = (
+            self.table[f"{group}/{name}"][row] for name in ("shape", "class", "height_m", "shrink", "radius_m")
+        )
+        return Mover(self._name(self.shapes, number), self._name(self.classes, class_number), *map(float, figures))
+
+    def is_shared(self, cloud: int) -> bool:
+        """Whether several actors have a cloud, as all sequences of a scan have the scan's."""
+        return cloud < len(self._uses) and self._uses[cloud] > 1
+
+    @functools.cached_property
+    def _uses(self) -> list[int]:
+        """How many actors each cloud has."""
+        clouds = len(self.table["cloud/start"]) - 1
+        return np.bincount(self.table["actor/cloud"].clip(0, clouds), minlength=clouds)[:clouds].tolist()
+
+    def cloud(self, number: int, read: Callable[[str], np.ndarray | None] | None = None) -> Cloud:
+        """Decode a cloud's points; `read` gives its other columns, if these tables close before they are asked for."""
+        return StoredCloud(self.column("point", number), read or functools.partial(self.column, number=number))
+
+    def column(self, name: str, number: int) -> np.ndarray | None:
+        """One column of a cloud, read-only, or None where it has no label or instance."""
+        rows = self.shard.read(f"cloud/{name}", *self._range("cloud/start", number))
+        rows.flags.writeable = False  # clouds are cached, and shared by the sequences of a scan
+        return None if name in ("label", "instance") and not (rows >= 0).any() else rows
+
+    def floor_plan(self, scan: int, cell_m: float) -> FloorPlan | None:
+        """The floor plan of a scan, or None where it has none."""
+        table = self.table
+        nx, ny = table["scan/cells"][scan].tolist()
+        bits = self.shard.read("scan/valid", *self._range("scan/valid_start", scan))
+        if min(nx, ny) < 0 or len(bits) != (nx * ny + 7) // 8:
+            raise FormatError(f"{self.shard.path}: floor plan {scan} of {nx} x {ny} cells has {len(bits)} bytes")
+        floor_m = float(table["scan/floor_m"][scan])
+        if not nx * ny and math.isnan(floor_m):
+            return None
+        valid = np.unpackbits(bits, count=nx * ny).reshape(nx, ny).view(np.bool_)
+        return FloorPlan(valid, table["scan/origin"][scan], floor_m, cell_m)
+
+    def _range(self, name: str, row: int) -> tuple[int, int]:
+        table = self.table[name]
+        if not 0 <= row < len(table) - 1:
+            raise FormatError(f"{self.shard.path}: row {row} of {name} does not exist: damaged tables")
+        return int(table[row]), int(table[row + 1])
+
+    def _name(self, names: list[str], number: int) -> str:
+        if not 0 <= number < len(names):
+            raise FormatError(f"{self.shard.path}: name {number} of {len(names)} does not exist: damaged tables")
+        return names[number]
+
+    def _planes(self, actor: int, points: int) -> np.ndarray:
+        size = (points + 7) // 8
+        starts = self.table["actor/mask_start"][actor].tolist()
+        if starts == [starts[0] + f * size for f in range(len(starts))] and starts[0] >= 0:
+            planes = self.shard.read("actor/mask", starts[0], starts[-1] + size).reshape(len(starts), size)
+        else:
+            absent = np.zeros(size, np.uint8)
+            planes = np.stack([absent if s == -1 else self.shard.read("actor/mask", s, s + size) for s in starts])
+        if points % 8 and (planes[:, -1] & (0xFF >> points % 8)).any():  # kernels would read past the cloud
+            raise FormatError(f"{self.shard.path}: the masks of actor {actor} have padding bits set: damaged tables")
+        return planes

@@ -1,0 +1,150 @@
+"""Whether a data set is intact and complete: every file named, of its size and hash, and every table consistent."""
+
+import functools
+import itertools
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from gen4d import files
+from gen4d.sequence import Sequence, find_fault, frame_pairs
+from gen4d.shards.dataset import Dataset
+from gen4d.shards.format import FormatError, unseal
+from gen4d.shards.manifest import read_sidecar, sidecar_path
+from gen4d.shards.tables import Shard, Tables
+
+_REMEDY = "restore it from a copy, or delete it and run the command that wrote it again"
+_EXPECTED = ("dataset.json", "shards", "build.lock", "parts.json")
+
+
+def verify(dataset: Dataset, quick: bool = False) -> Iterator[str | None]:
+    """Check a data set; yields once a shard: None, or a line that names the file, what is wrong and what to do.
+
+    Quick compares names and sizes, and the hashes of all files but the shards. Otherwise every byte is hashed, every
+    chunk decoded, and every table checked down to padding bits.
+    """
+    yield from _check_folder(dataset)
+    for number, entry in enumerate(dataset.manifest["shards"]):
+        path = dataset.folder / "shards" / entry["file"]
+        try:
+            _check_shard(dataset, number, path, entry, quick)
+        except (FormatError, OSError) as error:
+            names = [name for name, _ in entry["scans"]]
+            span = f"{names[0]} to {names[-1]}" if names else "no scans"
+            yield f"{error} ({span})"
+        else:
+            yield None
+
+
+def _check_folder(dataset: Dataset) -> Iterator[str]:
+    """Files that do not belong there, and the file that was written first."""
+    known = {entry["file"] for entry in dataset.manifest["shards"]}
+    known |= {sidecar_path(dataset.folder, number).name for number in range(len(known))}
+    start = "export.json" if "exported" in dataset.manifest else "build.json"
+    odd = [path for path in dataset.folder.iterdir() if path.name not in (*_EXPECTED, start)]
+    shards = dataset.folder / "shards"
+    odd += [path for path in shards.iterdir() if path.name not in known] if shards.is_dir() else []
+    for path in sorted(odd):
+        yield f"{path}: not part of the data set: remove it, or finish the build that it belongs to"
+    problem = _find_stranger(dataset, dataset.folder / start)
+    if problem:
+        yield problem
+
+
+def _find_stranger(dataset: Dataset, path: pathlib.Path) -> str | None:
+    """What is wrong with the file that was written first."""
+    try:
+        stored = unseal(path.read_bytes(), str(path))
+    except FormatError as error:
+        return str(error)
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror}); restore it from a copy or rebuild"
+    if "exported" in dataset.manifest:
+        same = stored == dataset.manifest["exported"]
+    else:
+        same = all(stored.get(name) == dataset.manifest[name] for name in ("gen4d", "config", "shapes"))
+    return None if same else f"{path}: is of another build than dataset.json; restore it from a copy or rebuild"
+
+
+def _check_shard(dataset: Dataset, number: int, path: pathlib.Path, entry: dict, quick: bool) -> None:
+    _check_description(dataset, number, entry)
+    if not path.is_file():
+        raise FormatError(f"{path}: the shard is missing; {_REMEDY}")
+    size = path.stat().st_size
+    if size != entry["bytes"]:
+        raise FormatError(f"{path}: has {size} bytes, dataset.json says {entry['bytes']}: {_REMEDY}")
+    if quick:
+        return
+    if files.sha256(path) != entry["content_sha256"]:
+        raise FormatError(f"{path}: its content does not match its hash in dataset.json: {_REMEDY}")
+    tables = Tables(path)
+    try:
+        check_tables(tables, entry["scans"])
+    finally:
+        tables.shard.close()
+
+
+def _check_description(dataset: Dataset, number: int, entry: dict) -> None:
+    """By its hash; the content tells what is wrong with one that has another hash."""
+    path = sidecar_path(dataset.folder, number)
+    if not path.is_file() or files.sha256(path) != entry["sidecar_sha256"]:
+        read_sidecar(dataset.folder, number)
+        raise FormatError(f"{path}: is of another build than dataset.json; {_REMEDY}")
+
+
+def check_tables(tables: Tables, scans: list) -> None:
+    """Raise FormatError where the arrays of a shard contradict each other or the (name, sequences) of its scans."""
+    table, shard = tables.table, tables.shard
+    _demand(shard, [name for name, _ in scans] == tables.scans, "its scans are not those that dataset.json names")
+    count = tables.sequence_counts()
+    _demand(shard, count == [n for _, n in scans], "its sequences are not as many as dataset.json says")
+    clouds = len(table["cloud/start"]) - 1
+    for name, lowest in [("actor/cloud", 0), ("scan/cloud", -1)]:
+        _demand(shard, bool(((table[name] >= lowest) & (table[name] < clouds)).all()), f"{name} points outside")
+    _demand(shard, bool((table["actor/role"] <= 2).all()), "actor/role has an unknown role")
+    cells, start = table["scan/cells"].astype(np.int64), table["scan/valid_start"]
+    fits = bool((cells >= 0).all() and np.array_equal((cells.prod(axis=1) + 7) // 8, np.diff(start)))
+    _demand(shard, fits, "scan/valid has not as many bytes as scan/cells says")
+    _check_chunks(tables)
+    cloud_of = functools.lru_cache(8)(tables.cloud)  # sequences of a scan are neighbours
+    for row in range(shard.length("sequence/k")):
+        sequence = tables.sequence(row, cloud_of)
+        fault = find_fault(sequence)
+        _demand(shard, fault is None, f"{sequence.id}: {fault}")
+        if "pair/start" in shard.arrays:
+            _check_pairs(tables, row, sequence)
+
+
+def _demand(shard: Shard, holds: bool, message: str) -> None:
+    if not holds:
+        raise FormatError(f"{shard.path}: {message}: {_REMEDY}")
+
+
+def _check_chunks(tables: Tables) -> None:
+    """Decode every chunk of every array: crc32c and finite points."""
+    for name, array in tables.shard.arrays.items():
+        for start in range(0, array.shape[0], array.chunk[0]):
+            rows = tables.shard.read(name, start, min(start + array.chunk[0], array.shape[0]))
+            if name in ("cloud/point", "actor/pose"):
+                _demand(tables.shard, bool(np.isfinite(rows).all()), f"{name} holds a value that is not finite")
+
+
+def _check_pairs(tables: Tables, row: int, sequence: Sequence) -> None:
+    """Stored pair lists against the masks; frames and sweeps have no common points: theirs are rows that exist."""
+    pairs = frame_pairs(sequence.t)
+    stop = (row + 1) * len(pairs) + 1
+    _demand(tables.shard, tables.shard.length("pair/start") >= stop, "pair/start is too short")
+    start = tables.shard.read("pair/start", row * len(pairs), stop).tolist()
+    for (i, j), (a, b) in zip(pairs, itertools.pairwise(start), strict=True):
+        first, second = (tables.shard.read(name, a, b) for name in ("pair/first", "pair/second"))
+        if sequence.kind in ("frames", "sweeps"):
+            whole = _are_rows(first, len(sequence[i].point)) and _are_rows(second, len(sequence[j].point))
+            _demand(tables.shard, whole, f"pair lists of {sequence.id}, frames {i} and {j}, hold other rows")
+        else:
+            equal = all(map(np.array_equal, (first, second), sequence.correspondences(i, j)))
+            _demand(tables.shard, equal, f"pair lists of {sequence.id}, frames {i} and {j}, differ from its masks")
+
+
+def _are_rows(rows: np.ndarray, count: int) -> bool:
+    return bool(((rows >= 0) & (rows < count)).all())

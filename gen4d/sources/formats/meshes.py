@@ -1,0 +1,67 @@
+"""Meshes: read, bring z up, and refuse what no shape can be made of."""
+
+from pathlib import Path
+
+import numpy as np
+
+from gen4d.sources.formats.glb import read_glb
+from gen4d.sources.formats.obj import read_obj
+from gen4d.sources.formats.off import read_off
+from gen4d.sources.level import up_rotation
+from gen4d.sources.source import SourceError
+
+_EXTENT_LIMIT = 1e6  # units: far beyond any furniture in any unit, far below what squares can hold
+_ZERO_AREA = 1e-14  # of the squared extent: what rounding leaves of an area of zero
+_LEAST_AREA = 1e-6  # of the squared extent, for all triangles together: less is a line written with few digits
+_UP_AXES = {".off": "z", ".obj": "y", ".glb": "y"}
+_READERS = {".off": read_off, ".obj": read_obj, ".glb": read_glb}
+
+
+def read_mesh(path: Path, content: bytes, up: str) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (V, 3) float64, z up, in the file's units, and triangles (F, 3) int32 with an area, each once.
+
+    up: "auto" (.off z, .obj and .glb y), an axis or a vector. Raises SourceError for what cannot be a shape.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in _READERS:
+        raise SourceError(path, f"has a suffix that no mesh reader knows: one of {', '.join(sorted(_READERS))}")
+    vertex, face = _READERS[suffix](path, content)
+    return sound_mesh(path, vertex, face, _UP_AXES[suffix] if up == "auto" else up)
+
+
+def sound_mesh(path: Path, vertex: np.ndarray, face: np.ndarray, up: str) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (V, 3) float64 with the axis or vector `up` turned to z, and triangles (F, 3) int32 with an area, each
+    once. Raises SourceError for what cannot be a shape."""
+    _check_mesh(path, vertex, face)
+    vertex = vertex @ up_rotation(up).T
+    return np.ascontiguousarray(vertex), _sound_faces(path, vertex, face)
+
+
+def _check_mesh(path: Path, vertex: np.ndarray, face: np.ndarray) -> None:
+    if not len(vertex) or not len(face):
+        raise SourceError(path, f"has {len(vertex)} vertices and {len(face)} triangles: a shape needs a surface")
+    if (bad := int((~np.isfinite(vertex)).any(axis=1).sum())) > 0:
+        raise SourceError(path, f"has {bad} of {len(vertex)} vertices with NaN or infinity: repair or remove it")
+    if face.min() < 0 or face.max() >= len(vertex):
+        raise SourceError(
+            path,
+            f"has face indices from {face.min()} to {face.max()} for {len(vertex)} vertices: repair or remove it",
+        )
+    if (reach := float(np.abs(vertex).max())) > _EXTENT_LIMIT:
+        raise SourceError(
+            path, f"has a point at infinity (a coordinate of {reach:.3g}, at most {_EXTENT_LIMIT:.0e} units): repair it"
+        )
+
+
+def _sound_faces(path: Path, vertex: np.ndarray, face: np.ndarray) -> np.ndarray:
+    """The faces that have an area, each triple of corners once, in the file's order."""
+    a, b, c = (vertex[face[:, corner]] for corner in range(3))
+    double_area = np.sqrt((np.cross(b - a, c - a) ** 2).sum(axis=1))
+    kept = face[double_area > _ZERO_AREA * float(np.ptp(vertex, axis=0).max()) ** 2]
+    if double_area.sum() < _LEAST_AREA * float(np.ptp(vertex, axis=0).max()) ** 2 or not len(kept):
+        raise SourceError(path, f"has {len(face)} triangles, all of zero area or nearly: a shape needs a surface")
+    corners = np.sort(kept, axis=1)
+    order = np.lexsort(corners.T)
+    first = np.ones(len(order), bool)
+    first[order[1:]] = (corners[order[1:]] != corners[order[:-1]]).any(axis=1)  # lexsort is stable: the first stays
+    return kept[first].astype(np.int32)
