@@ -44,7 +44,7 @@ def generate(
     config = with_heights(config, shapes, heights or {})
     refuse_hopeless(config)
     kind = np.float64 if np.asarray(points).dtype != np.float32 else np.float32
-    point = as_points(points, "points", kind)
+    point = as_points(points, "points", kind, least=1)
     columns = [
         None if column is None else as_column(column, len(point), what)
         for column, what in ((labels, "labels"), (instances, "instances"))
@@ -76,4 +76,6 @@ def _source(name: str, class_name: str, mesh: Triangles) -> sources.MeshSource:
             f"shape {name} has triangles of shape {face.shape} and type {face.dtype}: at least one row of three whole "
             "numbers, (F, 3)"
         )
-    return sources.MeshSource(name, class_name, as_points(vertex, f"shape {name}", np.float64), face.astype(np.int64))
+    return sources.MeshSource(
+        name, class_name, as_points(vertex, f"shape {name}", np.float64, least=3), face.astype(np.int64)
+    )

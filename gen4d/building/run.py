@@ -5,9 +5,9 @@ import socket
 from collections.abc import Iterator
 
 from gen4d import files, sources
-from gen4d.build import cluster, workers
-from gen4d.build.errors import BuildError, unwritable
-from gen4d.build.shard import Job, build_shard
+from gen4d.building import cluster, workers
+from gen4d.building.errors import BuildError, unwritable
+from gen4d.building.shard import Job, build_shard
 from gen4d.config import versions
 from gen4d.shards import manifest
 from gen4d.shards.format import FORMAT, VERSION, seal

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from gen4d import files
-from gen4d.build import estimate, parts
-from gen4d.build.errors import BuildError, unwritable
-from gen4d.build.inputs import Found, Inputs, find_inputs
-from gen4d.build.plan import Part, Plan, build_content, make_plan
-from gen4d.build.run import clean, finish, run
-from gen4d.build.shard import describe, write_shard
+from gen4d.building import estimate, parts
+from gen4d.building.errors import BuildError, unwritable
+from gen4d.building.inputs import Found, Inputs, find_inputs
+from gen4d.building.plan import Part, Plan, build_content, make_plan
+from gen4d.building.run import clean, finish, run
+from gen4d.building.shard import describe, write_shard
 from gen4d.config import Config, make_config
 from gen4d.sequence import Recording, SequenceError, find_fault
 from gen4d.shards import Dataset, open_dataset
@@ -97,11 +97,11 @@ def build_dataset(
 def build_found(
     found: Found,
     out: pathlib.Path,
-    workers: int,
-    scheduler: str,
-    part: Part | None,
-    strict: bool,
-    progress: Callable[[Progress], object],
+    workers: int = 1,
+    scheduler: str = "",
+    part: Part | None = None,
+    strict: bool = False,
+    progress: Callable[[Progress], object] = lambda state: None,
 ) -> Built:
     """Lock the folder, clean it, plan, build, and finish: what `build_dataset` does with inputs that were found."""
     if strict and found.refused:
