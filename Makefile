@@ -69,7 +69,7 @@ soak: $(VENV)/.train ## the tests of crashes, signals, damage, parts, sameness a
 	GEN4D_SOAK=$(SOAK) $(BIN)/python -m pytest -rP $(addprefix tests/test_,$(addsuffix .py,crash signals damage damage_files damage_large parts sameness dataloader))
 
 bench: $(VENV)/.train ## measure the generator against its references, then the loader
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m benchmarks
 
 lint: $(VENV)/.train ## check style and import rules
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests import naive_train
-from tests.make_sequences import actor_of, keyed, make_sequence, room_points
+from tests.makers.sequences import actor_of, keyed, make_sequence, room_points
 from train import batch, kernels
 from train.batch import (
     BatchBuffer,

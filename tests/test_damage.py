@@ -9,27 +9,28 @@ import zarr
 
 from gen4d.shards import open_dataset
 from gen4d.shards.zarr_reader import read_directory
-from tests import faults, tiny
+from tests import faults
 from tests.damage import Patched, entries_of, first_problem, problems, read
 from tests.faults import SOAK, scaled
-from tests.tiny import gen4d
+from tests.makers import commands
+from tests.makers.commands import gen4d
 
 
 @pytest.fixture(scope="module")
 def rooms(tmp_path_factory):
-    return tiny.write_rooms(tmp_path_factory.mktemp("rooms"), 3)
+    return commands.write_rooms(tmp_path_factory.mktemp("rooms"), 3)
 
 
 @pytest.fixture(scope="module")
 def built(rooms):
     """One shard of one sequence: the smallest data set there is."""
-    return tiny.build(rooms, "--limit", "1", "--sequences", "1", out="small")
+    return commands.build(rooms, "--limit", "1", "--sequences", "1", out="small")
 
 
 @pytest.fixture(scope="module")
 def three(rooms):
     """Three shards of two sequences, with pair lists."""
-    return tiny.build(rooms, "--pairs", out="three")
+    return commands.build(rooms, "--pairs", out="three")
 
 
 @pytest.fixture(scope="module")

@@ -11,27 +11,29 @@ import zarr
 
 from gen4d.shards import open_dataset
 from gen4d.shards.format import ARRAYS, FormatError, row_shape, seal, unseal
-from tests import faults, tiny
+from tests import faults
 from tests.damage import adopt, entries_of, packed, problems, read, with_crc, write_zip
+from tests.equal import files_of
 from tests.faults import scaled
-from tests.tiny import gen4d
+from tests.makers import commands
+from tests.makers.commands import gen4d
 
 
 @pytest.fixture(scope="module")
 def rooms(tmp_path_factory):
-    return tiny.write_rooms(tmp_path_factory.mktemp("rooms"), 3)
+    return commands.write_rooms(tmp_path_factory.mktemp("rooms"), 3)
 
 
 @pytest.fixture(scope="module")
 def built(rooms):
     """One shard of one sequence: the smallest data set there is."""
-    return tiny.build(rooms, "--limit", "1", "--sequences", "1", out="small")
+    return commands.build(rooms, "--limit", "1", "--sequences", "1", out="small")
 
 
 @pytest.fixture(scope="module")
 def three(rooms):
     """Three shards of two sequences, with pair lists."""
-    return tiny.build(rooms, "--pairs", out="three")
+    return commands.build(rooms, "--pairs", out="three")
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ def _stale(rooms):
     def change(folder, name):
         older = rooms / "older"
         if not older.exists():
-            tiny.build(rooms, "--pairs", "--seed", "9", out="older")
+            commands.build(rooms, "--pairs", "--seed", "9", out="older")
         shutil.copy(older / name, folder / name)
 
     return change
@@ -121,19 +123,19 @@ REPAIRED += ["empty dataset.json", "swapped descriptions", "stale dataset.json"]
 @pytest.mark.parametrize("case", REPAIRED)
 def test_the_same_build_run_again_repairs_what_it_can_see(rooms, three, case):
     change, name, _ = CHANGES[case]
-    whole = tiny.files_of(three)
+    whole = files_of(three)
     repaired = pathlib.Path(shutil.copytree(three, rooms / f"repaired {case}"))
     (_stale(rooms) if change == "stale" else change)(repaired, name)
-    outcome = gen4d(*tiny.build_arguments(rooms, "--pairs", out=repaired.name))
+    outcome = gen4d(*commands.build_arguments(rooms, "--pairs", out=repaired.name))
     assert outcome.code == 0, outcome.text
-    assert tiny.files_of(repaired) == whole
+    assert files_of(repaired) == whole
 
 
 def test_a_damaged_shard_is_repaired_when_it_is_deleted(rooms, three):
-    whole = tiny.files_of(three)
+    whole = files_of(three)
     repaired = pathlib.Path(shutil.copytree(three, rooms / "deleted"))
     assert gen4d("export", repaired, "--out", rooms / "deleted h5").code == 0
-    exported = tiny.files_of(rooms / "deleted h5")
+    exported = files_of(rooms / "deleted h5")
     for path in (repaired / "shards/00001.zarr.zip", rooms / "deleted h5/shards/00001.h5"):
         with open(path, "r+b") as file:
             file.seek(3000)
@@ -142,10 +144,10 @@ def test_a_damaged_shard_is_repaired_when_it_is_deleted(rooms, three):
         assert f"{path}: " in outcome.err
         assert "delete it and run the command that wrote it again" in outcome.err
         path.unlink()
-    assert gen4d(*tiny.build_arguments(rooms, "--pairs", out=repaired.name)).code == 0
-    assert tiny.files_of(repaired) == whole
+    assert gen4d(*commands.build_arguments(rooms, "--pairs", out=repaired.name)).code == 0
+    assert files_of(repaired) == whole
     assert gen4d("export", repaired, "--out", rooms / "deleted h5").code == 0
-    assert tiny.files_of(rooms / "deleted h5") == exported
+    assert files_of(rooms / "deleted h5") == exported
 
 
 def _put_stranger(folder: pathlib.Path, other: pathlib.Path, size: bool) -> None:
@@ -160,15 +162,15 @@ def _put_stranger(folder: pathlib.Path, other: pathlib.Path, size: bool) -> None
 
 def test_a_shard_of_the_same_scan_before_it_changed_is_not_read(copy, rooms, tmp_path):
     """Same names, counts and config: another size gives it away."""
-    tiny.write_rooms(tmp_path / "older", 1, points=149)
-    other = tiny.build(tmp_path / "older", "--sequences", "1")
+    commands.write_rooms(tmp_path / "older", 1, points=149)
+    other = commands.build(tmp_path / "older", "--sequences", "1")
     _put_stranger(copy, other, size=False)
     with pytest.raises(FormatError, match=r"00000\.zarr\.zip: has \d+ bytes, dataset\.json says"):
         open_dataset(copy)[0]
 
 
 def test_a_shard_of_another_seed_is_not_read_whatever_its_size(copy, rooms, tmp_path):
-    tiny.build(rooms, "--limit", "1", "--sequences", "1", "--seed", "8", "--out", str(tmp_path / "other"))
+    commands.build(rooms, "--limit", "1", "--sequences", "1", "--seed", "8", "--out", str(tmp_path / "other"))
     _put_stranger(copy, tmp_path / "other", size=True)
     with pytest.raises(FormatError, match=r"00000\.zarr\.zip: is of another config than dataset\.json"):
         open_dataset(copy)[0]

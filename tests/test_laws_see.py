@@ -3,15 +3,18 @@
 import numpy as np
 import pytest
 
-from tests import inputs, laws, raw
+from tests import laws, raw
+from tests.makers.builds import make_inputs, run_build
+from tests.makers.meshes import write_shapes
+from tests.makers.rooms import write_furnished
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     """A shard of one room with pair lists, and the room's source."""
     folder = tmp_path_factory.mktemp("sound")
-    scans, shapes = inputs.write_rooms(folder / "scans", 1, 9000), inputs.write_shapes(folder / "shapes")
-    inputs.run_build(folder / "built", inputs.make_inputs(scans, shapes, sequences=3, pairs=True))
+    scans, shapes = write_furnished(folder / "scans", 1, 9000), write_shapes(folder / "shapes")
+    run_build(folder / "built", make_inputs(scans, shapes, sequences=3, pairs=True))
     return laws.read_shard(folder / "built" / "shards" / "00000.zarr.zip"), raw.source_of(scans)("room000")
 
 

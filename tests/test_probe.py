@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.make_rooms import keyed, labelled
+from tests.makers.labelled import keyed, labelled
 from train.features import Backbone, voxelise
 from train.metrics import NONE, confusion, scores
 from train.nets.unet import NETS, UNet

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import naive_segment
-from tests.make_rooms import keyed, labelled
+from tests.makers.labelled import keyed, labelled
 from train import kernels
 from train.batch import BatchError, Grid, Rows, new_tensor, to_device
 from train.features import Backbone, voxelise

@@ -1,12 +1,14 @@
 """Shards: what is written is what is read, by this reader and by zarr, in any process and any number of threads."""
 
 import concurrent.futures
+import contextlib
 import itertools
 import multiprocessing
 import pathlib
 import pickle
 import re
 import shutil
+import tempfile
 
 import numpy as np
 import pytest
@@ -23,15 +25,16 @@ from gen4d.shards import verify, zarr_reader
 from gen4d.shards.format import ARRAYS
 from gen4d.shards.tables import Tables
 from gen4d.shards.zarr_writer import shard_bytes
-from tests import inputs, laws
-from tests.inputs import assert_same_cloud, assert_same_sequence
+from tests import laws
+from tests.equal import assert_same_cloud, assert_same_sequence
+from tests.makers.builds import small_build
 
 _ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    return inputs.small_build(tmp_path_factory.mktemp("shards"))
+    return small_build(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture
@@ -147,9 +150,18 @@ def test_the_floor_plan_of_a_sequence_is_the_stored_one(built):
         assert dataset[i].movers[0].radius_m == shard.table["sequence/radius_m"][i % 6]
 
 
+@contextlib.contextmanager
+def scratch(content: bytes):
+    """A shard of some content on disk, for a while."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "00000.zarr.zip"
+        path.write_bytes(content)
+        yield path
+
+
 def test_clouds_cannot_be_changed_through_a_sequence():
     """A caller that moves points in place would change the scan for every later sequence."""
-    with inputs.scratch(shard_bytes(drawn_recordings(0, 2, [(40_000, [9], True)]), 2, {}, False)) as path:
+    with scratch(shard_bytes(drawn_recordings(0, 2, [(40_000, [9], True)]), 2, {}, False)) as path:
         for actor in Tables(path).sequence(0, Tables(path).cloud).actors:
             for array in (actor.cloud.point, actor.cloud.vertex, actor.cloud.label):
                 assert array is None or not array.flags.writeable
@@ -234,7 +246,7 @@ def test_recordings_of_any_size_come_back_as_they_were_written(key, frames, size
     recordings = drawn_recordings(key, frames, sizes)
     content = shard_bytes(recordings, frames, {"frames": frames}, pairs)
     assert content == shard_bytes(recordings, frames, {"frames": frames}, pairs)
-    with inputs.scratch(content) as path:
+    with scratch(content) as path:
         tables = Tables(path)
         scans = [[recording.name, len(recording)] for recording in recordings]
         verify.check_tables(tables, scans)

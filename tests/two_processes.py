@@ -12,7 +12,7 @@ import sys
 import torch
 from torch import distributed, nn
 
-from tests.make_sequences import make_dataset
+from tests.makers.sequences import make_dataset
 from train import pretrain
 from train.loop import train
 from train.presets import PRESETS
