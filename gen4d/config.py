@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import numbers
 import platform
 from importlib import metadata
 
@@ -137,9 +138,16 @@ def make_config(**settings) -> Config:
         if name not in types:
             raise ConfigError(f"there is no setting {name!r}; {_nearest(name, types)}")
         kind = types[name] if isinstance(types[name], type) else tuple
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise ConfigError(f"{name} = {value!r}: a value of type {kind.__name__}")
+        settings[name] = _coerced(name, value, kind)
     return Config(**settings)
+
+
+def _coerced(name: str, value, kind: type):
+    """The value as the type of its field, without loss: NumPy's whole numbers are whole numbers, True is not."""
+    wide = {int: numbers.Integral, float: numbers.Real}.get(kind, kind)
+    if not isinstance(value, wide) or (wide is not kind and isinstance(value, bool)):
+        raise ConfigError(f"{name} = {value!r}: a value of type {kind.__name__}")
+    return kind(value)
 
 
 def _nearest(name: str, known) -> str:

@@ -12,6 +12,7 @@ from gen4d.moving.shape import ShapeError, make_model
 from gen4d.sequence import Recording, SequenceError, as_column, as_points
 
 Triangles = tuple[np.ndarray, np.ndarray]
+_EXAMPLE = "{'chair': [(vertices, triangles)]}"
 Meshes = Mapping[str, Iterable[Triangles] | Mapping[str, Triangles]]
 
 
@@ -37,9 +38,13 @@ def generate(
     returned iterates over them; it has fewer than asked for where the scan leaves no room. Raises ValueError with the
     value, the rule and the remedy.
     """
-    meshes = [source for class_name, given in shapes.items() for source in _sources(class_name, given)]
-    if not meshes:
-        raise SequenceError("shapes is empty: give at least one mesh, {'chair': [(vertices, triangles)]}")
+    if not isinstance(shapes, Mapping):
+        raise SequenceError(f"shapes is a {type(shapes).__name__}: give meshes by class, {_EXAMPLE}")
+    by_class = {class_name: _sources(class_name, given) for class_name, given in shapes.items()}
+    empty = [class_name for class_name, members in by_class.items() if not members]
+    if empty or not by_class:
+        raise SequenceError(f"shapes has no mesh{f' of the class {empty[0]}' if empty else ''}: give one, {_EXAMPLE}")
+    meshes = [source for members in by_class.values() for source in members]
     config = make_config(**settings | {"classes": tuple(sorted(shapes))})
     config = with_heights(config, shapes, heights or {})
     refuse_hopeless(config)
