@@ -1,6 +1,7 @@
 """Sequences from arrays: what a build makes of files, without any file."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ def generate(
     labels: np.ndarray | None = None,
     instances: np.ndarray | None = None,
     heights: Mapping[str, tuple[float, float]] | None = None,
-    **settings,
+    **settings: Any,
 ) -> Recording:
     """Sequences of shapes that move through a scan (4DContrast, section 3.3), in memory.
 
@@ -50,12 +51,10 @@ def generate(
     refuse_hopeless(config)
     kind = np.float64 if np.asarray(points).dtype != np.float32 else np.float32
     point = as_points(points, "points", kind, least=1)
-    columns = [
-        None if column is None else as_column(column, len(point), what)
-        for column, what in ((labels, "labels"), (instances, "instances"))
-    ]
+    label = None if labels is None else as_column(labels, len(point), "labels")
+    instance = None if instances is None else as_column(instances, len(point), "instances")
     orientation = sources.Orientation(config.up, config.metres_per_unit)
-    scan = sources.scan_from_arrays(name, point, *columns, orientation)
+    scan = sources.scan_from_arrays(name, point, label, instance, orientation)
     for source in meshes:  # what is wrong with a mesh is an error here, not a rejection
         mesh = sources.load_shape(source, config.shape_up)
         try:

@@ -8,8 +8,8 @@ import os
 import pathlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from typing import overload
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, overload
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class _Cache:
         self._values: OrderedDict = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key, load: Callable):
+    def get(self, key: Hashable, load: Callable[[], Any]) -> Any:
         """The value of a key: the one that is here, or what `load()` gives."""
         with self._lock:
             if key in self._values:
