@@ -24,9 +24,9 @@ import time
 import zlib
 
 from gen4d import building
-from gen4d.building import estimate
+from gen4d.building import estimate, refused
 from gen4d.config import Config
-from gen4d.report.summary import refused, summary
+from gen4d.report.summary import summary
 from gen4d.shards import open_dataset, verify
 from gen4d.shards.format import seal
 from gen4d.shards.manifest import brief, read_sidecar, shard_path, sidecar_path

@@ -9,7 +9,7 @@ Every name is loaded when it is first used, so that importing gen4d takes no tim
 """
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -45,7 +45,7 @@ _MODULE = {name: module for module, names in _HOME.items() for name in names}
 __all__ = ["__version__", *_MODULE]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _MODULE:
         raise AttributeError(f"module 'gen4d' has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULE[name]), name)

@@ -166,8 +166,7 @@ def build_command(
     started = time.monotonic()
     progress = _Progress(out, part)
     built = building.build_found(found, out, workers, scheduler or "", part, strict, progress)
-    changed = built.refused[len(found.refused) :]
-    code = _conclude(built.sidecars, changed, (str(scans), str(shapes)), built.manifest)
+    code = _conclude(built.sidecars, built.refused[len(found.refused) :], built.manifest)
     took = report.format_seconds(time.monotonic() - started)
     if part:
         mine = report.counted(len(built.sidecars), "shard")
@@ -177,12 +176,10 @@ def build_command(
     sys.exit(1 if found.refused else code)
 
 
-def _conclude(sidecars, changed, folders, manifest) -> int:
+def _conclude(sidecars, refused, manifest) -> int:
     """Say what came out, and what did not; returns the exit code."""
-    ordered = [sidecars[number] for number in sorted(sidecars)]
-    for line in report.summary(ordered):
+    for line in report.summary(sidecars[number] for number in sorted(sidecars)):
         click.echo(line)
-    refused = [*changed, *report.refused(ordered, *folders)]
     for message in refused:
         click.echo(f"refused: {message}", err=True)
     empty = manifest is not None and not manifest["totals"]["sequences"]
@@ -201,7 +198,8 @@ def merge_command(dataset) -> None:
         merged = building.merge(dataset)
     except OSError as error:
         raise building.unwritable(error, dataset) from None
-    code = _conclude(merged.sidecars, (), ("scans", "shapes"), merged.manifest)
+    refused = building.refused(merged.sidecars.values(), "scans", "shapes")
+    code = _conclude(merged.sidecars, refused, merged.manifest)
     click.echo(f"merged {report.counted(len(merged.sidecars), 'shard')}: gen4d verify {dataset}")
     sys.exit(code)
 
@@ -268,6 +266,7 @@ def _estimate(inputs, out: pathlib.Path, workers: int) -> None:
 @click.argument("sequence", required=False)
 def inspect(dataset, sequence) -> None:
     """Say what a data set holds, or one SEQUENCE of it (its id or number)."""
+    from gen4d.building import refused
     from gen4d.shards import FormatError, open_dataset
     from gen4d.shards.manifest import brief, read_sidecar
 
@@ -283,7 +282,7 @@ def inspect(dataset, sequence) -> None:
     click.echo("versions: " + ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()))
     sidecars = [brief(read_sidecar(dataset, n)) for n in range(len(manifest["shards"]))]
     try:
-        lines = report.summary(sidecars) + [f"refused: {line}" for line in report.refused(sidecars, "scans", "shapes")]
+        lines = report.summary(sidecars) + [f"refused: {line}" for line in refused(sidecars, "scans", "shapes")]
     except (KeyError, TypeError, AttributeError):
         raise FormatError(f"{dataset}: a shard's .json lacks what it should have: not written by gen4d") from None
     for line in lines:

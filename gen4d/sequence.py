@@ -75,7 +75,7 @@ class Cloud:
 def as_points(value: np.ndarray, name: str, kind: type = np.float32, least: int = 0) -> np.ndarray:
     """`value` as a C-ordered (N, 3) array of floats. Raises SequenceError for another shape, fewer rows, or NaN."""
     try:
-        point = np.ascontiguousarray(value, kind)
+        point: np.ndarray = np.ascontiguousarray(value, kind)
     except (TypeError, ValueError) as error:
         raise SequenceError(f"{name} is not an array of numbers ({error}): give one of shape (N, 3)") from None
     if point.ndim != 2 or point.shape[1] != 3 or len(point) < least:
@@ -114,7 +114,7 @@ class Actor(NamedTuple):
     @property
     def present(self) -> np.ndarray:
         """In which frames (t,) bool it has points."""
-        return self.planes.any(axis=1)
+        return np.asarray(self.planes.any(axis=1))
 
     def __repr__(self) -> str:
         return f"<Actor: {ROLES[self.role]}, {len(self.cloud.point)} points, in {int(self.present.sum())} frames>"
@@ -290,7 +290,7 @@ class Sequence:
         return out
 
 
-def _column(actors, counts, index, name) -> np.ndarray | None:
+def _column(actors: tuple[Actor, ...], counts: list[int], index: np.ndarray, name: str) -> np.ndarray | None:
     """Label or instance of a frame's points, or None where no actor has any."""
     columns = [getattr(actor.cloud, name) for actor in actors]
     if all(column is None for column in columns):
