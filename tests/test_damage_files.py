@@ -276,6 +276,36 @@ def test_verify_checks_the_tables_themselves(copy, name, change, part):
     assert part in found[0]
 
 
+def _one_pair_elsewhere(rows):
+    """The second frame's rows of the first two pairs change places: all rows exist, and none is there twice."""
+    rows[:2] = rows[1::-1]
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("pair/first", _one_pair_elsewhere),
+        ("pair/second", _one_pair_elsewhere),
+        ("pair/second", lambda rows: np.append(rows[1:], rows[-1])),
+        ("pair/start", lambda rows: np.where(np.arange(len(rows)) == 3, rows - 1, rows)),
+    ],
+)
+def test_verify_compares_stored_pairs_with_the_masks(copy_of_three, name, change):
+    """With every hash made to fit."""
+    path = copy_of_three / "shards/00001.zarr.zip"
+    group = zarr.open_group(zarr.storage.ZipStore(path, mode="r"), mode="r")
+    rows, chunk = group[name][:], group[name].chunks[0]
+    group.store.close()
+    changed = np.zeros(chunk, ARRAYS[name].dtype)
+    assert len(rows) <= chunk
+    changed[: len(rows)] = change(rows.copy())
+    assert (changed[: len(rows)] != rows).any()
+    _rewrite(path, f"{name}/c/0", packed(changed))
+    found = problems(copy_of_three)
+    assert len(found) == 1 and str(path) in found[0] and "room1/000" in found[0]
+
+
 def test_blosc_bodies_with_damage_behind_a_right_checksum_never_crash(copy):
     """What only an attacker writes: the decompressor is given garbage, in a process of its own."""
     path = copy / "shards/00000.zarr.zip"

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import gc
 import itertools
 import multiprocessing
 import pathlib
@@ -16,14 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from gen4d import shards
+from gen4d import shards, write_dataset
 from gen4d.exports import hdf5
 from gen4d.moving.shape import shape_pose
 from gen4d.sequence import ROLE_MOVING, Cloud, FloorPlan, Mover, Recording, Sequence, frame_pairs, make_actor
 from gen4d.shards import dataset as dataset_module
 from gen4d.shards import verify, zarr_reader
 from gen4d.shards.format import ARRAYS
-from gen4d.shards.tables import Tables
+from gen4d.shards.tables import StoredCloud, Tables
 from gen4d.shards.zarr_writer import shard_bytes
 from tests import laws
 from tests.equal import assert_same_cloud, assert_same_sequence
@@ -165,6 +166,24 @@ def test_clouds_cannot_be_changed_through_a_sequence():
         for actor in Tables(path).sequence(0, Tables(path).cloud).actors:
             for array in (actor.cloud.point, actor.cloud.vertex, actor.cloud.label):
                 assert array is None or not array.flags.writeable
+
+
+def test_a_reader_of_many_scans_keeps_few_clouds_and_files(tmp_path):
+    """Clouds of real scans take 3 MB each: 64 of them are kept for a loader that shuffles, and 32 shards open."""
+    recordings = []
+    for number in range(150):
+        cloud, name = Cloud(np.full((64, 3), number, np.float32)), f"scan{number:03d}"
+        actor = make_actor(cloud, np.ones((2, 64), bool))
+        recordings.append(Recording(name, tuple(Sequence(name, k, (actor,)) for k in range(2)), cloud))
+    dataset = write_dataset(recordings, tmp_path / "data", scans_per_shard=1)
+    for turn in range(2):
+        for number in range(turn, len(dataset), 2):
+            assert dataset[number].actors[0].cloud.point[0, 0] == number // 2
+    gc.collect()
+    clouds = [thing for thing in gc.get_objects() if isinstance(thing, StoredCloud) and len(thing) == 64]
+    assert 32 <= len(clouds) <= 64
+    opened = [path.resolve() for path in pathlib.Path("/proc/self/fd").iterdir()]
+    assert 0 < sum(path.is_relative_to(tmp_path) for path in opened) <= 32
 
 
 def test_small_caches_give_the_same_sequences(built, monkeypatch):
