@@ -122,7 +122,8 @@ def test_what_generate_cannot_use_is_a_value_error_of_ours_that_names_it(points,
 
 def test_build_dataset_writes_what_the_command_writes(folders, built, tmp_path):
     options = ("--sequences", "3", "--seed", "5", "--set", "scans_per_shard=2")
-    outcome = commands.gen4d("build", "--scans", folders[0], "--shapes", folders[1], "--out", tmp_path / "out", *options)
+    scans, shapes = folders
+    outcome = commands.gen4d("build", "--scans", scans, "--shapes", shapes, "--out", tmp_path / "out", *options)
     assert outcome.code == 0, outcome.text
     assert files_of(tmp_path / "out") == files_of(built)
 
