@@ -47,7 +47,7 @@ def test_steps_do_not_call_one_another():
 
 
 def test_compiled_functions_live_in_kernel_files_only():
-    kernels = {"gen4d/kernels.py", "gen4d/samples/render.py", "gen4d/sources/lzf.py", "train/kernels.py"}
+    kernels = {"gen4d/kernels.py", "gen4d/samples/render.py", "gen4d/sources/lzf.py", "train/inputs/kernels.py"}
     for path in SOURCES:
         if "numba" in imports(path):
             assert str(path.relative_to(ROOT)) in kernels
@@ -55,7 +55,7 @@ def test_compiled_functions_live_in_kernel_files_only():
 
 def test_only_the_command_lines_print_and_exit():
     for path in SOURCES:
-        if path.name not in ("cli.py", "__main__.py"):
+        if path.name not in ("cli.py", "__main__.py") and "commands" not in path.parts:
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Call):
                     called = ast.unparse(node.func)

@@ -4,7 +4,6 @@ Two processes train two steps in float64 with frozen norms; any number writes do
 """
 
 import contextlib
-import dataclasses
 import json
 import pathlib
 import sys
@@ -13,11 +12,13 @@ import torch
 from torch import distributed, nn
 
 from tests.make_sequences import make_dataset
-from train import pretrain
-from train.loop import train
-from train.presets import PRESETS
+from train.config import change
+from train.methods.config import PRESETS
+from train.methods.pretrain import make, make_stream
+from train.run.loop import train
+from train.run.world import join_world
 
-CONFIG = dataclasses.replace(
+CONFIG = change(
     PRESETS["small"],
     net_3d="small-4d",
     width=8,
@@ -43,26 +44,19 @@ def freeze_norms(model):
 
 def run_frozen(folder, world, config=CONFIG):
     """Two steps; returns the model and the log's records."""
-    loader = pretrain.make_loader(config, make_dataset(8, points=200), world.rank, world.size)
-    model = freeze_norms(pretrain.make_model(config).double())
-    plan = pretrain.make_plan(config, "float64", {})
-    with contextlib.closing(
-        train(model, pretrain.make_optimiser(config, model), loader.batches, plan, folder, world)
-    ) as r:
-        records = list(r)
-    return model, records
+    prepared = make(config, make_dataset(8, points=200), world)
+    freeze_norms(prepared.model)
+    with contextlib.closing(train(prepared, folder, world)) as records:
+        return prepared.model, list(records)
 
 
 def main(folder: pathlib.Path) -> None:
     """One process of several."""
-    from train.world import join_world
-
     torch.set_num_threads(1)
     with join_world("cpu") as world:
         if world.size == 2:
             run_frozen(folder, world)
-        loader = pretrain.make_loader(CONFIG, make_dataset(8, points=200), world.rank, world.size)
-        todo = loader.jobs_from(3)
+        todo = make_stream(CONFIG, make_dataset(8, points=200), world).keys_from(3)
         mine = [next(todo) for _ in range(5)]
         everyone = [None] * world.size
         distributed.all_gather_object(everyone, mine)
