@@ -91,7 +91,7 @@ def test_processes_share_one_global_order_resumed_anywhere(world, accumulate, fi
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_the_remedy():
-    with pytest.raises(LoaderError, match="batch of 12 does not divide into 8 processes x 1 parts: set batch or accum"):
+    with pytest.raises(LoaderError, match="12 does not divide into 8 processes x 1 parts: set batch=8 or batch=16"):
         Share(12, 0, 8).slots(0)
     with pytest.raises(LoaderError, match="does not divide"):
         loader_of(0, Share(2, 0, 4))

@@ -23,6 +23,7 @@ from train.config import change
 from train.methods.config import PRESETS
 from train.methods.pretrain import make, make_stream, pretrain
 from train.run import checkpoint, loop, memory
+from train.run.checkpoint import CheckpointError
 from train.run.log import Log, Record, read_lines
 from train.run.loop import LoopError, Loss
 from train.run.world import World
@@ -213,7 +214,7 @@ def test_a_part_of_the_batch_at_a_time_gives_the_same_update(tmp_path):
         torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-9, atol=1e-12, msg=name)
 
 
-def start_processes(folder, size):
+def start_processes(folder, size, what="order"):
     """Run `tests.two_processes` in processes that gloo joins; fails with what they say."""
     folder.mkdir(exist_ok=True)
     with socket.socket() as probe:
@@ -221,7 +222,7 @@ def start_processes(folder, size):
         port = probe.getsockname()[1]
     shared = os.environ | {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     shared |= {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.two_processes", str(folder)]
+    command = [sys.executable, "-m", "tests.two_processes", str(folder), what]
     root = pathlib.Path(__file__).parents[1]
     started = [
         subprocess.Popen(command, cwd=root, env=shared | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
@@ -241,6 +242,26 @@ def test_two_processes_joined_by_gloo_make_the_one_process_update(tmp_path):
     logged = [line["loss"] for line in read_lines(folder / "log.jsonl")]
     assert logged == pytest.approx([record.loss for record in records], rel=1e-9)
     assert_global_order(folder, 2)
+
+
+def test_processes_that_see_different_folders_resume_from_the_first_ones(tmp_path):
+    """As on two machines with disks of their own. Each reading for itself, they would go on at steps 3 and 1."""
+    start_processes(tmp_path, 2, "apart")
+    first, second = json.loads((tmp_path / "apart.json").read_text())
+    (whole_steps, *whole), (steps, *resumed) = first
+    assert (whole_steps, steps) == ([1, 2, 3, 4], [3, 4])
+    assert first == second and whole == resumed
+    assert not (tmp_path / "own1").exists()
+
+
+def test_a_second_training_in_the_same_folder_is_refused_until_the_first_has_ended(tmp_path):
+    with contextlib.closing(pretrain(TINY, SHORT, tmp_path, ALONE)) as records:
+        assert next(records).step == 1
+        with pytest.raises(CheckpointError, match=rf"process {os.getpid()} on .* trains here: wait for its end"):
+            run_until(tmp_path, TINY)
+        assert next(records).step == 2
+    run_until(tmp_path, change(TINY, steps=3))
+    assert [line["step"] for line in log_of(tmp_path)] == [1, 2, 3]
 
 
 def test_four_processes_joined_by_gloo_share_the_global_order(tmp_path):

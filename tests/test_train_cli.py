@@ -7,6 +7,7 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,9 +28,12 @@ from train import doctor
 from train.__main__ import main
 from train.commands.progress import CollapseWatch
 from train.config import ConfigError, from_plain, resolve, to_plain
+from train.inputs.order import Share
 from train.methods.config import PRESETS
 from train.methods.pretrain import make
 from train.nets import sparse
+from train.nets.cost import widths
+from train.nets.unet import NETS
 from train.nets.weights import load_backbone
 from train.run import memory
 from train.run.log import Record, read_lines
@@ -150,7 +154,7 @@ def test_an_unknown_setting_suggests_the_one_that_was_meant(data, tmp_path):
         ("method=4d", "method = 4d: one of static-3d, moving-3d, 4dcontrast, moving-3d-simclr, 4dcontrast-simclr"),
         ("batch=0", "batch = 0: at least 1"),
         ("moving_share=1.5", "moving_share = 1.5: a share from 0 to 1, or none"),
-        ("accumulate=5", "a batch of 2 does not divide into 1 processes x 5 parts: set batch or accumulate"),
+        ("accumulate=5", "a batch of 2 does not divide into 1 processes x 5 parts: set batch=5, or accumulate"),
         ("precision=float16", "precision = float16: needs CUDA; set precision=float32 on a CPU"),
     ],
 )
@@ -307,6 +311,36 @@ def test_too_little_memory_is_refused_before_the_start_with_the_split_that_fits(
     assert "use larger voxels or smaller nets" in refusal(*pretrain(data, tmp_path / "run", *extra))
 
 
+def test_a_tensor_that_spconv_cannot_address_is_foreseen_with_the_split_that_fits():
+    """Fine-tuning's batch of 48 scans of 90,000 voxels in one forward, on a device with memory enough for it."""
+    shape = NETS["34"]
+    assert widths(shape) == [128, 128, 256, 384, 256]
+    needed = memory.Estimate(4_320_000, 0, 1, 1, 1, 4_320_000 * max(widths(shape)[:1]) * 4, 1, 1)
+    cpu = torch.device("cpu")
+    assert memory.problem(needed._replace(widest=needed.widest // 2), Share(48), cpu) == ""  # in half precision
+    with pytest.raises(
+        memory.NeedsMemory, match=r"of about 2.21 GB, spconv addresses less than 2.15 GB: set accum.*=2"
+    ):
+        memory.check(needed, Share(48), cpu)
+    assert "set accumulate=6" in memory.problem(needed._replace(widest=2**31), Share(48, accumulate=3), cpu)
+
+
+def test_the_widest_tensor_is_what_the_layers_of_a_net_read_and_write(data):
+    """Seen by hooks on every convolution of one forward."""
+    model, _, loader, _ = prepared(data, "batch=2", "samples=64", "method=moving-3d")
+    batch, seen = loader.sample(2), []
+
+    def see(layer, given, out):
+        rows = max(len(given[0].features), len(out.features)) if layer.inverse else len(given[0].features)
+        seen.append(rows * max(layer.in_channels, layer.out_channels) * 4)
+
+    for part in model.modules():
+        if isinstance(part, sparse.Conv):
+            part.register_forward_hook(see)
+    model(batch)
+    assert max(forward.widest for forward in model.forwards(batch, 4)) == max(seen)
+
+
 def test_a_collapse_is_warned_about_once_in_a_hundred_steps():
     watch, said = CollapseWatch(), []
     for step in range(1, 202):
@@ -350,6 +384,39 @@ def test_a_run_stopped_by_kill_sigterm_and_ctrl_c_ends_in_the_same_bits(data, tm
     assert re.findall(r"^step (\d+)", resumed.output, re.M) == [str(k) for k in range(stopped + 1, 41)]
     assert digest(run) == digest(whole)
     assert log_of(run) == log_of(whole)
+
+
+def start_two(data, run, steps=12):
+    """The command in two processes that gloo joins, as torchrun starts them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    settings = ("--set", f"steps={steps}", "--set", "checkpoint_steps=4", "--device", "cpu")
+    command = [sys.executable, "-m", "train", *pretrain(data, run, *settings)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    ranks = [shared | {"RANK": str(rank), "OMP_NUM_THREADS": "1"} for rank in range(2)]
+    return [subprocess.Popen(command, cwd=ROOT, env=env, **pipes) for env in ranks]
+
+
+def end_of(processes):
+    """Exit codes and what was printed."""
+    said = [process.communicate(timeout=120)[0] for process in processes]
+    return [process.returncode for process in processes], said
+
+
+def test_two_processes_of_which_one_is_killed_resume_to_the_bits_of_an_unbroken_run(data, tmp_path):
+    codes, said = end_of(start_two(data, tmp_path / "whole"))
+    assert codes == [0, 0], said
+    assert said[1] == "" and "done: 12 steps" in said[0]
+    killed = start_two(data, tmp_path / "run")
+    stop_after(killed[1], tmp_path / "run", 6, signal.SIGKILL)
+    codes, said = end_of(killed)
+    assert codes[1] == -signal.SIGKILL and codes[0] not in (0, None), said
+    codes, said = end_of(start_two(data, tmp_path / "run"))
+    assert codes == [0, 0], said
+    assert digest(tmp_path / "run") == digest(tmp_path / "whole")
+    assert log_of(tmp_path / "run") == log_of(tmp_path / "whole")
 
 
 # What a backbone is used for -----------------------------------------------------------------------------------------

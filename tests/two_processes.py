@@ -1,9 +1,11 @@
-"""Run by tests in several processes that gloo joins: `python -m tests.two_processes FOLDER`.
+"""Run by tests in several processes that gloo joins: `python -m tests.two_processes FOLDER WHAT`.
 
-Two processes train two steps in float64 with frozen norms; any number writes down which sequences each process takes.
+order: two processes train two steps in float64 with frozen norms; any number writes down which sequences each takes.
+apart: each process has a run folder of its own, of which only the first one's is ever written, and resumes from it.
 """
 
 import contextlib
+import hashlib
 import json
 import pathlib
 import sys
@@ -14,7 +16,7 @@ from torch import distributed, nn
 from tests.make_sequences import make_dataset
 from train.config import change
 from train.methods.config import PRESETS
-from train.methods.pretrain import make, make_stream
+from train.methods.pretrain import make, make_stream, pretrain_prepared
 from train.run.loop import train
 from train.run.world import join_world
 
@@ -50,10 +52,33 @@ def run_frozen(folder, world, config=CONFIG):
         return prepared.model, list(records)
 
 
-def main(folder: pathlib.Path) -> None:
+def run_apart(folder, world):
+    """Four steps at once and, with a folder for each process, two and then two more: of all processes the steps that
+    they made, and a hash of weights and momentum."""
+    found = []
+    for run, stops in ((folder / "whole", (4,)), (folder / f"own{world.rank}", (2, 4))):
+        for steps in stops:
+            prepared = make(change(CONFIG, steps=steps), make_dataset(8, points=200), world)
+            with contextlib.closing(pretrain_prepared(prepared, run, world)) as records:
+                made = [record.step for record in records]
+        sha = hashlib.sha256()
+        for value in prepared.model.parameters():
+            sha.update(value.detach().numpy().tobytes())
+            sha.update(prepared.optimiser.state[value]["momentum_buffer"].numpy().tobytes())
+        found.append((made, sha.hexdigest()))
+    everyone = [None] * world.size
+    distributed.all_gather_object(everyone, found)
+    if world.leads:
+        (folder / "apart.json").write_text(json.dumps(everyone))
+
+
+def main(folder: pathlib.Path, what: str) -> None:
     """One process of several."""
     torch.set_num_threads(1)
     with join_world("cpu") as world:
+        if what == "apart":
+            run_apart(folder, world)
+            return
         if world.size == 2:
             run_frozen(folder, world)
         todo = make_stream(CONFIG, make_dataset(8, points=200), world).keys_from(3)
@@ -65,4 +90,4 @@ def main(folder: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]))
+    main(pathlib.Path(sys.argv[1]), sys.argv[2])

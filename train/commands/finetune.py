@@ -52,7 +52,7 @@ def _finetune(places, path, config, run, world, dry_run, no_memory_check) -> Non
     task, prepared = make(config, data, read_weights(path, config.backbone.voxel_m), world)
     needed = memory.estimate(task.stream, task.model, prepared.plan.precision)
     if dry_run:
-        for line in _describe(config, data, needed, world):
+        for line in _describe(config, data, needed, task.stream.share, world):
             say(line)
         return
     if not no_memory_check:
@@ -92,7 +92,7 @@ def _follow(task, prepared, data, config, run, world, say) -> None:
         say("\n".join(conclude(task, run, last, {"machine": machine(world.device)})))
 
 
-def _describe(config, data, needed, world) -> list[str]:
+def _describe(config, data, needed, share, world) -> list[str]:
     """Lines of a dry run."""
     epochs = config.run.steps * config.run.batch / len(data.train)
     return [
@@ -100,5 +100,5 @@ def _describe(config, data, needed, world) -> list[str]:
         f"classes: {', '.join(data.table.names)}",
         f"data: {len(data.train)} training scans, seen {epochs:.1f} times",
         f"voxels of one forward: {needed.voxels_3d}, {needed.parameters} parameters",
-        frame.describe_memory(needed, world.device),
+        *frame.describe_memory(needed, share, world.device),
     ]

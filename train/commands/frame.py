@@ -94,9 +94,14 @@ def describe_settings(config) -> list[str]:
     return [f"{path} = {value}" for path, value in flatten(to_plain(config)).items()]
 
 
-def describe_memory(needed, device) -> str:
-    """What a run needs and what is there."""
+def describe_memory(needed, share, device) -> list[str]:
+    """What a run needs and what is there, and whether it would be refused."""
     from train.run import memory
 
-    free = memory.available(device)
-    return f"memory on the device: about {needed.device / 1e9:.2f} GB, free {free / 1e9:.2f} GB"
+    free, refused = memory.available(device), memory.problem(needed, share, device)
+    lines = [
+        f"memory on the device: about {needed.device / 1e9:.2f} GB, free {free / 1e9:.2f} GB",
+        f"largest tensor of a convolution: about {needed.widest / 1e9:.3f} GB",
+        f"memory for batches made ahead: about {needed.host / 1e9:.2f} GB",
+    ]
+    return [*lines, f"would be refused: {refused}"] if refused else lines

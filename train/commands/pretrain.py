@@ -44,7 +44,7 @@ def _pretrain(data, config, run, world, dry_run, no_memory_check) -> None:
     needed = memory.estimate(prepared.stream, prepared.model, prepared.plan.precision)
     say = click.echo if world.leads else lambda text: None
     if dry_run:
-        for line in _describe(config, prepared.plan.precision, dataset, world, needed):
+        for line in _describe(config, prepared, dataset, world, needed):
             say(line)
         return
     if not no_memory_check:
@@ -73,14 +73,13 @@ def _follow(prepared, steps, run, world, say) -> None:
         raise SystemExit(128 + stopped.number) from None
 
 
-def _describe(config, precision, dataset, world, needed) -> list[str]:
+def _describe(config, prepared, dataset, world, needed) -> list[str]:
     """Lines of a dry run."""
     epochs = config.run.steps * config.run.batch / len(dataset)
     return [
         *frame.describe_settings(config),
         f"data: {len(dataset)} sequences of {len(dataset.scan_names)} scans, seen {epochs:.2f} times",
-        f"device: {world.size} x {world.device.type}, {precision}, {needed.parameters} parameters",
+        f"device: {world.size} x {world.device.type}, {prepared.plan.precision}, {needed.parameters} parameters",
         f"voxels of one forward: {needed.voxels_3d} of a frame index, {needed.voxels_4d} in 4D",
-        frame.describe_memory(needed, world.device),
-        f"memory for batches made ahead: about {needed.host / 1e9:.2f} GB",
+        *frame.describe_memory(needed, prepared.stream.share, world.device),
     ]

@@ -42,8 +42,11 @@ class Share(NamedTuple):
         """Sequences in one forward pass. Raises LoaderError where the batch does not divide."""
         size, rest = divmod(self.batch, self.world * self.accumulate)
         if rest or not size:
+            parts = self.world * self.accumulate
             split = f"{self.world} processes x {self.accumulate} parts"
-            raise LoaderError(f"a batch of {self.batch} does not divide into {split}: set batch or accumulate")
+            below, above = self.batch // parts * parts, -(-self.batch // parts) * parts
+            near = f"batch={above}" if not below else f"batch={below} or batch={above}"
+            raise LoaderError(f"a batch of {self.batch} does not divide into {split}: set {near}, or accumulate")
         return size
 
 

@@ -72,7 +72,5 @@ def pretrain(config: PretrainConfig, dataset, run: pathlib.Path, world: World) -
 def pretrain_prepared(prepared: Prepared, run: pathlib.Path, world: World) -> Iterator[Record]:
     """The same for what `make` gave."""
     torch.manual_seed(prepared.plan.running.seed)  # for methods that draw while they train; weights have their own
-    if world.leads:
-        checkpoint.claim(run, prepared.plan.stored, FREE)
-    world.wait()
-    yield from train(prepared, run, world)
+    with checkpoint.claimed(run, prepared.plan.stored, FREE, world):
+        yield from train(prepared, run, world)

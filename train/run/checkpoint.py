@@ -10,11 +10,13 @@ Nothing is pickled. A folder without checkpoint.json is what a killed writer lef
 its name; the last two checkpoints are kept, so one is good at any moment.
 """
 
+import contextlib
 import hashlib
 import json
 import pathlib
 import re
 import shutil
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import safetensors
@@ -27,6 +29,7 @@ from gen4d.config import difference
 from gen4d.format import FormatError, seal, unseal
 from train.config import flatten
 from train.errors import Refused
+from train.run.world import World
 
 FORMAT = "gen4d-checkpoint"
 VERSION = 2  # 1: settings were one flat record
@@ -52,6 +55,27 @@ class Checkpoint(NamedTuple):
 
 
 # Run folder ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def claimed(run: pathlib.Path, config: dict, free: frozenset[str], world: World) -> Iterator[None]:
+    """Hold a folder as the run of a configuration, for this training alone.
+
+    Raises CheckpointError, in all processes, where another training goes on in it or `claim` does.
+    """
+    with contextlib.ExitStack() as held:
+        world.led(lambda: _hold(held, run, config, free))
+        yield
+
+
+def _hold(held: contextlib.ExitStack, run: pathlib.Path, config: dict, free: frozenset[str]) -> None:
+    files.make_folder(run)
+    try:
+        held.enter_context(files.locked(run, "train.lock"))
+    except files.BusyError as error:
+        holder = str(error).removeprefix(f"{run}: ").partition(" is building")[0]
+        raise CheckpointError(f"{run}: {holder} trains here: wait for its end, or use another --run") from None
+    claim(run, config, free)
 
 
 def claim(run: pathlib.Path, config: dict, free: frozenset[str]) -> None:

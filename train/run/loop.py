@@ -108,7 +108,7 @@ def train(prepared: Prepared, run: pathlib.Path, world: World) -> Iterator[Recor
 
     # Resume -----------------------------------------------------------------------------------------------------------
     scaler = torch.amp.GradScaler(world.device.type, enabled=plan.precision == "float16")
-    step, skipped = _resume(model, optimiser, scaler, run)
+    step, skipped = _resume(model, optimiser, scaler, run, world)
     parts = Training(model, world.replicate(model), optimiser, scaler, plan, world)
     with (
         contextlib.closing(stream.batches(step)) as batches,
@@ -130,17 +130,22 @@ def train(prepared: Prepared, run: pathlib.Path, world: World) -> Iterator[Recor
 
             # Save, and stop -------------------------------------------------------------------------------------------
             if step % running.checkpoint_steps == 0 or step == running.steps or stop:
-                if world.leads:
-                    plain = {"scaler": scaler.state_dict(), "skipped": skipped}
-                    checkpoint.save(run, step, plan.stored, model, optimiser, plain)
-                world.wait()
+                _save(parts, run, step, skipped)
             if stop:
                 raise Stopped(stop, step)
 
 
-def _resume(model, optimiser, scaler, run: pathlib.Path) -> tuple[int, int]:
-    """Load the newest checkpoint. Returns the updates made and how many of them were left out."""
-    found, damaged = checkpoint.newest(run)
+def _save(parts: Training, run: pathlib.Path, step: int, skipped: int) -> None:
+    """Write a checkpoint by the leading process; the others wait."""
+    plain = {"scaler": parts.scaler.state_dict(), "skipped": skipped}
+    given = (run, step, parts.plan.stored, parts.model, parts.optimiser, plain)
+    parts.world.led(lambda: checkpoint.save(*given))
+
+
+def _resume(model, optimiser, scaler, run: pathlib.Path, world: World) -> tuple[int, int]:
+    """Load the newest checkpoint that the leading process sees, in all processes. Returns the updates made and how many
+    of them were left out."""
+    found, damaged = world.led(lambda: checkpoint.newest(run))
     for line in damaged:
         warnings.warn(line, stacklevel=2)
     if not found:

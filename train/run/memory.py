@@ -101,8 +101,14 @@ def available(device: torch.device) -> int:
 
 
 def check(needed: Estimate, share, device: torch.device) -> None:
-    """Raises NeedsMemory, with the split of the batch that would fit, where less is available than needed, or where a
-    tensor of one forward is beyond what spconv can address.
+    """Raises NeedsMemory where `problem` finds one."""
+    if text := problem(needed, share, device):
+        raise NeedsMemory(text)
+
+
+def problem(needed: Estimate, share, device: torch.device) -> str:
+    """What is wrong, with the split of the batch that would fit, where less is available than needed, or where a tensor
+    of one forward is beyond what spconv can address; else nothing.
 
     share: how the batch is dealt out, `train.inputs.order.Share`.
     """
@@ -113,11 +119,8 @@ def check(needed: Estimate, share, device: torch.device) -> None:
     fits = [n for n in parts if needed.widest / n < _ADDRESSED and fixed + (needed.device - fixed) / n <= free]
     remedy = f"set accumulate={share.accumulate * fits[0]}" if fits else "use larger voxels or smaller nets"
     if needed.device + host > free:
-        raise NeedsMemory(
-            f"a step needs about {needed.device / 1e9:.1f} GB on {device}, {free / 1e9:.1f} GB are free: {remedy}"
-        )
+        return f"a step needs about {needed.device / 1e9:.1f} GB on {device}, {free / 1e9:.1f} GB are free: {remedy}"
     if needed.widest >= _ADDRESSED:
-        raise NeedsMemory(
-            f"one forward makes tensors of about {needed.widest / 1e9:.2f} GB, spconv addresses less than "
-            f"{_ADDRESSED / 1e9:.2f} GB: {remedy}"
-        )
+        made = f"one forward makes tensors of about {needed.widest / 1e9:.2f} GB, spconv addresses less than"
+        return f"{made} {_ADDRESSED / 1e9:.2f} GB: {remedy}"
+    return ""

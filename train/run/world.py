@@ -3,14 +3,16 @@
 import contextlib
 import datetime
 import os
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 _PATIENCE = datetime.timedelta(minutes=30)  # for the slowest process: reading a data set's first shards takes a while
+
+Value = TypeVar("Value")
 
 
 class World(NamedTuple):
@@ -37,10 +39,24 @@ class World(NamedTuple):
             values = values / self.size
         return values
 
-    def wait(self) -> None:
-        """Until every process is here."""
-        if self.size > 1:
-            distributed.barrier()
+    def led(self, do: Callable[[], Value]) -> Value:
+        """What `do` returns in the leading process, given to all; where it fails, all of them raise its error.
+
+        What only one process looks at (a folder, of which others may see another) cannot set them apart.
+        """
+        if self.size == 1:
+            return do()
+        outcome: list = [None]
+        if self.leads:
+            try:
+                outcome = [(do(), None)]
+            except Exception as error:  # of whatever kind: the others wait for it
+                outcome = [(None, error)]
+        distributed.broadcast_object_list(outcome, src=0, device=self.device if self.device.type == "cuda" else None)
+        value, error = outcome[0]
+        if error is not None:
+            raise error
+        return value
 
 
 @contextlib.contextmanager

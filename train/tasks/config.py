@@ -29,7 +29,8 @@ class FinetuneConfig:
     labels: LabelUse = LabelUse()
     segment: Segment = Segment()
     optim: Optim = Optim(lr=0.8, schedule="poly", power=0.9, momentum=0.9, dampening=0.1, weight_decay=1e-4)  # (F)
-    run: Running = Running(steps=10_000, batch=48)
+    # Eight parts of six scans, as Contrastive Scene Contexts has it (F): norms see six, and a forward fits.
+    run: Running = Running(steps=10_000, batch=48, accumulate=8)
     validate_steps: int = 500
 
     def __post_init__(self):

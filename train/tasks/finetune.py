@@ -90,16 +90,14 @@ def finetune_prepared(
     """The same for what `make` gave."""
     plan, model = prepared.plan, task.model
     torch.manual_seed(plan.running.seed)
-    if world.leads:
-        checkpoint.claim(run, plan.stored, FREE)
-        _write_names(run, data)
-    world.wait()
-    for record in train(prepared, run, world):
-        yield record
-        if record.step % validate_steps == 0 and record.step < plan.running.steps and world.leads:
-            yield _validate(task, model, record.step, run, plan.stored)
-    if world.leads:
-        yield _validate(task, model, plan.running.steps, run, plan.stored)
+    with checkpoint.claimed(run, plan.stored, FREE, world):
+        world.led(lambda: _write_names(run, data))
+        for record in train(prepared, run, world):
+            yield record
+            if record.step % validate_steps == 0 and record.step < plan.running.steps and world.leads:
+                yield _validate(task, model, record.step, run, plan.stored)
+        if world.leads:
+            yield _validate(task, model, plan.running.steps, run, plan.stored)
 
 
 def _write_names(run: pathlib.Path, data: LabelledData) -> None:
