@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from tests.make_sequences import make_dataset
-from tests.two_processes import CONFIG, run_frozen
+from tests.two_processes import CONFIG, run_free, run_frozen
 from train.config import change
 from train.methods.config import PRESETS
 from train.methods.pretrain import make, make_stream, pretrain
@@ -102,6 +102,14 @@ def test_more_steps_extend_a_finished_run(tmp_path, whole_run):
     assert digest(tmp_path) == digest(whole_run)
     run_until(tmp_path, TINY)
     assert log_of(tmp_path) == log_of(whole_run)
+
+
+def test_milestones_stay_besides_the_last_two_checkpoints(tmp_path):
+    config = change(TINY, steps=11, checkpoint_steps=2, milestone_steps=5)
+    run_until(tmp_path, config)
+    steps = sorted(int(path.name[-8:]) for path in tmp_path.glob("checkpoint-*"))
+    assert steps == [5, 10, 11]
+    assert checkpoint.read(tmp_path / "checkpoint-00000005").step == 5
 
 
 def test_a_log_line_cut_by_a_kill_is_dropped(tmp_path):
@@ -242,6 +250,18 @@ def test_two_processes_joined_by_gloo_make_the_one_process_update(tmp_path):
     logged = [line["loss"] for line in read_lines(folder / "log.jsonl")]
     assert logged == pytest.approx([record.loss for record in records], rel=1e-9)
     assert_global_order(folder, 2)
+
+
+def test_two_processes_with_shared_norms_make_the_update_of_one_process_with_the_whole_batch(tmp_path):
+    """Weights and running statistics; norms of their own would differ in the first digits, which is looked at too."""
+    alone = run_free(tmp_path / "alone", ALONE)
+    start_processes(tmp_path / "together", 2, "shared")
+    found, _ = checkpoint.newest(tmp_path / "together")
+    for name, value in alone.state_dict().items():
+        torch.testing.assert_close(found.model[name], value, rtol=1e-8, atol=1e-10, msg=name)
+    parts = run_free(tmp_path / "parts", ALONE, change(CONFIG, accumulate=2))
+    name = "encoder3d.backbone.stem.norm.running_var"
+    assert not torch.allclose(parts.state_dict()[name], alone.state_dict()[name], rtol=1e-3)
 
 
 def test_processes_that_see_different_folders_resume_from_the_first_ones(tmp_path):

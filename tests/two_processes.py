@@ -1,6 +1,7 @@
 """Run by tests in several processes that gloo joins: `python -m tests.two_processes FOLDER WHAT`.
 
 order: two processes train two steps in float64 with frozen norms; any number writes down which sequences each takes.
+shared: two processes train two steps with norms that see both of them.
 apart: each process has a run folder of its own, of which only the first one's is ever written, and resumes from it.
 """
 
@@ -52,6 +53,14 @@ def run_frozen(folder, world, config=CONFIG):
         return prepared.model, list(records)
 
 
+def run_free(folder, world, config=CONFIG):
+    """Two steps with norms that learn; returns the model."""
+    prepared = make(config, make_dataset(8, points=200), world)
+    with contextlib.closing(pretrain_prepared(prepared, folder, world)) as records:
+        list(records)
+    return prepared.model
+
+
 def run_apart(folder, world):
     """Four steps at once and, with a folder for each process, two and then two more: of all processes the steps that
     they made, and a hash of weights and momentum."""
@@ -78,6 +87,9 @@ def main(folder: pathlib.Path, what: str) -> None:
     with join_world("cpu") as world:
         if what == "apart":
             run_apart(folder, world)
+        if what == "shared":
+            run_free(folder, world, change(CONFIG, shared_norms=True))
+        if what != "order":
             return
         if world.size == 2:
             run_frozen(folder, world)

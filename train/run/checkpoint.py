@@ -7,7 +7,8 @@
                              /checkpoint.json     step, configuration, hashes of both: written last
 
 Nothing is pickled. A folder without checkpoint.json is what a killed writer left. A file is never changed once it has
-its name; the last two checkpoints are kept, so one is good at any moment.
+its name; the last two checkpoints are kept, so one is good at any moment, and
+milestones stay.
 """
 
 import contextlib
@@ -113,8 +114,12 @@ def _read_config(path: pathlib.Path) -> dict:
 # Writing -------------------------------------------------------------------------------------------------------------
 
 
-def save(run: pathlib.Path, step: int, config: dict, model: nn.Module, optimiser, plain: dict) -> pathlib.Path:
-    """Write the checkpoint of a step, then remove all but the last two. plain: further JSON values to keep.
+def save(
+    run: pathlib.Path, step: int, config: dict, model: nn.Module, optimiser, plain: dict, milestone_steps: int = 0
+) -> pathlib.Path:
+    """Write the checkpoint of a step, then remove all but the last two and those of multiples of `milestone_steps`.
+
+    plain: further JSON values to keep.
 
     Raises OSError; whatever happens, an earlier checkpoint stays whole.
     """
@@ -131,7 +136,8 @@ def save(run: pathlib.Path, step: int, config: dict, model: nn.Module, optimiser
         files.write(folder / name, data)
     files.write(folder / _INDEX, seal(index))
     for old in _folders(run)[:-KEPT]:
-        _remove(old)
+        if not milestone_steps or int(_NAME.fullmatch(old.name)[1]) % milestone_steps:
+            _remove(old)
     return folder
 
 

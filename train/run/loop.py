@@ -45,14 +45,16 @@ class Running:
     steps: int = 50_000
     batch: int = 12  # items of a step, over all processes
     accumulate: int = 1  # parts in which a process takes its share of the batch; norms see one part at a time
+    shared_norms: bool = False  # over all processes: else norms see their own process's share
     precision: str = "auto"  # float16 under autocast on CUDA, float32 elsewhere
     seed: int = 0
     workers: int = 2  # threads that make batches ahead; 0: none
     checkpoint_steps: int = 500
+    milestone_steps: int = 10_000  # checkpoints of multiples of it stay, besides the last two
     log_steps: int = 10
 
     def __post_init__(self):
-        counts = positive(self, "steps", "batch", "accumulate", "checkpoint_steps", "log_steps")
+        counts = positive(self, "steps", "batch", "accumulate", "checkpoint_steps", "milestone_steps", "log_steps")
         check(self, [*counts, one_of(self, "precision", PRECISIONS), seed(self), workers(self)])
 
 
@@ -109,7 +111,7 @@ def train(prepared: Prepared, run: pathlib.Path, world: World) -> Iterator[Recor
     # Resume -----------------------------------------------------------------------------------------------------------
     scaler = torch.amp.GradScaler(world.device.type, enabled=plan.precision == "float16")
     step, skipped = _resume(model, optimiser, scaler, run, world)
-    parts = Training(model, world.replicate(model), optimiser, scaler, plan, world)
+    parts = Training(model, world.replicate(model, running.shared_norms), optimiser, scaler, plan, world)
     with (
         contextlib.closing(stream.batches(step)) as batches,
         contextlib.closing(Log(run, step, world.leads)) as log,
@@ -129,7 +131,8 @@ def train(prepared: Prepared, run: pathlib.Path, world: World) -> Iterator[Recor
                 yield record
 
             # Save, and stop -------------------------------------------------------------------------------------------
-            if step % running.checkpoint_steps == 0 or step == running.steps or stop:
+            due = step % running.checkpoint_steps == 0 or step % running.milestone_steps == 0
+            if due or step == running.steps or stop:
                 _save(parts, run, step, skipped)
             if stop:
                 raise Stopped(stop, step)
@@ -138,7 +141,7 @@ def train(prepared: Prepared, run: pathlib.Path, world: World) -> Iterator[Recor
 def _save(parts: Training, run: pathlib.Path, step: int, skipped: int) -> None:
     """Write a checkpoint by the leading process; the others wait."""
     plain = {"scaler": parts.scaler.state_dict(), "skipped": skipped}
-    given = (run, step, parts.plan.stored, parts.model, parts.optimiser, plain)
+    given = (run, step, parts.plan.stored, parts.model, parts.optimiser, plain, parts.plan.running.milestone_steps)
     parts.world.led(lambda: checkpoint.save(*given))
 
 

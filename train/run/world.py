@@ -10,6 +10,8 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from train.run.norms import share_norms
+
 _PATIENCE = datetime.timedelta(minutes=30)  # for the slowest process: reading a data set's first shards takes a while
 
 Value = TypeVar("Value")
@@ -27,10 +29,12 @@ class World(NamedTuple):
         """Whether this process writes files."""
         return self.rank == 0
 
-    def replicate(self, model: nn.Module) -> nn.Module:
-        """The module to call: it averages gradients over processes. Norms see their own process's share of the batch;
-        their running statistics are rank 0's."""
-        return DistributedDataParallel(model) if self.size > 1 else model
+    def replicate(self, model: nn.Module, shared_norms: bool = False) -> nn.Module:
+        """The module to call: it averages gradients over processes. Norms see their own process's share of the batch,
+        and their running statistics are rank 0's; shared ones see all of it."""
+        if self.size == 1:
+            return model
+        return DistributedDataParallel(share_norms(model, self.device) if shared_norms else model)
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """Mean over processes of a vector that every process has."""
