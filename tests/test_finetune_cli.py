@@ -78,7 +78,7 @@ def weights(tmp_path_factory):
     model = make_model(config)
     folder.mkdir()
     backbone = stored_backbone("small-4d", 0.2, "encoder3d.backbone.", "4dcontrast")
-    stored = {"task": "pretrain", "backbone": backbone}
+    stored = {"task": "pretrain", "backbone": backbone, "scans": ["scene0002_00", "scene0100_01"]}
     checkpoint.save(folder, 9, stored, model, make_optimiser(config.optim, model), {})
     return folder
 
@@ -158,6 +158,24 @@ def test_weights_of_other_voxels_are_warned_about(data, weights, tmp_path):
     assert "warning: " in result.output and "trained on voxels of 20 cm, used on 10 cm" in result.output
     assert "optim.lr = 0.2" in result.output and "classes: wall, floor" in result.output
     assert not (tmp_path / "config.json").exists()
+
+
+def test_validation_rooms_that_were_pre_trained_on_are_warned_about(data, run, weights, tmp_path):
+    """By fine-tuning, by probing, through exported weights, and when the run is evaluated later."""
+    seen = "1 of 2 scans that are validated on were pre-trained on (1 as another scan of the room; first: scene0100_00)"
+    assert call("export-weights", weights, "--out", tmp_path / "own.safetensors").exit_code == 0
+    for given in (weights, tmp_path / "own.safetensors"):
+        result = call(*tune(data, tmp_path / "dry", "--dry-run", weights=given))
+        assert f"warning: {seen}: the result flatters" in result.output
+    given = ["--data", data, "--weights", weights, "--preset", "small", "--run", tmp_path / "probe"]
+    result = call("probe", *given, *settings("voxel_m=0.2", "samples=40", "queries=20", "workers=1"))
+    assert result.exit_code == 0 and seen in result.output
+    assert call(*tune(data, tmp_path / "run", weights=weights, changes=("steps=1",))).exit_code == 0
+    result = call("evaluate", tmp_path / "run", "--data", data, "--out", tmp_path / "out", "--checkpoint", "last")
+    assert seen in result.output and "fine-tuned on" not in result.output
+    result = call("evaluate", run, "--data", data, "--part", "train", "--out", tmp_path / "o", "--checkpoint", "last")
+    assert "5 of 5 scans that are validated on were fine-tuned on (5 themselves; first: scene0000_00)" in result.output
+    assert "pre-trained on" not in call("evaluate", run, "--data", data, "--out", tmp_path / "o2").output
 
 
 def test_a_share_of_the_labels_is_drawn_by_room_and_written_beside_the_run(data, tmp_path):

@@ -92,6 +92,7 @@ def test_pretraining_prints_every_step_and_leaves_a_run_folder(data, run):
     config = json.loads((run / "config.json").read_text())
     assert (config["task"], config["data"]) == ("pretrain", open_dataset(data).digest)
     assert config["settings"]["run"]["precision"] == "float32"
+    assert config["scans"] == list(open_dataset(data).scan_names) == ["room0000", "room0001"]
     again = call(*pretrain(data, run, "--set", "steps=4"))
     assert re.search(r"^step 4/4  loss -?\d\.\d+  3d-3d .* spread 3d 0\.\d+ 4d 0\.\d+  lr 1 ", again.output, re.M)
     assert "step 3/" not in again.output

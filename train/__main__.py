@@ -20,6 +20,7 @@ def main() -> None:
 
     On several GPUs: torchrun --nproc_per_node 8 -m train pretrain --data DIR --run-dir DIR
     """
+    warnings.filterwarnings("always", module=r"train\b")
     warnings.showwarning = lambda message, *rest: click.echo(f"warning: {message}", err=True)
 
 

@@ -43,13 +43,17 @@ def finetune(
 
 def _finetune(places, path, config, run, world, dry_run, no_memory_check) -> None:
     from train.inputs.labelled import read_labelled
+    from train.inputs.subsets import warn_of_seen
     from train.run import memory
     from train.tasks.backbone import read_weights
     from train.tasks.finetune import make
 
     say = click.echo if world.leads else lambda text: None
     data = read_labelled(places, config.labels, config.run.workers, say)
-    task, prepared = make(config, data, read_weights(path, config.backbone.voxel_m), world)
+    weights = read_weights(path, config.backbone.voxel_m)
+    if weights and world.leads:
+        warn_of_seen([scan.name for scan in data.val], weights.scans, "pre-trained on")
+    task, prepared = make(config, data, weights, world)
     needed = memory.estimate(task.stream, task.model, prepared.plan.precision)
     if dry_run:
         for line in _describe(config, data, needed, task.stream.share, world):

@@ -27,6 +27,7 @@ def probe(weights, preset, run, percent, assignments, settings_file, device, **p
         from train.config import resolve
         from train.doctor import machine
         from train.inputs.labelled import Places, read_labelled
+        from train.inputs.subsets import warn_of_seen
         from train.run.world import join_world
         from train.tasks import probe as task
         from train.tasks.backbone import read_weights
@@ -36,6 +37,8 @@ def probe(weights, preset, run, percent, assignments, settings_file, device, **p
             frame.check_machine(world)
             data = read_labelled(Places(**places), config.labels, config.workers, click.echo)
             backbone, found = read_weights(frame.weights_path(weights), config.voxel_m), []
+            if backbone:
+                warn_of_seen([scan.name for scan in data.val], backbone.scans, "pre-trained on")
             for item in task.probe(config, data, backbone, world.device):
                 click.echo(f"{item.features} features are probed")
                 found.append(item)

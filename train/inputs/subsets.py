@@ -7,6 +7,7 @@ import hashlib
 import pathlib
 import pickle
 import re
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -69,6 +70,23 @@ def check_apart(train: Sequence[str], val: Sequence[str]) -> None:
         raise SceneError(
             f"{len(both)} rooms are in the training and in the validation list (first: {both[0]}): a result would "
             "be of rooms that were learned; take their scans out of one list"
+        )
+
+
+def warn_of_seen(validated: Sequence[str], seen: Sequence[str], how: str) -> None:
+    """Warns in one line where scans that are validated on, or others of their rooms, were seen before.
+
+    how: what was done with them, for the line.
+    """
+    scans, rooms = set(seen), {room_of(name) for name in seen}
+    same = [name for name in validated if name in scans]
+    room = [name for name in validated if name not in scans and room_of(name) in rooms]
+    if same or room:
+        counts = [f"{len(same)} themselves"] * bool(same) + [f"{len(room)} as another scan of the room"] * bool(room)
+        warnings.warn(
+            f"{len(same) + len(room)} of {len(validated)} scans that are validated on were {how} "
+            f"({', '.join(counts)}; first: {(same or room)[0]}): the result flatters; take their rooms out of either",
+            stacklevel=3,
         )
 
 

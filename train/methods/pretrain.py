@@ -58,7 +58,7 @@ def stored_config(config: PretrainConfig, dataset, precision: str) -> dict:
     settings = to_plain(config)
     settings["run"]["precision"] = precision
     facts = {"task": "pretrain", "data": dataset.digest, "backbone": _maker(config.method).describe_backbone(config)}
-    return facts | {"settings": settings}
+    return facts | {"scans": list(dataset.scan_names), "settings": settings}
 
 
 def pretrain(config: PretrainConfig, dataset, run: pathlib.Path, world: World) -> Iterator[Record]:

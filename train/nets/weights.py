@@ -25,10 +25,12 @@ LAYOUT = (
 
 
 class Backbone(NamedTuple):
-    """A pre-trained 3D U-Net in evaluation mode, and the voxels that it was trained on."""
+    """A pre-trained 3D U-Net in evaluation mode, the voxels that it was trained on, and the names of the scans that it
+    has seen, of which earlier versions say nothing."""
 
     net: UNet
     voxel_m: float
+    scans: tuple[str, ...] = ()
 
 
 def load_backbone(path: pathlib.Path) -> Backbone:
@@ -43,7 +45,7 @@ def load_backbone(path: pathlib.Path) -> Backbone:
     shape = {name: tuple(value) if isinstance(value, list) else value for name, value in about["shape"].items()}
     net = UNet(NetShape(**shape), 3, torch.Generator().manual_seed(0), CHANNELS_IN)
     checkpoint.load_weights(weights, net, str(path))
-    return Backbone(net.eval(), about["voxel_m"])
+    return Backbone(net.eval(), about["voxel_m"], tuple(about.get("scans", ())))
 
 
 def _find_checkpoint(path: pathlib.Path) -> checkpoint.Checkpoint:
@@ -63,7 +65,8 @@ def backbone_weights(found: checkpoint.Checkpoint) -> tuple[dict[str, torch.Tens
     if not weights or own.get("net") not in NETS:
         raise CheckpointError(f"{found.path}: holds no 3D backbone of this version: give a run of this version")
     about = {"net": own["net"], "shape": asdict(NETS[own["net"]]), "voxel_m": own["voxel_m"]}
-    return weights, about | {"method": own["method"], "step": found.step, "layout": LAYOUT}
+    seen = sorted({*found.config.get("scans", ()), *found.config.get("weights_scans", ())})
+    return weights, about | {"method": own["method"], "step": found.step, "scans": seen, "layout": LAYOUT}
 
 
 def stored_backbone(net: str, voxel_m: float, prefix: str, method: str) -> dict:

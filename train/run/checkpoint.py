@@ -96,8 +96,8 @@ def claim(run: pathlib.Path, config: dict, free: frozenset[str]) -> None:
 
 
 def _flat(config: dict) -> dict:
-    """Path -> value, as JSON has it; settings by their own paths."""
-    plain = json.loads(json.dumps(config))
+    """Path -> value, as JSON has it; settings by their own paths. Names of scans are left to the data's digests."""
+    plain = json.loads(json.dumps({name: value for name, value in config.items() if not name.endswith("scans")}))
     return flatten(plain | plain.pop("settings", {}))
 
 

@@ -69,6 +69,8 @@ def stored_config(config: FinetuneConfig, data: LabelledData, weights: Backbone 
         "points": data.points,
         "weights": "none" if weights is None else weights_digest(weights),
         "backbone": stored_backbone(use.net, use.voxel_m, "backbone.", config.task),
+        "scans": [scan.name for scan in data.train],
+        "weights_scans": [] if weights is None else list(weights.scans),
         "settings": settings,
     }
 

@@ -9,7 +9,7 @@ import torch
 from train.config import from_plain
 from train.inputs.labels import LabelTable, benchmark_ids, table_of
 from train.inputs.scans import LabelledScan, read_scans
-from train.inputs.subsets import find_part
+from train.inputs.subsets import find_part, warn_of_seen
 from train.run import checkpoint
 from train.run.checkpoint import Checkpoint, CheckpointError
 from train.tasks.config import FinetuneConfig
@@ -90,6 +90,8 @@ def evaluate_run(
     trained = {name: load_trained(run, name) for name in names}
     any_of = trained[names[0]]
     table, scans = _read(wanted, any_of)
+    if wanted.labels:
+        _warn_of_seen(scans, any_of.found.config)
     yield f"{len(scans)} scans; {', '.join(str(one.found.path) for one in trained.values())}"
     found = {name: _evaluate(t, scans, wanted, table, out / name, device) for name, t in trained.items()}
     if wanted.labels:
@@ -98,6 +100,12 @@ def evaluate_run(
         summaries = {name: summary(evaluation, any_of.names) for name, evaluation in found.items()}
         yield from write_results(out, summaries, found[names[0]], about)
     yield f"written to {out}"
+
+
+def _warn_of_seen(scans: Sequence[LabelledScan], config: dict) -> None:
+    """Whether a run has seen these scans or their rooms."""
+    for key, how in (("scans", "fine-tuned on"), ("weights_scans", "pre-trained on")):
+        warn_of_seen([scan.name for scan in scans], config[key], how)
 
 
 def _read(wanted: Wanted, trained: Trained) -> tuple[LabelTable, list[LabelledScan]]:
