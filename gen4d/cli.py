@@ -281,7 +281,7 @@ def inspect(dataset, sequence) -> None:
         "config: " + ", ".join(f"{name} {value}" for name, value in manifest["config"].items() if name != "height_m")
     )
     click.echo("versions: " + ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()))
-    sidecars = [brief(read_sidecar(dataset, n)) for n in range(len(manifest["shards"]))]
+    sidecars = [brief(read_sidecar(opened.home, n)) for n in range(len(manifest["shards"]))]
     try:
         lines = report.summary(sidecars) + [f"refused: {line}" for line in report.refused(sidecars, "scans", "shapes")]
     except (KeyError, TypeError, AttributeError):
