@@ -50,7 +50,7 @@ def _one_line_errors():
 
 
 @main.command()
-@click.option("--data", type=_PATH, required=True, help="Folder that gen4d build wrote.")
+@click.option("--data", required=True, help="Folder that gen4d build wrote, or its URL.")
 @click.option("--preset", default="paper", show_default=True, help="paper, or small: minutes on a CPU.")
 # torchrun takes --run for an option of its own, so there it is --run-dir.
 @click.option("--run", "--run-dir", "run", type=_PATH, default="runs/pretrain", show_default=True, help="Its folder.")
@@ -152,7 +152,7 @@ class _CollapseWatch:
 @main.command()
 @click.argument("weights", type=_PATH)
 @click.option("--scan", type=_PATH, help="A points file that gen4d reads (.ply, .pcd).")
-@click.option("--data", type=_PATH, help="A data set, and with --name one of its scans.")
+@click.option("--data", help="A data set, and with --name one of its scans.")
 @click.option("--name", help="Name of the scan in --data; by default its first.")
 @click.option("--up", default="z", show_default=True, help="Of --scan: an axis, a vector, or floor.")
 @click.option("--units", default="m", show_default=True, help="Of --scan: m, cm, mm, ... or metres per unit.")

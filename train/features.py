@@ -1,6 +1,7 @@
 """Per-point features of a scan by a pre-trained 3D backbone, their picture, and the backbone's weights for others."""
 
 import json
+import os
 import pathlib
 from dataclasses import asdict
 from typing import NamedTuple
@@ -100,7 +101,7 @@ def read_scan(path: pathlib.Path, up: str, units: str) -> tuple[np.ndarray, np.n
     return scan.point, scan.row, len(scan.row) + scan.dropped
 
 
-def read_stored_scan(data: pathlib.Path, name: str | None) -> tuple[np.ndarray, np.ndarray, int]:
+def read_stored_scan(data: str | os.PathLike, name: str | None) -> tuple[np.ndarray, np.ndarray, int]:
     """The cloud of a scan of a data set, by default of its first: points, rows, number of rows, as `read_scan`.
 
     Raises ShardError, and FeatureError for a name that is not there.

@@ -13,9 +13,11 @@ import importlib
 import itertools
 import os
 import re
+import sys
 import threading
 import time
 import urllib.parse
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import NoReturn
@@ -35,6 +37,22 @@ _INSTALL = "pip install 'gen4d[remote]', or from a clone: pip install '.[remote]
 _HOST = "copy the data set to a disk, or host it where ranges of bytes are served: nginx, S3, Hugging Face"
 _STRANGER = "it changed, or is of another build: open the data set again, and if it stays so, copy it there anew"
 _RANGE = re.compile(r"bytes (?P<start>\d+)-\d+/(?P<total>\d+|\*)")
+
+
+_living: weakref.WeakValueDictionary[int, object] = weakref.WeakValueDictionary()
+_inherited: list[object] = []
+
+
+def _part_from_parent() -> None:
+    """In a forked child: fsspec's thread is gone with the parent, and needs a new one. And what was inherited must not
+    be collected: it would close its connections, which takes them from the parent, as both share what the kernel
+    watches for them. tests/test_remote.py sees the parent wait for ever."""
+    if "fsspec.asyn" in sys.modules:
+        sys.modules["fsspec.asyn"].reset_lock()
+    _inherited.extend(_living.values())
+
+
+os.register_at_fork(after_in_child=_part_from_parent)
 
 
 class RemoteError(FormatError):
@@ -84,6 +102,7 @@ class RemoteHome:
         """fsspec's file system, of this process."""
         if self._pid != os.getpid():
             self._system, self._root = _open_system(self.url, self.where(), self.options)
+            _living[id(self._system)] = self._system
             self._pid = os.getpid()
         return self._system
 
