@@ -1,7 +1,8 @@
-"""A web server on loopback that serves a folder with ranges of bytes, counts what is asked, and misbehaves on demand."""
+"""A web server on loopback: it serves a folder with ranges of bytes, counts, and misbehaves when it is told to."""
 
 import contextlib
 import http.server
+import io
 import pathlib
 import re
 import socket
@@ -9,13 +10,14 @@ import struct
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 import gen4d
 from tests.make_files import CUBE_TRIANGLES, CUBE_VERTEX
 
+_PIECE = 64 << 10
 _POINTS = 90_000  # of which one per voxel of 2 cm stays
 
 
@@ -39,6 +41,7 @@ class Web:
         self.drop = 0  # connections to break in the middle of the next answers
         self.shift = 0  # bytes by which ranges start late
         self.delay_s = 0.0
+        self.sent = 0  # bytes of content
         self.total = 0  # bytes that a file is said to have more than it has
 
     @contextlib.contextmanager
@@ -57,6 +60,7 @@ def serve(folder: pathlib.Path) -> Iterator[Web]:
     handler = type("Handler", (_Handler,), {"web": web})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
+    server.handle_error = lambda *_: None  # a reader that hangs up
     web.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
@@ -84,39 +88,41 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         web.headers = self.headers
         time.sleep(web.delay_s)
         if web.status or not path.is_file():
-            self._answer(web.status or 404, b"sorry")
+            self._answer(web.status or 404, io.BytesIO(b"sorry"), 5)
             return
         size, wanted = path.stat().st_size, re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-        if not (wanted and web.ranges):
-            self._answer(200, path.read_bytes())
-            return
-        start, stop = int(wanted[1]) + web.shift, int(wanted[2]) + 1 + web.shift
-        if start >= size:
-            self._answer(416, b"")
-            return
         with open(path, "rb") as file:
+            if not (wanted and web.ranges):
+                self._answer(200, file, size)
+                return
+            start = int(wanted[1]) + web.shift
+            stop = min(int(wanted[2]) + 1 + web.shift, size)
+            if start >= size:
+                self._answer(416, file, 0)
+                return
             file.seek(start)
-            content = file.read(stop - start)
-        place = f"bytes {start}-{start + len(content) - 1}/{size + web.total}"
-        self._answer(206, content, ("Content-Range", place), start=start)
+            place = f"bytes {start}-{stop - 1}/{size + web.total}"
+            self._answer(206, file, stop - start, ("Content-Range", place), start=start)
 
-    def _answer(self, status: int, content: bytes, *headers: tuple[str, str], start: int | None = None) -> None:
+    def _answer(self, status: int, file: BinaryIO, size: int, *headers: tuple[str, str], start: int | None = None):
+        self.web.requests.append(Request(self.path, start, size))
         self.send_response(status)
-        for header in (("Content-Length", str(len(content))), *headers):
+        for header in (("Content-Length", str(size)), *headers):
             self.send_header(*header)
         self.end_headers()
         if self.command == "HEAD":
-            content = b""
-        self.web.requests.append(Request(self.path, start, len(content)))
+            return
         if self.web.drop:
             self.web.drop -= 1
-            self.wfile.write(content[: len(content) // 2])
-            self.wfile.flush()
+            self.wfile.write(file.read(size // 2))
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
             return
-        with contextlib.suppress(ConnectionError):  # a reader that wants no more
-            self.wfile.write(content)
+        while size:
+            piece = file.read(min(size, _PIECE))
+            self.wfile.write(piece)
+            self.web.sent += len(piece)
+            size -= len(piece)
 
 
 def make_recordings() -> Iterator[gen4d.Recording]:

@@ -262,12 +262,9 @@ def test_a_forked_child_that_drops_a_data_set_leaves_its_parent_connected(web, e
     assert time.monotonic() - began < 10
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_loader_of_two_workers_streams_sequences(web, folder, method):
+def test_a_loader_of_two_workers_streams_sequences(web, folder):
     data = pytest.importorskip("torch.utils.data", reason="the loader is torch's")
-    loader = data.DataLoader(
-        open_dataset(web.url), batch_size=None, num_workers=2, multiprocessing_context=method, timeout=60
-    )
+    loader = data.DataLoader(open_dataset(web.url), batch_size=None, num_workers=2, timeout=60)
     near = open_dataset(folder)
     for streamed, stored in zip(loader, near, strict=True):
         assert streamed.id == stored.id

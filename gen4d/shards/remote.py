@@ -167,7 +167,7 @@ class RemoteHome:
 
     def _refuse(self, name: str, error: Exception) -> NoReturn:
         if isinstance(error, TimeoutError):
-            what = f"no answer within {SILENCE_S:.0f} s: try again later, or copy the data set to a disk"
+            what = f"no answer in time ({SILENCE_S:g} s of silence end it): try again later, or copy it to a disk"
         elif isinstance(error, PermissionError):
             what = f"access is refused ({_brief(error)}): give credentials as storage_options"
         else:
@@ -241,8 +241,8 @@ def _open_system(url: str, where: str, options: Mapping[str, object]):
         options = _http_options(options) if url.startswith(_HTTP) else options
         return fsspec.url_to_fs(url, skip_instance_cache=True, **options)
     except ImportError as error:
-        more = f" ({error})" if "fsspec" not in str(error) else ""
-        raise RemoteError(f"{where}: reading a URL needs packages that are not installed{more}: {_INSTALL}") from None
+        what = f"reading a URL needs packages that are not installed ({_brief(error)})"
+        raise RemoteError(f"{where}: {what}: {_INSTALL}") from None
     except ValueError as error:
         raise RemoteError(f"{where}: no such data set can be read ({error}): https, s3, hf and others can") from None
 
