@@ -71,14 +71,15 @@ soak: $(VENV)/.train ## the tests of crashes, signals, damage, parts, sameness a
 bench: $(VENV)/.train ## measure the generator against its references, then the loader
 	$(BIN)/python -m tests.bench
 
-lint: $(VENV)/.train ## check style and import rules
+lint: $(VENV)/.train ## check style, import rules, and the types of the public functions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(VENV)/.train ## rewrite to the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## remove .venv and caches; data and runs stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

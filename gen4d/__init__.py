@@ -9,16 +9,16 @@ Every name is loaded when it is first used, so that importing gen4d takes no tim
 """
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from gen4d.build import Built as Built
-    from gen4d.build import Progress as Progress
-    from gen4d.build import build_dataset as build_dataset
-    from gen4d.build import merge as merge
-    from gen4d.build import write_dataset as write_dataset
+    from gen4d.building import Built as Built
+    from gen4d.building import Progress as Progress
+    from gen4d.building import build_dataset as build_dataset
+    from gen4d.building import merge as merge
+    from gen4d.building import write_dataset as write_dataset
     from gen4d.config import Config as Config
     from gen4d.moving.arrays import generate as generate
     from gen4d.sequence import Actor as Actor
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gen4d.shards.verify import verify as verify
 
 _HOME = {
-    "gen4d.build": ("Built", "Progress", "build_dataset", "merge", "write_dataset"),
+    "gen4d.building": ("Built", "Progress", "build_dataset", "merge", "write_dataset"),
     "gen4d.config": ("Config",),
     "gen4d.moving.arrays": ("generate",),
     "gen4d.sequence": ("Actor", "Cloud", "FloorPlan", "Frame", "Mover", "Recording", "Sequence", "make_actor"),
@@ -45,7 +45,7 @@ _MODULE = {name: module for module, names in _HOME.items() for name in names}
 __all__ = ["__version__", *_MODULE]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _MODULE:
         raise AttributeError(f"module 'gen4d' has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULE[name]), name)

@@ -146,7 +146,7 @@ def build_command(
     **fields,
 ):
     """Build a data set of sequences. A rerun of the same command continues where it stopped."""
-    from gen4d import build
+    from gen4d import building
 
     if scheduler and workers > 1:
         raise click.UsageError("--workers and --scheduler: give one")
@@ -154,7 +154,7 @@ def build_command(
         scans, shapes = scans.absolute(), shapes.absolute()
     wanted = tuple(name.strip() for name in classes.split(",")) if classes else Config.classes
     config = override(dataclasses.replace(Config(classes=wanted), **fields), assignments)
-    found = build.find_inputs(scans, shapes, config, split, up, units, limit)
+    found = building.find_inputs(scans, shapes, config, split, up, units, limit)
     for line in found.notes:
         click.echo(f"note: {line}", err=True)
     for line in found.refused:
@@ -162,12 +162,11 @@ def build_command(
     if dry_run:
         _estimate(found.inputs, out, workers)
         return
-    part = build.Part(*part) if part else None
+    part = building.Part(*part) if part else None
     started = time.monotonic()
     progress = _Progress(out, part)
-    built = build.build_found(found, out, workers, scheduler or "", part, strict, progress)
-    changed = built.refused[len(found.refused) :]
-    code = _conclude(built.sidecars, changed, (str(scans), str(shapes)), built.manifest)
+    built = building.build_found(found, out, workers, scheduler or "", part, strict, progress)
+    code = _conclude(built.sidecars, built.refused[len(found.refused) :], built.manifest)
     took = report.format_seconds(time.monotonic() - started)
     if part:
         mine = report.counted(len(built.sidecars), "shard")
@@ -177,12 +176,10 @@ def build_command(
     sys.exit(1 if found.refused else code)
 
 
-def _conclude(sidecars, changed, folders, manifest) -> int:
+def _conclude(sidecars, refused, manifest) -> int:
     """Say what came out, and what did not; returns the exit code."""
-    ordered = [sidecars[number] for number in sorted(sidecars)]
-    for line in report.summary(ordered):
+    for line in report.summary(sidecars[number] for number in sorted(sidecars)):
         click.echo(line)
-    refused = [*changed, *report.refused(ordered, *folders)]
     for message in refused:
         click.echo(f"refused: {message}", err=True)
     empty = manifest is not None and not manifest["totals"]["sequences"]
@@ -195,13 +192,14 @@ def _conclude(sidecars, changed, folders, manifest) -> int:
 @click.argument("dataset", type=_FOLDER)
 def merge_command(dataset) -> None:
     """Finish a build whose parts (gen4d build --part) are all done: write dataset.json over their shards."""
-    from gen4d import build
+    from gen4d import building
 
     try:
-        merged = build.merge(dataset)
+        merged = building.merge(dataset)
     except OSError as error:
-        raise build.unwritable(error, dataset) from None
-    code = _conclude(merged.sidecars, (), ("scans", "shapes"), merged.manifest)
+        raise building.unwritable(error, dataset) from None
+    refused = building.refused(merged.sidecars.values(), "scans", "shapes")
+    code = _conclude(merged.sidecars, refused, merged.manifest)
     click.echo(f"merged {report.counted(len(merged.sidecars), 'shard')}: gen4d verify {dataset}")
     sys.exit(code)
 
@@ -244,15 +242,15 @@ class _Progress:
 
 
 def _estimate(inputs, out: pathlib.Path, workers: int) -> None:
-    from gen4d import build
-    from gen4d.build import estimate
+    from gen4d import building
+    from gen4d.building import estimate
 
     estimate.warm_up(inputs.config, lambda: click.echo("compiling kernels (once)"))
     trial = estimate.try_scans(inputs, inputs.scans[:: max(1, len(inputs.scans) // 2)][:2])
     for message in trial.failed:
         click.echo(f"refused: {message}", err=True)
     if not trial.scans:
-        raise build.BuildError("neither of the scans tried can be used: gen4d doctor names what is wrong with each")
+        raise building.BuildError("neither of the scans tried can be used: gen4d doctor names what is wrong with each")
     whole = trial.scaled(len(inputs.scans), workers)
     free = shutil.disk_usage(next(p for p in (out, *out.absolute().parents) if p.exists())).free
     took = report.format_seconds(whole.seconds)
@@ -268,6 +266,7 @@ def _estimate(inputs, out: pathlib.Path, workers: int) -> None:
 @click.argument("sequence", required=False)
 def inspect(dataset, sequence) -> None:
     """Say what a data set holds, or one SEQUENCE of it (its id or number). DATASET is a folder or a URL."""
+    from gen4d.building import refused
     from gen4d.shards import FormatError, open_dataset
     from gen4d.shards.manifest import brief, read_sidecar
 
@@ -283,7 +282,7 @@ def inspect(dataset, sequence) -> None:
     click.echo("versions: " + ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()))
     sidecars = [brief(read_sidecar(opened.home, n)) for n in range(len(manifest["shards"]))]
     try:
-        lines = report.summary(sidecars) + [f"refused: {line}" for line in report.refused(sidecars, "scans", "shapes")]
+        lines = report.summary(sidecars) + [f"refused: {line}" for line in refused(sidecars, "scans", "shapes")]
     except (KeyError, TypeError, AttributeError):
         raise FormatError(f"{dataset}: a shard's .json lacks what it should have: not written by gen4d") from None
     for line in lines:
@@ -291,13 +290,17 @@ def inspect(dataset, sequence) -> None:
 
 
 def _find(opened, sequence: str) -> int:
+    """Number of a sequence given by its number or id."""
+    reason = "too high"
     try:
         number = int(sequence) if sequence.isdecimal() else opened.find(sequence)
     except KeyError as error:
-        raise click.BadParameter(error.args[0]) from None
-    if not number < len(opened):
-        raise click.BadParameter(f"sequence {number} of a data set of {len(opened)}: a lower number, or an id")
-    return number
+        number, reason = len(opened), error.args[0]
+    if number < len(opened):
+        return number
+    first = opened[0].id if len(opened) else "none"
+    message = f"{sequence!r} is neither a number below {len(opened)} nor an id like {first} ({reason})"
+    raise click.BadParameter(message)
 
 
 def _inspect_sequence(opened, number: int) -> None:
@@ -362,7 +365,7 @@ def view(dataset, sequence, out) -> None:
 @click.option("--pairs", is_flag=True, help="Add explicit pair lists where the data set has none.")
 def export(dataset, kind, out, pairs) -> None:
     """Write a data set, a folder or a URL, in another container, for readers that have no Zarr."""
-    from gen4d import build
+    from gen4d import building
     from gen4d.exports.hdf5 import export_hdf5
     from gen4d.shards.dataset import open_dataset
 
@@ -371,7 +374,7 @@ def export(dataset, kind, out, pairs) -> None:
     try:
         shards = sum(1 for _ in export_hdf5(opened, out, pairs))
     except OSError as error:
-        raise build.unwritable(error, out) from None
+        raise building.unwritable(error, out) from None
     seconds = report.format_seconds(time.monotonic() - started)
     click.echo(f"{out}: {report.counted(shards, 'shard')}, {len(opened)} sequences in {kind}, in {seconds}")
 
@@ -385,13 +388,13 @@ def export(dataset, kind, out, pairs) -> None:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Key of every draw.")
 def samples(folder, rooms, shapes, seed) -> None:
     """Write built-in scans and shapes, so that everything runs with nothing downloaded."""
-    from gen4d import build
+    from gen4d import building
     from gen4d.samples import write_samples
 
     try:
         written = write_samples(folder, rooms, shapes, seed, lambda i, n, what: click.echo(f"{i}/{n} {what}"))
     except OSError as error:
-        raise build.unwritable(error, folder) from None
+        raise building.unwritable(error, folder) from None
     there = "" if written.written else ", there already"
     click.echo(f"{folder}: {written.scans} scans in scans/, {written.shapes} shapes in shapes/{there}")
 
@@ -407,13 +410,13 @@ def doctor_command(scans, shapes, split, up, units, as_json) -> None:
     """Read raw folders before a long build and report everything that is wrong with them at once."""
     if scans is None and shapes is None:
         raise click.UsageError("give --scans, --shapes or both")
-    from gen4d import build, sources
+    from gen4d import building, sources
     from gen4d.report import doctor
 
     findings = []
     if scans is not None:
         given = up is not None or units is not None
-        orientation = build.find_orientation(sources.find_scans(scans, split).entry, up, units) if given else None
+        orientation = building.find_orientation(sources.find_scans(scans, split).entry, up, units) if given else None
         findings += doctor.examine_scans(scans, split, orientation)
     if shapes is not None:
         findings += doctor.examine_shapes(shapes)

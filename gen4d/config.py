@@ -3,8 +3,11 @@
 import dataclasses
 import difflib
 import math
+import numbers
 import platform
+from collections.abc import Iterable
 from importlib import metadata
+from typing import Any
 
 # Changes with every change of draws or bytes: a data set is continued and merged by the same generator only, whatever
 # the release. tests/test_generator_version.py holds the digests that belong to it.
@@ -60,7 +63,7 @@ class Config:
     common_min: float = 0.30  # of the scan's points, and of the shape's, kept by all frames together
     frame_min: float = 0.50  # of all points, kept by every frame
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field, value, rule in _broken_rules(self):
             raise ConfigError(f"{field} = {value}: {rule}")
 
@@ -73,8 +76,8 @@ class Config:
         raise ConfigError(f"height_m has no range for the class {class_name!r}, known: {known}: add one")
 
 
-def _broken_rules(c: Config):
-    """Yield (field, value, rule) of each rule that does not hold, in the order of the fields."""
+def _broken_rules(c: Config) -> list[tuple[str, object, str]]:
+    """(field, value, rule) of each rule that does not hold, in the order of the fields."""
     rules = [
         ("seed", 0 <= c.seed < 2**63, "a seed is a whole number from 0 to 2^63 - 1"),
         ("sequences", c.sequences >= 1, "at least 1 sequence a scan"),
@@ -105,7 +108,7 @@ def _broken_rules(c: Config):
     return [(field, getattr(c, field), rule) for field, holds, rule in rules if not holds]
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
@@ -130,19 +133,26 @@ def from_plain(plain: dict) -> Config:
         raise ConfigError(f"stored config has a value of another type: {error}") from None
 
 
-def make_config(**settings) -> Config:
+def make_config(**settings: Any) -> Config:
     """A config with some fields set. Raises ConfigError where one is unknown, of another type or breaks a rule."""
     types = {field.name: field.type for field in dataclasses.fields(Config)}
     for name, value in settings.items():
         if name not in types:
             raise ConfigError(f"there is no setting {name!r}; {_nearest(name, types)}")
-        kind = types[name] if isinstance(types[name], type) else tuple
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise ConfigError(f"{name} = {value!r}: a value of type {kind.__name__}")
+        kind = types[name]
+        settings[name] = _coerced(name, value, kind if isinstance(kind, type) else tuple)
     return Config(**settings)
 
 
-def _nearest(name: str, known) -> str:
+def _coerced(name: str, value: Any, kind: type) -> Any:
+    """The value as the type of its field, without loss: NumPy's whole numbers are whole numbers, True is not."""
+    wide: type = {int: numbers.Integral, float: numbers.Real}.get(kind, kind)
+    if not isinstance(value, wide) or (wide is not kind and isinstance(value, bool)):
+        raise ConfigError(f"{name} = {value!r}: a value of type {kind.__name__}")
+    return kind(value)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, 1)
     return f"did you mean {close[0]}?" if close else "known: " + ", ".join(known)
 
@@ -161,7 +171,7 @@ def override(config: Config, assignments: tuple[str, ...]) -> Config:
     return dataclasses.replace(config, **values)
 
 
-def _parse(text: str, value: str, kind: type):
+def _parse(text: str, value: str, kind: Any) -> Any:
     if kind is bool:
         if value.lower() not in ("true", "false"):
             raise ConfigError(f"--set {text}: true or false")

@@ -72,14 +72,14 @@ class Cloud:
         return f"<Cloud of {len(self.point)} points>"
 
 
-def as_points(value: np.ndarray, name: str, kind: type = np.float32) -> np.ndarray:
-    """`value` as a C-ordered (N, 3) array of floats. Raises SequenceError for another shape, no point, or NaN."""
+def as_points(value: np.ndarray, name: str, kind: type = np.float32, least: int = 0) -> np.ndarray:
+    """`value` as a C-ordered (N, 3) array of floats. Raises SequenceError for another shape, fewer rows, or NaN."""
     try:
-        point = np.ascontiguousarray(value, kind)
+        point: np.ndarray = np.ascontiguousarray(value, kind)
     except (TypeError, ValueError) as error:
         raise SequenceError(f"{name} is not an array of numbers ({error}): give one of shape (N, 3)") from None
-    if point.ndim != 2 or point.shape[1] != 3 or not len(point):
-        raise SequenceError(f"{name} has shape {point.shape}: give at least one row of x, y and z, (N, 3)")
+    if point.ndim != 2 or point.shape[1] != 3 or len(point) < least:
+        raise SequenceError(f"{name} has shape {point.shape}: give rows of x, y and z, (N, 3), at least {least}")
     if not np.isfinite(point).all():
         bad = int((~np.isfinite(point)).any(axis=1).sum())
         raise SequenceError(f"{name} has {bad} of {len(point)} rows with NaN or infinity: remove them first")
@@ -114,7 +114,7 @@ class Actor(NamedTuple):
     @property
     def present(self) -> np.ndarray:
         """In which frames (t,) bool it has points."""
-        return self.planes.any(axis=1)
+        return np.asarray(self.planes.any(axis=1))
 
     def __repr__(self) -> str:
         return f"<Actor: {ROLES[self.role]}, {len(self.cloud.point)} points, in {int(self.present.sum())} frames>"
@@ -290,7 +290,7 @@ class Sequence:
         return out
 
 
-def _column(actors, counts, index, name) -> np.ndarray | None:
+def _column(actors: tuple[Actor, ...], counts: list[int], index: np.ndarray, name: str) -> np.ndarray | None:
     """Label or instance of a frame's points, or None where no actor has any."""
     columns = [getattr(actor.cloud, name) for actor in actors]
     if all(column is None for column in columns):

@@ -18,9 +18,8 @@ import time
 
 import numpy as np
 
-from gen4d import sources
-from gen4d.build import estimate
-from gen4d.build import plan as build
+from gen4d import building, sources
+from gen4d.building import estimate
 from gen4d.config import Config
 from gen4d.moving import augment
 from gen4d.shards import frame_pairs, open_dataset
@@ -134,7 +133,7 @@ def write_off(path: pathlib.Path, size: tuple[float, float, float]) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def _make_inputs(folder: pathlib.Path, scans: int) -> build.Inputs:
+def _make_inputs(folder: pathlib.Path, scans: int) -> building.Inputs:
     (folder / "scans").mkdir()
     vertex = make_scan()
     for number in range(scans):
@@ -145,7 +144,7 @@ def _make_inputs(folder: pathlib.Path, scans: int) -> build.Inputs:
         sources.find_scans(folder / "scans"),
         sources.find_shapes(folder / "shapes", ("chair", "table", "night_stand")),
     )
-    return build.make_inputs(*found, Config(classes=("chair", "table", "night_stand")))
+    return building.make_inputs(*found, Config(classes=("chair", "table", "night_stand")))
 
 
 def bench_build(scans: int = 208) -> None:
@@ -159,9 +158,9 @@ def bench_build(scans: int = 208) -> None:
         for workers in (1, 2, 1, 2):
             out = folder / f"out{len(seconds)}-{workers}-{time.monotonic_ns()}"
             started = time.perf_counter()
-            plan = build.make_plan(out, inputs)
-            sidecars = dict(build.run(plan.jobs, workers))
-            manifest = build.finish(out, sidecars)
+            plan = building.make_plan(out, inputs)
+            sidecars = dict(building.run(plan.jobs, workers))
+            manifest = building.finish(out, sidecars)
             seconds[workers] = min(seconds.get(workers, 1e9), time.perf_counter() - started)
         for workers, spent in seconds.items():
             rate = f"{spent / scans * 1e3:6.1f} ms a scan, {60 * scans / spent:6.0f} scans a minute"
@@ -173,7 +172,7 @@ def bench_build(scans: int = 208) -> None:
         _bench_read(out)
 
 
-def _bench_stages(inputs: build.Inputs) -> None:
+def _bench_stages(inputs: building.Inputs) -> None:
     """Where the time of one shard goes."""
     from gen4d.config import to_plain
     from gen4d.moving.generate import generate_scan, group_shapes, prepare_scan
@@ -182,7 +181,7 @@ def _bench_stages(inputs: build.Inputs) -> None:
     shapes, source = group_shapes(inputs.shapes, "auto"), inputs.scans[:16]
     spent = {}
     started = time.perf_counter()
-    scans = [build.load_scan(one, inputs.config) for one in source]
+    scans = [building.load_scan(one, inputs.config) for one in source]
     spent["read"] = time.perf_counter() - started
     started = time.perf_counter()
     for scan in scans:

@@ -28,8 +28,7 @@ OWN_BATCHES = 12  # timed in a round, after as many as there are buffers
 
 def build_data(folder: pathlib.Path, scans: int = 8) -> pathlib.Path:
     """Twenty sequences of each of a few scans of 115 k points; returns the data set's folder."""
-    from gen4d import sources
-    from gen4d.build import plan as build
+    from gen4d import building, sources
     from gen4d.config import Config
     from tests.bench import make_scan, write_off, write_ply
 
@@ -39,8 +38,8 @@ def build_data(folder: pathlib.Path, scans: int = 8) -> pathlib.Path:
     for name in ("chair", "night_stand"):
         write_off(folder / "shapes" / name / "train" / f"{name}_0001.off", (1.0, 0.8, 1.2))
     found = sources.find_scans(folder / "scans"), sources.find_shapes(folder / "shapes")
-    inputs = build.make_inputs(*found, Config())
-    build.finish(folder / "data", dict(build.run(build.make_plan(folder / "data", inputs).jobs, 1)))
+    inputs = building.make_inputs(*found, Config())
+    building.finish(folder / "data", dict(building.run(building.make_plan(folder / "data", inputs).jobs, 1)))
     return folder / "data"
 
 

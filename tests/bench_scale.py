@@ -23,13 +23,13 @@ import tempfile
 import time
 import zlib
 
-from gen4d import sources
-from gen4d.build import estimate
-from gen4d.build import plan as build
+from gen4d import building, sources
+from gen4d.building import estimate, refused
 from gen4d.config import Config
-from gen4d.report.summary import refused, summary
+from gen4d.report.summary import summary
 from gen4d.shards import open_dataset, verify
 from gen4d.shards.format import seal
+from gen4d.shards.manifest import brief, read_sidecar, shard_path, sidecar_path
 from gen4d.shards.zarr_reader import read_directory
 
 SCANS, SIZE, LARGE_SHARDS, SMALL_SHAPE = 100_000, 16, 64, 20
@@ -68,10 +68,10 @@ def write_scans(folder: pathlib.Path, count: int) -> None:
         os.truncate(path, SCAN_BYTES)
 
 
-def find_inputs(folder: pathlib.Path, scans: str = "scans", **config) -> build.Inputs:
+def find_inputs(folder: pathlib.Path, scans: str = "scans", **config) -> building.Inputs:
     """What `gen4d build` makes of the folders."""
     shapes = sources.find_shapes(folder / "shapes", tuple(MODELNET))
-    return build.make_inputs(sources.find_scans(folder / scans), shapes, Config(scans_per_shard=SIZE, **config))
+    return building.make_inputs(sources.find_scans(folder / scans), shapes, Config(scans_per_shard=SIZE, **config))
 
 
 class Template:
@@ -88,13 +88,13 @@ class Template:
             write_ply(path, make_scan(number, vertices))
         inputs = find_inputs(folder, f"scans-{kind}", shape_points=shape_points)
         self.config, out = inputs.config, folder / f"built-{kind}"
-        jobs, self.seconds = build.make_plan(out, inputs).jobs, float("inf")
+        jobs, self.seconds = building.make_plan(out, inputs).jobs, float("inf")
         for _ in range(3):
             started = time.process_time()
-            build.build_shard(jobs[0])
+            building.build_shard(jobs[0])
             self.seconds = min(self.seconds, time.process_time() - started)
-        self.sidecar = build.read_sidecar_content(out, 0)
-        self.path = build.shard_path(out, 0)
+        self.sidecar = brief(read_sidecar(out, 0))
+        self.path = shard_path(out, 0)
         self.content, self.place = bytearray(self.path.read_bytes()), read_directory(self.path)["zarr.json"]
 
     def write(self, out: pathlib.Path, number: int) -> None:
@@ -111,7 +111,7 @@ class Template:
         record = content.rindex(b"PK\1\2")  # of the last entry by name, which is the group's
         assert content[record + 46 : record + 55] == b"zarr.json"
         content[record + 16 : record + 20] = content[self.place.offset + 14 : self.place.offset + 18] = crc
-        build.shard_path(out, number).write_bytes(content)
+        shard_path(out, number).write_bytes(content)
         self._describe(out, number, names, hashlib.sha256(content).hexdigest())
 
     def _describe(self, out, number: int, names: list[str], digest: str) -> None:
@@ -119,13 +119,13 @@ class Template:
         for name, scan in zip(names, self.sidecar["scans"], strict=True):
             points = f"{name}/{name}_vh_clean_2.ply"
             scans.append(scan | {"name": name, "files": [[points, SCAN_BYTES, scan["files"][0][2]]]})
-        named = {"file": build.shard_path(out, number).name, "content_sha256": digest, "scans": scans}
-        build.sidecar_path(out, number).write_bytes(seal(self.sidecar | named))
+        named = {"file": shard_path(out, number).name, "content_sha256": digest, "scans": scans}
+        sidecar_path(out, number).write_bytes(seal(self.sidecar | named))
 
 
-def fill(out: pathlib.Path, template: Template, inputs: build.Inputs) -> None:
+def fill(out: pathlib.Path, template: Template, inputs: building.Inputs) -> None:
     """Plan a build of the inputs and write its shards."""
-    for number in range(build.make_plan(out, inputs).shards):
+    for number in range(building.make_plan(out, inputs).shards):
         template.write(out, number)
 
 
@@ -138,9 +138,9 @@ def simulate(folder: pathlib.Path, scans: int) -> dict:
     inputs = find_inputs(folder, shape_points=1000)
     inputs = dataclasses.replace(inputs, scans=inputs.scans[: LARGE_SHARDS * SIZE])
     fill(folder / "large", large, inputs)
-    build.finish(folder / "large", build.make_plan(folder / "large", inputs).sidecars)
-    described = build.sidecar_path(folder / "large", 0).stat().st_size
-    shard = build.shard_path(folder / "large", 0).stat().st_size
+    building.finish(folder / "large", building.make_plan(folder / "large", inputs).sidecars)
+    described = sidecar_path(folder / "large", 0).stat().st_size
+    shard = shard_path(folder / "large", 0).stat().st_size
     return {"seconds_per_scan": large.seconds / SIZE, "sidecar_bytes": described, "shard_bytes": shard}
 
 
@@ -192,7 +192,7 @@ def step_plan(folder: pathlib.Path, meter: Meter) -> None:
     with meter.measure("find the sources"):
         inputs = find_inputs(folder, shape_points=SMALL_SHAPE)
     with meter.measure("plan"):
-        plan = build.make_plan(folder / "sim-new", inputs)
+        plan = building.make_plan(folder / "sim-new", inputs)
     assert len(plan.jobs) == plan.shards
     with meter.measure("hand ten jobs to workers"):
         size = sum(len(pickle.dumps(job)) for job in plan.jobs[:10])
@@ -203,10 +203,10 @@ def step_resume(folder: pathlib.Path, meter: Meter) -> None:
     """A build that continues, with all or half of the shards done, and finishes."""
     inputs = find_inputs(folder, shape_points=SMALL_SHAPE)
     with meter.measure("resume"):
-        plan = build.make_plan(folder / "sim", inputs)
+        plan = building.make_plan(folder / "sim", inputs)
     if not plan.jobs:
         with meter.measure("finish"):
-            build.finish(folder / "sim", plan.sidecars)
+            building.finish(folder / "sim", plan.sidecars)
         with meter.measure("summarise"):
             summary(plan.sidecars.values())
             refused(plan.sidecars.values(), "scans", "shapes")

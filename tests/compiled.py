@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from gen4d.moving import accept, augment, candidates, cloud, kernels, occupancy
-from gen4d.moving import shape as compose
-from gen4d.shards import Actor, Cloud, Sequence, frame_pairs
+from gen4d.moving.shape import shape_pose
+from gen4d.sequence import Actor, Cloud, FloorPlan, Sequence, frame_pairs
 from tests import naive
 
 
@@ -15,7 +15,7 @@ def prepare(vertex, *, floor_m, voxel_m=0.02, cell_m=0.10, ceiling_m=2.0, near_f
     point = vertex[cloud.thin(vertex, voxel_m)]
     origin, shape = occupancy.make_grid(point, cell_m)
     valid, _ = occupancy.find_valid(point, origin, shape, cell_m, floor_m, (ceiling_m, near_floor_m, close_m))
-    plan = occupancy.Occupancy(valid, origin, floor_m, cell_m)
+    plan = FloorPlan(valid, origin, floor_m, cell_m)
     space = candidates.find_free_space(plan)
     return naive.Prepared(point, valid, origin, space.distance_m, augment.quantise(point), cell_m, floor_m)
 
@@ -35,7 +35,7 @@ def sequence(prepared, shape_cloud, radius_m, plan):
     step = np.diff(candidate[row], axis=0)
     heading = np.array([math.atan2(y, x) for x, y in step.tolist()])
     yaw = plan.yaw_rad + np.concatenate([[0.0], heading - heading[0]])
-    pose = compose.shape_pose(candidate[row], yaw, prepared.floor_m)
+    pose = shape_pose(candidate[row], yaw, prepared.floor_m)
     scan_bits, shape_bits = np.empty(len(prepared.cloud), np.uint8), np.empty(len(shape_cloud), np.uint8)
     none = augment.no_chunks(t)
     kernels.draw_masks(
@@ -46,16 +46,11 @@ def sequence(prepared, shape_cloud, radius_m, plan):
     counts = accept.mask_histogram(scan_bits, t), accept.mask_histogram(shape_bits, t)
     if accept.find_reason(*counts, naive.COMMON_SHARE, naive.FRAME_SHARE):
         return [], [], False
-    made = Sequence(
-        "",
-        "",
-        "",
-        "",
-        (_actor(prepared.cloud, compose.static_pose(t), scan_bits), _actor(shape_cloud, pose, shape_bits)),
-    )
-    frames = [naive.Frame(frame.point, frame.actor, frame.index) for frame in made.frames]
+    still = np.tile(np.eye(4, dtype=np.float32), (t, 1, 1))
+    made = Sequence("", 0, (_actor(prepared.cloud, still, scan_bits), _actor(shape_cloud, pose, shape_bits)))
+    frames = [naive.Frame(frame.point, frame.actor, frame.point_index) for frame in made.frames]
     return frames, [made.correspondences(i, j) for i, j in frame_pairs(t)], True
 
 
 def _actor(point, pose, bits):
-    return Actor(Cloud(point, np.empty(0, np.int32), None, None), 1, pose, augment.pack_planes(bits, len(pose)))
+    return Actor(Cloud(point), 1, pose, augment.pack_planes(bits, len(pose)))

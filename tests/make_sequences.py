@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from gen4d.shards import Actor, Cloud, Sequence
+from gen4d.sequence import Actor, Cloud, Mover, Sequence, make_actor
 
 
 def keyed(*key: int) -> np.random.Generator:
@@ -12,12 +12,9 @@ def keyed(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[0, 0], counter=[*key, 0, 0, 0, 0][:4]))
 
 
-def make_actor(point: np.ndarray, masks: np.ndarray, pose: np.ndarray | None = None, role: int = 0) -> Actor:
+def actor_of(point: np.ndarray, masks: np.ndarray, pose: np.ndarray | None = None, role: int = 0) -> Actor:
     """An actor of points (n, 3), masks (t, n) bool and poses (t, 4, 4), identities by default."""
-    t = len(masks)
-    pose = np.tile(np.eye(4, dtype=np.float32), (t, 1, 1)) if pose is None else pose.astype(np.float32)
-    vertex = np.arange(len(point), dtype=np.int32)
-    return Actor(Cloud(point.astype(np.float32), vertex, None, None), role, pose, np.packbits(masks, axis=1))
+    return make_actor(Cloud(point, np.arange(len(point))), masks, pose, role, mover=role - 1)
 
 
 def room_points(points: int, rng: np.random.Generator, extent_m: float = 2.0) -> np.ndarray:
@@ -35,7 +32,7 @@ def make_sequence(
     """A room at rest and, unless shape_points is 0, a box that moves and turns through it."""
     rng = keyed(number, 1)
     room = room_points(points, keyed(number // 4, 2), extent_m)
-    actors = [make_actor(room, rng.random((t, len(room))) < keep)]
+    actors = [actor_of(room, rng.random((t, len(room))) < keep)]
     if shape_points:
         pose = np.tile(np.eye(4), (t, 1, 1))
         for i in range(t):
@@ -43,9 +40,9 @@ def make_sequence(
             pose[i, :2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
             pose[i, :3, 3] = [0.5 + 0.3 * i, 1.0, 0.02]
         box = rng.uniform(-0.2, 0.2, (shape_points, 3)) + [0, 0, 0.2]
-        actors.append(make_actor(box, rng.random((t, shape_points)) < keep, pose, role=1))
+        actors.append(actor_of(box, rng.random((t, shape_points)) < keep, pose, role=1))
     scan = f"room{number // 4:04d}"
-    return Sequence(f"{scan}/{number % 4:03d}", scan, "box", "chair", tuple(actors))
+    return Sequence(scan, number % 4, tuple(actors), (Mover("box", "chair"),) if shape_points else ())
 
 
 class MemoryDataset(list):
@@ -67,9 +64,7 @@ def write_dataset(folder: pathlib.Path, scans: int = 2, sequences: int = 4, poin
     """Build a small data set, with nothing but gen4d, from empty rooms and a box; returns its folder."""
     import trimesh  # half of this file's import time, and most tests need no files
 
-    from gen4d import sources
-    from gen4d.build import plan as build
-    from gen4d.config import Config
+    from gen4d import build_dataset
 
     (folder / "scans").mkdir(parents=True)
     for number in range(scans):
@@ -77,9 +72,6 @@ def write_dataset(folder: pathlib.Path, scans: int = 2, sequences: int = 4, poin
         cloud.export(folder / "scans" / f"room{number:04d}.ply")
     (folder / "shapes/chair/train").mkdir(parents=True)
     trimesh.creation.box((0.4, 0.4, 0.8)).export(folder / "shapes/chair/train/chair_0001.off")
-    config = Config(sequences=sequences, shape_points=300, scans_per_shard=1)
-    found = sources.find_scans(folder / "scans"), sources.find_shapes(folder / "shapes")
-    inputs = build.make_inputs(*found, config)
-    plan = build.make_plan(folder / "data", inputs, strict=True)
-    build.finish(folder / "data", dict(build.run(plan.jobs, 1)))
+    places = folder / "scans", folder / "shapes", folder / "data"
+    build_dataset(*places, strict=True, sequences=sequences, shape_points=300, scans_per_shard=1)
     return folder / "data"

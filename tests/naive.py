@@ -247,6 +247,11 @@ def frame_rows(plane, count):
     return np.flatnonzero(np.unpackbits(plane, count=count)).astype(np.int32)
 
 
+def masks(planes, count):
+    """Which of `count` points each plane (t, B) keeps, (t, count) bool."""
+    return np.unpackbits(planes, axis=1, count=count).astype(bool)
+
+
 def pair_lists(planes, count, offset):
     """Corresponding rows (first (K,), second (K,)) int32 of every two frames, in order (0, 1), (0, 2) .. (1, 2) ..
 
@@ -293,7 +298,7 @@ class Frame(NamedTuple):
 
     point: np.ndarray  # (K, 3) float32
     actor: np.ndarray  # (K,) uint8, 0 the scan, 1 the shape
-    index: np.ndarray  # (K,) int32, the row in the actor's cloud
+    point_index: np.ndarray  # (K,) int32, the row in the actor's cloud
 
 
 def accepted(common, size, kept):

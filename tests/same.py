@@ -10,10 +10,8 @@ import shutil
 import sys
 from typing import NamedTuple
 
-from gen4d import sources
-from gen4d.build import parts
-from gen4d.build import plan as build
-from gen4d.build.plan import Part
+from gen4d import building, sources
+from gen4d.building.plan import Part
 from gen4d.config import Config
 
 CONFIG = Config(sequences=2, scans_per_shard=1, shape_points=20)
@@ -28,12 +26,12 @@ class Way(NamedTuple):
     parts: int
 
 
-def make_inputs(folder: pathlib.Path, shuffled: bool) -> build.Inputs:
+def make_inputs(folder: pathlib.Path, shuffled: bool) -> building.Inputs:
     """Inputs as their folders list them, or the other way round."""
     step = -1 if shuffled else 1
     scans, shapes = sources.find_scans(folder / "scans"), sources.find_shapes(folder / "shapes")
     found = (listing._replace(sources=listing.sources[::step]) for listing in (scans, shapes))
-    return build.make_inputs(*found, CONFIG)
+    return building.make_inputs(*found, CONFIG)
 
 
 def hash_of(folder: pathlib.Path, way: Way) -> str:
@@ -41,13 +39,13 @@ def hash_of(folder: pathlib.Path, way: Way) -> str:
     out, inputs = folder / "same", make_inputs(folder, way.shuffled)
     for number in range(1, way.parts + 1):
         part = Part(number, way.parts) if way.parts > 1 else None
-        plan = build.make_plan(out, inputs, part=part)
+        plan = building.make_plan(out, inputs, part=part)
         jobs = plan.jobs[::-1] if way.shuffled else plan.jobs
-        done = dict(build.run(jobs, way.workers, way.start))
+        done = dict(building.run(jobs, way.workers, way.start))
     if way.parts > 1:
-        parts.merge(out)
+        building.merge(out)
     else:
-        build.finish(out, done)
+        building.finish(out, done)
     digest = hashlib.sha256()
     for path in sorted(path for path in out.rglob("*") if path.is_file()):
         digest.update(path.relative_to(out).as_posix().encode() + b"\0" + path.read_bytes())

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests import naive_train
-from tests.make_sequences import keyed, make_actor, make_sequence, room_points
+from tests.make_sequences import actor_of, keyed, make_sequence, room_points
 from train import batch, kernels
 from train.batch import (
     BatchBuffer,
@@ -277,6 +277,6 @@ def test_frames_without_a_common_point_are_refused_by_name():
     sequence = make_sequence(0, shape_points=0)
     masks = np.zeros((4, 600), bool)
     masks[0, :300], masks[1, 300:], masks[2:] = True, True, True
-    sequence.actors = (make_actor(sequence.actors[0].cloud.point[:600], masks),)
+    sequence.actors = (actor_of(sequence.actors[0].cloud.point[:600], masks),)
     with pytest.raises(BatchError, match="frames 0 and 1 have no common point"):
         made([sequence])

@@ -195,7 +195,7 @@ def test_inspect_describes_one_sequence_by_number_and_by_id(data):
     assert by_number == by_id
     assert by_number.code == 0
     counts = [f"{i}-{j}: {len(sequence.correspondences(i, j)[0])}" for j in range(4) for i in range(j)]
-    for part in (sequence.id, "chair_0001", "actor 1: moving, 20 points", *counts):
+    for part in (sequence.id, "chair_0001", "actor 1: moving of mover 0, 20 points", *counts):
         assert part in by_number.out
 
 
@@ -406,6 +406,6 @@ def test_anybody_reads_the_shards_with_zarr_and_numpy_alone(data, tmp_path):
         for (point, identity), frame in zip(frames, sequence.frames, strict=True):
             np.testing.assert_allclose(point, frame.point, rtol=0, atol=1e-6)
             np.testing.assert_array_equal(point[frame.actor == 0], frame.point[frame.actor == 0])
-            np.testing.assert_array_equal(identity, np.stack([frame.actor, frame.index], axis=1))
+            np.testing.assert_array_equal(identity, np.stack([frame.actor, frame.point_index], axis=1))
         for (i, j), rows in pairs.items():
             np.testing.assert_array_equal(rows, sequence.correspondences(i, j))

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from gen4d import files
-from gen4d.build import cluster
+from gen4d.building import cluster
 from tests import tiny
 from tests.tiny import gen4d
 
@@ -226,7 +226,11 @@ def test_no_scheduler_no_address_and_no_dask_are_said_in_a_line_each(rooms, tmp_
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
-        for given, wanted in [(address, "no answer in 1 s"), ("host", "no address"), ("tcp://host", "no address")]:
+        for given, wanted in [
+            (address, "no answer in 1 s"),
+            ("host", "not an address"),
+            ("tcp://host", "not an address"),
+        ]:
             outcome = gen4d(*arguments(rooms, tmp_path / "out", given))
             assert outcome.code == 1 and len(outcome.err.splitlines()) == 1, outcome.err
             assert f"Error: --scheduler {given}: {wanted}: give the address that `dask scheduler`" in outcome.err
@@ -234,7 +238,7 @@ def test_no_scheduler_no_address_and_no_dask_are_said_in_a_line_each(rooms, tmp_
     outcome = gen4d(*arguments(rooms, tmp_path / "out", address))
     assert outcome.code == 1
     assert outcome.err.splitlines() == [
-        f"Error: --scheduler {address}: dask.distributed is not installed: pip install 'gen4d[dask]'"
+        f"Error: --scheduler {address}: dask.distributed is not installed: from a clone of gen4d, pip install '.[dask]'"
     ]
 
 

@@ -13,11 +13,9 @@ import shutil
 import numpy as np
 import pytest
 
-from gen4d import sources
-from gen4d.build import plan as build
+from gen4d import building, sources
 from gen4d.config import Config
-from gen4d.shards import open_dataset
-from gen4d.shards import zarr_reader as zipshard
+from gen4d.shards import open_dataset, zarr_reader
 from gen4d.shards.format import ARRAYS, FormatError
 from gen4d.shards.zarr_reader import ZipShard
 from tests import bench
@@ -40,8 +38,8 @@ def folder(tmp_path_factory):
         bench.write_ply(raw / "scans" / f"room{number:02d}.ply", bench.make_scan(number))
     for name in ("chair", "night_stand"):
         bench.write_off(raw / "shapes" / name / "train" / f"{name}_0001.off", (1.0, 0.8, 1.2))
-    inputs = build.make_inputs(sources.find_scans(raw / "scans"), sources.find_shapes(raw / "shapes"), Config())
-    build.finish(raw / "data", dict(build.run(build.make_plan(raw / "data", inputs).jobs, 1)))
+    inputs = building.make_inputs(sources.find_scans(raw / "scans"), sources.find_shapes(raw / "shapes"), Config())
+    building.finish(raw / "data", dict(building.run(building.make_plan(raw / "data", inputs).jobs, 1)))
     assert open_dataset(raw / "data").manifest["totals"]["sequences"] == 320
     return raw / "data"
 
@@ -140,7 +138,7 @@ def whole(folder):
 
 @pytest.fixture
 def shard(folder, whole, monkeypatch):
-    monkeypatch.setattr(zipshard, "_CACHED_BYTES", 0)  # every read reads
+    monkeypatch.setattr(zarr_reader, "_CACHED_BYTES", 0)  # every read reads
     return Shard(*(top / "shards" / "00000.zarr.zip" for top in (folder, whole)))
 
 

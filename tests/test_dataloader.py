@@ -43,7 +43,7 @@ def fingerprint(sequence) -> str:
     """Hash of all frames and of a pair list: what kernels make of a sequence."""
     digest = hashlib.sha256()
     for frame in sequence.frames:
-        digest.update(frame.point.tobytes() + frame.index.tobytes())
+        digest.update(frame.point.tobytes() + frame.point_index.tobytes())
     for rows in sequence.correspondences(0, sequence.t - 1):
         digest.update(rows.tobytes())
     return digest.hexdigest()

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from gen4d.exports import hdf5 as export
-from gen4d.shards import dataset as shards
+from gen4d import shards
+from gen4d.exports import hdf5
+from gen4d.sequence import frame_pairs
 from gen4d.shards import verify
-from gen4d.shards.format import FormatError, frame_pairs
+from gen4d.shards.format import FormatError
+from gen4d.shards.tables import open_shard
 from tests import inputs, laws
 from tests.inputs import assert_same_sequence
 
@@ -30,7 +32,7 @@ def copy(built, tmp_path):
 @pytest.fixture(scope="module")
 def exported(built, tmp_path_factory):
     out = tmp_path_factory.mktemp("hdf5") / "exported"
-    assert list(export.export_hdf5(shards.open_dataset(built), out)) == [0, 1]
+    assert list(hdf5.export_hdf5(shards.open_dataset(built), out)) == [0, 1]
     return out
 
 
@@ -66,7 +68,7 @@ def test_an_export_can_add_pairs_and_gives_the_same_bytes_each_time(tmp_path):
     inputs.run_build(tmp_path / "built", inputs.make_inputs(scans, shapes, sequences=2))
     dataset = shards.open_dataset(tmp_path / "built")
     for name in ("one", "two"):
-        list(export.export_hdf5(dataset, tmp_path / name, pairs=True))
+        list(hdf5.export_hdf5(dataset, tmp_path / name, pairs=True))
     assert inputs.content_of(tmp_path / "one") == inputs.content_of(tmp_path / "two")
     assert list(verify.verify(shards.open_dataset(tmp_path / "one"))) == [None]
     with h5py.File(tmp_path / "one" / "shards" / "00000.h5", "r") as file:
@@ -83,10 +85,10 @@ def test_an_export_of_no_sequences_is_read(tmp_path):
     scans.mkdir()
     inputs.write_scan(scans / "closet.ply", (np.random.default_rng(60).random((900, 3)) * [0.3, 0.3, 2]).astype("f4"))
     inputs.run_build(tmp_path / "built", inputs.make_inputs(scans, shapes, attempts=1, sequences=2))
-    list(export.export_hdf5(shards.open_dataset(tmp_path / "built"), tmp_path / "out", pairs=True))
+    list(hdf5.export_hdf5(shards.open_dataset(tmp_path / "built"), tmp_path / "out", pairs=True))
     dataset = shards.open_dataset(tmp_path / "out")
     assert (len(dataset), dataset.scan_names) == (0, ["closet"]) and list(verify.verify(dataset)) == [None]
-    shard = shards.open_shard(tmp_path / "out" / "shards" / "00000.h5")
+    shard = open_shard(tmp_path / "out" / "shards" / "00000.h5")
     assert shard.length("pair/first") == 0 and shard.read("pair/start", 0, 1).tolist() == [0]
 
 
@@ -132,7 +134,7 @@ def test_hdf5_that_gen4d_did_not_write_is_refused(exported, tmp_path, kind, mess
     with h5py.File(path, "r+") as file:
         linked(kind)(file, tmp_path)
     with pytest.raises(FormatError, match=message):
-        shards.open_shard(path)
+        open_shard(path)
 
 
 def test_a_damaged_hdf5_chunk_is_an_error(exported, tmp_path):
@@ -143,7 +145,7 @@ def test_a_damaged_hdf5_chunk_is_an_error(exported, tmp_path):
     content[chunk.byte_offset + chunk.size // 2] ^= 8
     path.write_bytes(content)
     with pytest.raises(FormatError, match="cloud/point is damaged"):
-        shards.open_shard(path).read("cloud/point", 0, 1)
+        open_shard(path).read("cloud/point", 0, 1)
 
 
 @pytest.mark.parametrize("length", [0, 8, 100, 3000, -1])
@@ -151,13 +153,13 @@ def test_hdf5_cut_short_is_refused(exported, tmp_path, length):
     path = tmp_path / "x.h5"
     path.write_bytes((exported / "shards" / "00000.h5").read_bytes()[:length])
     with pytest.raises(FormatError, match="not a whole HDF5 file"):
-        shards.open_shard(path)
+        open_shard(path)
 
 
 def test_an_export_into_a_folder_of_other_files_is_refused(built, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(export.ExportError, match=r"holds other files \(mine.txt, 1 in all\)"):
-        list(export.export_hdf5(shards.open_dataset(built), tmp_path))
-    with pytest.raises(export.ExportError, match="is a file"):
-        list(export.export_hdf5(shards.open_dataset(built), tmp_path / "mine.txt"))
+    with pytest.raises(hdf5.ExportError, match=r"holds other files \(mine.txt, 1 in all\)"):
+        list(hdf5.export_hdf5(shards.open_dataset(built), tmp_path))
+    with pytest.raises(hdf5.ExportError, match="is a file"):
+        list(hdf5.export_hdf5(shards.open_dataset(built), tmp_path / "mine.txt"))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -125,7 +125,7 @@ ENTRIES = {
     "attributes that are a list": (metadata("zarr.json", lambda meta: meta.update(attributes=[])), "zarr.json"),
     "scans that are numbers": (
         metadata("zarr.json", lambda meta: meta["attributes"].update(scans=[7])),
-        "attribute scans is no list of names",
+        "attribute scans is not a list of names",
     ),
     "nothing": (lambda entries: entries.clear(), "zarr.json is missing"),
     "chunk header of 4 GB": (

@@ -8,8 +8,9 @@ import h5py
 import numpy as np
 import pytest
 
-from gen4d.shards import open_dataset, open_shard
+from gen4d.shards import open_dataset
 from gen4d.shards.format import FormatError, seal, unseal
+from gen4d.shards.tables import open_shard
 from tests import tiny
 from tests.damage import adopt
 from tests.hostile import MIB, check_refused
@@ -179,9 +180,9 @@ HDF5 = {
     "no checksums": (_no_checksum, "has filters []"),
     "another filter": (_other_filter, "has filters"),
     "chunks that were never written": (_missing_chunk, "not all it should have"),
-    "5 MB of attributes": (_long_attributes, "is no text of at most"),
-    "attributes of variable length": (_object_attributes, "is no text of at most"),
-    "attributes that are many": (_array_attributes, "is no text of at most"),
+    "5 MB of attributes": (_long_attributes, "is not a text of at most"),
+    "attributes of variable length": (_object_attributes, "is not a text of at most"),
+    "attributes that are many": (_array_attributes, "is not a text of at most"),
     "attributes that were changed": (_unsealed_attributes, "does not match its own hash"),
     "a group that is a link": (_link_of_the_group, "cloud is missing or a link"),
 }

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from gen4d import sequence_kernels
 from gen4d.moving import accept, augment, candidates, cloud, kernels, occupancy, trajectory
-from gen4d.moving import shape as compose
-from gen4d.shards import dataset as shards
-from gen4d.shards import zarr_writer as writer
+from gen4d.moving.shape import enclosing_circle, shape_pose
+from gen4d.sequence import Cloud, FloorPlan, Sequence, frame_pairs, make_actor
 from tests import naive
 
 JITTED = not numba.config.DISABLE_JIT
@@ -133,7 +133,7 @@ def test_columns_have_the_minima_layers_and_tops_of_the_twins(name):
 def test_the_floor_plan_of_a_room_is_valid_where_the_twins_say(key):
     floor, clutter = spread((7, key), MANY, (3, 2, 0.03), (-1, -1, -0.5)), spread((8, key), 60, (3, 2, 2), (-1, -1, 0))
     point = np.concatenate([floor, clutter])
-    plan = occupancy.find_occupancy(point, 0.1, 2.0, 0.2, 0.5)
+    plan = occupancy.find_floor_plan(point, 0.1, 2.0, 0.2, 0.5)
     origin, shape = grid_of(point)
     assert_array_equal(plan.origin, origin)
     layers, top = naive.column_layers(point, CELL, origin, shape, plan.floor_m, 2.0, 0.1)
@@ -155,7 +155,7 @@ def test_the_floor_is_found_to_2_cm_even_if_it_is_flat_or_the_lowest_of_all(thic
 
 
 def plan_of(valid):
-    return occupancy.Occupancy(valid, np.array([-3, 5], np.int32), -1.2, 0.1)
+    return FloorPlan(valid, np.array([-3, 5], np.int32), -1.2, 0.1)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.99, 1.0])
@@ -222,7 +222,7 @@ def test_a_trajectory_gives_the_poses_of_the_twin():
         if way is not None:
             arrived += 1
             twin = naive.shape_poses(way.position, float(way.yaw_rad[0]), -1.27)
-            assert_allclose(compose.shape_pose(way.position, way.yaw_rad, -1.27), twin, atol=3e-7)
+            assert_allclose(shape_pose(way.position, way.yaw_rad, -1.27), twin, atol=3e-7)
             step = np.hypot(*np.diff(way.position, axis=0).T)
             assert (step >= 0.3).all() and (step <= 0.9).all()
     assert arrived >= 10
@@ -252,7 +252,7 @@ FLAT = {
 @pytest.mark.parametrize("name", FLAT)
 def test_the_enclosing_circle_is_the_twins_and_holds_every_point(name):
     point = FLAT[name]
-    x, y, radius = compose.enclosing_circle(point)
+    x, y, radius = enclosing_circle(point)
     extent = float(np.ptp(point, axis=0).max())
     assert_allclose((x, y, radius), naive.enclosing_circle(point), rtol=1e-13, atol=1e-9 * extent)
     assert np.hypot(*(point - [x, y]).T).max() <= radius * (1 + 1e-15)
@@ -315,27 +315,25 @@ def test_planes_histogram_and_rows_equal_the_twins(t, count):
     planes = augment.pack_planes(bits, t)
     assert_same(planes, naive.pack_planes(bits, t))
     for plane in planes:
-        rows = np.empty(count, np.int32)
-        kept = kernels.frame_rows(plane, rows)
-        assert_same(rows[:kept], naive.frame_rows(plane, count))
-        assert kernels.count_bits(plane) == kept
+        assert sequence_kernels.count_bits(plane) == len(naive.frame_rows(plane, count))
 
 
 def test_the_masks_of_every_frame_may_be_empty_or_full():
     for bits in (np.zeros(FEW, np.uint8), np.full(FEW, 255, np.uint8)):
         planes = augment.pack_planes(bits, 8)
         assert_same(planes, naive.pack_planes(bits, 8))
-        (first, second), *rest = writer.sequence_pairs(planes, planes[:, :0], (FEW, 0))
-        assert len(first) == len(second) == (FEW if bits.any() else 0) and len(rest) == 27
+        sequence = Sequence("scan", 0, (make_actor(Cloud(spread(34, FEW)), naive.masks(planes, FEW)),))
+        for i, j in frame_pairs(8):
+            first, second = sequence.correspondences(i, j)
+            assert len(first) == len(second) == (FEW if bits.any() else 0)
 
 
 def actor(key, t, count, role):
     """An actor of random points and masks."""
     planes = naive.pack_planes(drawn_bits((key, t), t, count), t) if count else np.zeros((t, 0), np.uint8)
-    none = np.full(count, -1, np.int32)
-    pose = compose.shape_pose(rng((30, key)).random((t, 2)) * 3, rng((31, key)).random(t) * 7, -1.2)
-    held = shards.Cloud(spread((32, key), count), none, None, none if role else np.arange(count, dtype=np.int32))
-    return shards.Actor(held, role, pose if role else compose.static_pose(t), planes)
+    pose = shape_pose(rng((30, key)).random((t, 2)) * 3, rng((31, key)).random(t) * 7, -1.2)
+    held = Cloud(spread((32, key), count), instance=np.full(count, -1) if role else np.arange(count))
+    return make_actor(held, naive.masks(planes, count), pose if role else None, role)
 
 
 SIZES = pytest.mark.parametrize("sizes", [(MANY, 1000), (300, 1), (257, 7), (1, 0), (0, 300), (0, 0)])
@@ -353,24 +351,23 @@ def twin_pairs(actors):
 
 @FRAMES
 @SIZES
-def test_pair_lists_are_the_twins_whether_they_are_written_or_read(t, sizes):
+def test_pair_lists_are_the_twins(t, sizes):
     actors = tuple(actor(role, t, count, role) for role, count in enumerate(sizes))
-    sequence = shards.Sequence("scan/000", "scan", "chair_0001", "chair", actors)
-    written = writer.sequence_pairs(actors[0].planes, actors[1].planes, sizes)
-    for (i, j), stored, twin in zip(itertools.combinations(range(t), 2), written, twin_pairs(actors), strict=True):
-        for one in (stored, sequence.correspondences(i, j)):
-            assert_same(one[0], twin[0])
-            assert_same(one[1], twin[1])
+    sequence = Sequence("scan", 0, actors)
+    for (i, j), twin in zip(itertools.combinations(range(t), 2), twin_pairs(actors), strict=True):
+        first, second = sequence.correspondences(i, j)
+        assert_same(first, twin[0])
+        assert_same(second, twin[1])
 
 
 @FRAMES
 @SIZES
 def test_frames_hold_the_points_that_the_twins_keep_where_their_pose_puts_them(t, sizes):
     actors = tuple(actor(role, t, count, role) for role, count in enumerate(sizes))
-    sequence = shards.Sequence("scan/000", "scan", "chair_0001", "chair", actors)
+    sequence = Sequence("scan", 0, actors)
     for number, frame in enumerate(sequence.frames):
         rows = [naive.frame_rows(one.planes[number], len(one.cloud.point)) for one in actors]
-        assert_same(frame.index, np.concatenate(rows))
+        assert_same(frame.point_index, np.concatenate(rows))
         assert_array_equal(frame.actor, np.repeat([0, 1], [len(row) for row in rows]))
         moved = naive.posed(actors[1].cloud.point[rows[1]], actors[1].pose[number])
         assert_array_equal(frame.point[: len(rows[0])], actors[0].cloud.point[rows[0]])

@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 import trimesh
 
-from gen4d import sources
-from gen4d.build import plan as build
+from gen4d import building, shards, sources
 from gen4d.config import Config
 from gen4d.samples import write_samples
-from gen4d.shards import dataset as shards
 from tests import inputs, laws, naive, raw
 from tests.shared import SHARED, needs_shared_data
 
@@ -29,7 +27,7 @@ def built(out: pathlib.Path, scans: pathlib.Path, names, **config) -> pathlib.Pa
     shapes = SHARED / "furniture8" if SHARED else inputs.write_shapes(out.parent / "shapes")
     found = sources.find_scans(scans)
     found = found._replace(sources=tuple(source for source in found.sources if names is None or source.name in names))
-    planned = build.make_inputs(found, sources.find_shapes(shapes), Config(**config))
+    planned = building.make_inputs(found, sources.find_shapes(shapes), Config(**config))
     inputs.run_build(out, planned, workers=2)
     return out
 
@@ -49,7 +47,7 @@ def samples(tmp_path_factory):
     names = folder / "all.txt"
     names.write_text("\n".join(path.name for path in (folder / "scans").glob("scene*")))
     found = sources.find_scans(folder / "scans", names), sources.find_shapes(folder / "shapes")
-    inputs.run_build(folder / "built", build.make_inputs(*found, Config(sequences=40)), workers=2)
+    inputs.run_build(folder / "built", building.make_inputs(*found, Config(sequences=40)), workers=2)
 
     def read(name):
         path = folder / "scans" / name / f"{name}_vh_clean_2"

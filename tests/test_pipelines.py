@@ -13,8 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from gen4d import sources
 from gen4d.config import Config
 from gen4d.moving import augment, generate
-from gen4d.moving import shape as compose
-from gen4d.shards import dataset as shards
+from gen4d.moving.shape import sample_surface
 from tests import careful, inputs, naive, research
 
 SIZES = [{}, {"keep": 0.88}, {"frames": 2}, {"frames": 8, "keep": 0.99, "chunks_min": 0, "chunks_max": 3}]
@@ -36,14 +35,15 @@ def config_of(folders, **changes):
 
 
 def test_the_three_prepare_the_same_scan(scan):
-    prepared, row = generate.prepare_scan(scan, Config())
-    assert_array_equal(scan.point[row], prepared.point)
+    prepared = generate.prepare_scan(scan, Config())
+    point = prepared.cloud.point
+    assert_array_equal(scan.point[np.searchsorted(scan.row, prepared.cloud.vertex)], point)
     for reference in (research, careful):
-        twin = reference.prepare(scan.point, floor_m=prepared.occupancy.floor_m)
-        assert_array_equal(prepared.point, twin.cloud)
+        twin = reference.prepare(scan.point, floor_m=prepared.floor.floor_m)
+        assert_array_equal(point, twin.cloud)
         assert_array_equal(prepared.quantised, twin.quantised)
-        assert_array_equal(prepared.occupancy.valid, twin.valid)
-        assert_array_equal(prepared.occupancy.origin, twin.origin)
+        assert_array_equal(prepared.floor.valid, twin.valid)
+        assert_array_equal(prepared.floor.origin, twin.origin)
         assert_allclose(prepared.space.distance_m, twin.distance, rtol=1e-12)
 
 
@@ -60,19 +60,10 @@ def plan_of(config, scan, k):
     return naive.Plan(start, walk, 2 * math.pi * yaw, chunks.box, chunks.count, round(config.keep * 65536), *keys)
 
 
-def sequence_of(prepared, record):
-    """A record as the reader would give it."""
-    none = np.full(len(prepared.point), -1, np.int32)
-    clouds = [shards.Cloud(point, none[: len(point)], None, None) for point in (prepared.point, record.cloud)]
-    scan = shards.Actor(clouds[0], 0, compose.static_pose(len(record.pose)), record.scan_planes)
-    shape = shards.Actor(clouds[1], 1, record.pose, record.shape_planes)
-    return shards.Sequence("", prepared.name, record.shape, record.class_name, (scan, shape))
-
-
 def assert_same_sequence(sequence, frames, pairs):
     for mine, reference in zip(sequence.frames, frames, strict=True):
         assert_array_equal(mine.actor, reference.actor)
-        assert_array_equal(mine.index, reference.index)
+        assert_array_equal(mine.point_index, reference.point_index)
         scan = mine.actor == 0
         assert_array_equal(mine.point[scan], reference.point[scan])
         assert_allclose(mine.point[~scan], reference.point[~scan], rtol=2e-7, atol=3e-7)  # a pose may round otherwise
@@ -90,15 +81,15 @@ def shape_of(prepared, shapes, config, k):
     if isinstance(fit, generate.Rejection) or fit.shrink < 1:
         return None
     rng = generate.lane(config, prepared.name, k, 0, "surface")
-    return compose.sample_surface(drawn.model, drawn.height_m, config.shape_points, rng), fit.radius_m
+    return sample_surface(drawn.model, drawn.height_m, config.shape_points, rng), fit.radius_m
 
 
 @pytest.mark.parametrize("changes", SIZES)
 def test_the_three_make_the_same_sequences_and_reject_the_same_attempts(folders, scan, changes):
     config = config_of(folders, **changes)
     shapes = generate.group_shapes(sources.find_shapes(folders[1]).sources, config.shape_up)
-    prepared, _ = generate.prepare_scan(scan, config)
-    twin = careful.prepare(scan.point, floor_m=prepared.occupancy.floor_m)
+    prepared = generate.prepare_scan(scan, config)
+    twin = careful.prepare(scan.point, floor_m=prepared.floor.floor_m)
     outcomes = []
     for k in range(12):
         shape, plan = shape_of(prepared, shapes, config, k), plan_of(config, scan.name, k)
@@ -110,5 +101,5 @@ def test_the_three_make_the_same_sequences_and_reject_the_same_attempts(folders,
             frames, pairs, accepted = reference.sequence(twin, *shape, plan)
             assert accepted is outcomes[-1]
             if accepted:
-                assert_same_sequence(sequence_of(prepared, result[0]), frames, pairs)
+                assert_same_sequence(result.sequence, frames, pairs)
     assert outcomes.count(True) >= 3 and (outcomes.count(False) >= 1 or config.keep > 0.9)

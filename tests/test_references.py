@@ -157,7 +157,7 @@ def test_the_twins_make_the_same_masks_and_pairs(prepared):
     planes, shape_planes = naive.pack_planes(bits, 4), naive.pack_planes(shape_bits, 4)
     scan_rows = [naive.frame_rows(plane, len(bits)) for plane in planes]
     for frame, rows, plane in zip(frames, scan_rows, shape_planes, strict=True):
-        assert_array_equal(frame.index, np.concatenate([rows, naive.frame_rows(plane, len(shape_bits))]))
+        assert_array_equal(frame.point_index, np.concatenate([rows, naive.frame_rows(plane, len(shape_bits))]))
     scan_pairs = naive.pair_lists(planes, len(bits), np.zeros(4, np.int32))
     shape_pairs = naive.pair_lists(shape_planes, len(shape_bits), np.array([len(rows) for rows in scan_rows]))
     for whole, scan, shape in zip(pairs, scan_pairs, shape_pairs, strict=True):
@@ -182,7 +182,7 @@ def accepted_sequence(prepared):
 def test_a_pair_joins_equal_identities_and_misses_none(prepared):
     frames, pairs, _ = accepted_sequence(prepared)
     for (i, j), (first, second) in zip(itertools.combinations(range(4), 2), pairs, strict=True):
-        identity = [[*zip(f.actor.tolist(), f.index.tolist(), strict=True)] for f in (frames[i], frames[j])]
+        identity = [[*zip(f.actor.tolist(), f.point_index.tolist(), strict=True)] for f in (frames[i], frames[j])]
         assert [identity[0][row] for row in first] == [identity[1][row] for row in second]
         assert len(first) == len(set(identity[0]) & set(identity[1])) > 0
 
@@ -191,12 +191,12 @@ def test_scan_points_stay_bit_for_bit_and_the_shape_moves_rigidly_on_the_floor(p
     frames, _, plan = accepted_sequence(prepared)
     for frame in frames:
         scan = frame.actor == 0
-        assert_array_equal(frame.point[scan], prepared.cloud[frame.index[scan]])
-        moved, own = frame.point[~scan].astype(np.float64), SHAPE[frame.index[~scan]].astype(np.float64)
+        assert_array_equal(frame.point[scan], prepared.cloud[frame.point_index[scan]])
+        moved, own = frame.point[~scan].astype(np.float64), SHAPE[frame.point_index[~scan]].astype(np.float64)
         assert_allclose(moved[:, 2] - own[:, 2], FLOOR_M, atol=1e-6)
         assert_allclose(moved - moved[0], (own - own[0]) @ turn(own, moved), atol=3e-6)
     first = frames[0].actor == 1
-    own, moved = SHAPE[frames[0].index[first]].astype(np.float64), frames[0].point[first].astype(np.float64)
+    own, moved = SHAPE[frames[0].point_index[first]].astype(np.float64), frames[0].point[first].astype(np.float64)
     assert turn(own, moved)[0, :2] == pytest.approx((math.cos(plan.yaw_rad), math.sin(plan.yaw_rad)), abs=1e-5)
 
 

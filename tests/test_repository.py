@@ -36,18 +36,63 @@ def test_the_generator_imports_neither_torch_nor_the_trainer():
             assert not imports(path) & {"torch", "spconv", "train"}, path
 
 
+ROOMS = ("config", "files", "sequence", "sources", "moving", "shards", "building", "report", "exports", "cli")
+LEAVES = {"samples"}  # takes nothing from gen4d; the command line alone may call it
+
+
+def room_of(module: str) -> str:
+    """The first level below gen4d that a module lies in."""
+    name = module.split(".")[1] if "." in module else ""
+    return {"sequence_kernels": "sequence", "__main__": "cli", "__init__": "", "": ""}.get(name, name)
+
+
+def modules_of(path: pathlib.Path) -> set[str]:
+    """The gen4d modules that a file imports at run time, wherever in it: type checkers see more."""
+    tree = ast.parse(path.read_text())
+    typing = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    hidden = {id(inner) for node in typing for inner in ast.walk(node)}
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and id(node) not in hidden]
+    found = {node.module for node in nodes if node.module and node.module.startswith("gen4d.")}
+    return found | {f"gen4d.{alias.name}" for node in nodes if node.module == "gen4d" for alias in node.names}
+
+
+def test_imports_go_one_way():
+    for path in SOURCES:
+        if not path.is_relative_to(ROOT / "gen4d"):
+            continue
+        mine = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        for other in {room_of(module) for module in modules_of(path)} - {mine, "__version__", ""}:
+            if mine in LEAVES or other in LEAVES:
+                assert mine == "cli", f"{path}: {mine} takes from {other}"
+            else:
+                assert ROOMS.index(other) < ROOMS.index(mine), f"{path}: {mine} takes from {other}"
+
+
+def test_the_public_names_are_the_same_for_type_checkers_and_at_run_time():
+    import gen4d
+
+    tree = ast.parse((ROOT / "gen4d" / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    typed = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert typed == {name: module for module, names in gen4d._HOME.items() for name in names}
+    assert all(getattr(gen4d, name) is not None for name in typed)
+
+
 def test_steps_do_not_call_one_another():
-    steps = {"occupancy", "candidates", "trajectory", "compose", "augment", "accept"}
-    shared = {("candidates", "occupancy")}  # whose value it takes
+    steps = {"occupancy", "candidates", "trajectory", "shape", "augment", "accept"}
     for step in steps:
-        for node in ast.walk(ast.parse((ROOT / "gen4d" / f"{step}.py").read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("gen4d"):
-                used = {alias.name for alias in node.names} | {node.module.rpartition(".")[2]}
-                assert all((step, other) in shared for other in used & steps - {step}), (step, used)
+        taken = {module.rpartition(".")[2] for module in modules_of(ROOT / "gen4d" / "moving" / f"{step}.py")}
+        assert not taken & steps, (step, taken)
 
 
 def test_compiled_functions_live_in_kernel_files_only():
-    kernels = {"gen4d/kernels.py", "gen4d/samples/render.py", "gen4d/sources/lzf.py", "train/kernels.py"}
+    kernels = {
+        "gen4d/sequence_kernels.py",
+        "gen4d/moving/kernels.py",
+        "gen4d/samples/camera/render.py",
+        "gen4d/sources/formats/lzf.py",
+        "train/kernels.py",
+    }
     for path in SOURCES:
         if "numba" in imports(path):
             assert str(path.relative_to(ROOT)) in kernels

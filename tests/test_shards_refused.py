@@ -13,8 +13,9 @@ import numcodecs.blosc
 import numpy as np
 import pytest
 
-from gen4d.shards import dataset as shards
+from gen4d import shards
 from gen4d.shards.format import ARRAYS, FormatError, seal, unseal
+from gen4d.shards.tables import open_shard
 from tests import inputs
 from tests.inputs import assert_same_sequence
 
@@ -219,7 +220,7 @@ def test_compressed_entries_are_refused(copy, compression):
     path = copy / "shards" / "00000.zarr.zip"
     rewrite(path, lambda files: None, compression)
     with pytest.raises(FormatError, match="is compressed or encrypted: not written by gen4d"):
-        shards.open_shard(path)
+        open_shard(path)
 
 
 def test_a_rewritten_shard_is_read_as_before(copy, built):
@@ -239,7 +240,7 @@ def test_a_shard_cut_short_at_any_length_is_refused(copy):
     ]:
         path.write_bytes(content[:length])
         with pytest.raises(FormatError, match=r"00001\.zarr\.zip"):
-            shards.open_shard(path)
+            open_shard(path)
 
 
 @pytest.mark.parametrize("content", [b"hello " * 1000, b"PK\x03\x04" + bytes(100), b"\x89HDF\r\n\x1a\n" + bytes(500)])
@@ -247,11 +248,11 @@ def test_a_file_of_another_kind_is_refused(copy, content):
     path = copy / "shards" / "00000.zarr.zip"
     path.write_bytes(content)
     with pytest.raises(FormatError, match="not a whole shard"):
-        shards.open_shard(path)
+        open_shard(path)
     path.unlink()
     path.mkdir()
     with pytest.raises(FormatError, match="not a whole shard"):
-        shards.open_shard(path)
+        open_shard(path)
 
 
 def test_every_flipped_bit_of_a_chunk_is_seen(copy):
@@ -265,7 +266,7 @@ def test_every_flipped_bit_of_a_chunk_is_seen(copy):
         flipped[place] ^= 1 << place % 8
         path.write_bytes(flipped)
         with pytest.raises(FormatError, match="cloud/point/c/0/0 fails its crc32c"):
-            shards.open_shard(path).read("cloud/point", 0, 1)
+            open_shard(path).read("cloud/point", 0, 1)
 
 
 def of_table(name, change):

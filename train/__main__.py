@@ -22,10 +22,9 @@ def _known_errors() -> tuple[type[Exception], ...]:
     """What a user can mend. Imported when something went wrong: the modules are slow to load."""
     import torch
 
-    from gen4d import files, samples
-    from gen4d.build import plan as build
-    from gen4d.build import workers
-    from gen4d.shards import ShardError
+    from gen4d import building, files, samples
+    from gen4d.building import workers
+    from gen4d.shards import FormatError
     from gen4d.sources import SourceError
     from train import batch, checkpoint, features, loader, loop, memory, metrics, presets, sparse
     from train.tasks import scenes, segment, study
@@ -33,8 +32,8 @@ def _known_errors() -> tuple[type[Exception], ...]:
     own = (presets.ConfigError, batch.BatchError, loader.LoaderError, loop.LoopError, checkpoint.CheckpointError)
     own += (memory.NeedsMemory, sparse.SparseError, features.FeatureError, torch.OutOfMemoryError)
     own += (scenes.SceneError, segment.SegmentError, metrics.MetricError, study.StudyError)
-    own += (workers.WorkerError, build.BuildError, files.BusyError, samples.SamplesError)
-    return (OSError, ShardError, SourceError, *own)
+    own += (workers.WorkerError, building.BuildError, files.BusyError, samples.SamplesError)
+    return (OSError, FormatError, SourceError, *own)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Sequences from arrays: what a build makes of files, without any file."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from gen4d.moving.shape import ShapeError, make_model
 from gen4d.sequence import Recording, SequenceError, as_column, as_points
 
 Triangles = tuple[np.ndarray, np.ndarray]
+_EXAMPLE = "{'chair': [(vertices, triangles)]}"
 Meshes = Mapping[str, Iterable[Triangles] | Mapping[str, Triangles]]
 
 
@@ -23,7 +25,7 @@ def generate(
     labels: np.ndarray | None = None,
     instances: np.ndarray | None = None,
     heights: Mapping[str, tuple[float, float]] | None = None,
-    **settings,
+    **settings: Any,
 ) -> Recording:
     """Sequences of shapes that move through a scan (4DContrast, section 3.3), in memory.
 
@@ -37,20 +39,22 @@ def generate(
     returned iterates over them; it has fewer than asked for where the scan leaves no room. Raises ValueError with the
     value, the rule and the remedy.
     """
-    meshes = [source for class_name, given in shapes.items() for source in _sources(class_name, given)]
-    if not meshes:
-        raise SequenceError("shapes is empty: give at least one mesh, {'chair': [(vertices, triangles)]}")
+    if not isinstance(shapes, Mapping):
+        raise SequenceError(f"shapes is a {type(shapes).__name__}: give meshes by class, {_EXAMPLE}")
+    by_class = {class_name: _sources(class_name, given) for class_name, given in shapes.items()}
+    empty = [class_name for class_name, members in by_class.items() if not members]
+    if empty or not by_class:
+        raise SequenceError(f"shapes has no mesh{f' of the class {empty[0]}' if empty else ''}: give one, {_EXAMPLE}")
+    meshes = [source for members in by_class.values() for source in members]
     config = make_config(**settings | {"classes": tuple(sorted(shapes))})
     config = with_heights(config, shapes, heights or {})
     refuse_hopeless(config)
     kind = np.float64 if np.asarray(points).dtype != np.float32 else np.float32
-    point = as_points(points, "points", kind)
-    columns = [
-        None if column is None else as_column(column, len(point), what)
-        for column, what in ((labels, "labels"), (instances, "instances"))
-    ]
+    point = as_points(points, "points", kind, least=1)
+    label = None if labels is None else as_column(labels, len(point), "labels")
+    instance = None if instances is None else as_column(instances, len(point), "instances")
     orientation = sources.Orientation(config.up, config.metres_per_unit)
-    scan = sources.scan_from_arrays(name, point, *columns, orientation)
+    scan = sources.scan_from_arrays(name, point, label, instance, orientation)
     for source in meshes:  # what is wrong with a mesh is an error here, not a rejection
         mesh = sources.load_shape(source, config.shape_up)
         try:
@@ -76,4 +80,6 @@ def _source(name: str, class_name: str, mesh: Triangles) -> sources.MeshSource:
             f"shape {name} has triangles of shape {face.shape} and type {face.dtype}: at least one row of three whole "
             "numbers, (F, 3)"
         )
-    return sources.MeshSource(name, class_name, as_points(vertex, f"shape {name}", np.float64), face.astype(np.int64))
+    return sources.MeshSource(
+        name, class_name, as_points(vertex, f"shape {name}", np.float64, least=3), face.astype(np.int64)
+    )

@@ -25,7 +25,11 @@ def with_heights(config: Config, names: Iterable[str], heights: Mapping[str, tup
                 f"class {name!r} has no height range, and shapes have no units: give its heights in metres, or leave "
                 "the class out"
             )
-        rows.append((name, *map(float, height_m)))
+        try:
+            low, high = map(float, height_m)
+        except (TypeError, ValueError):
+            raise ConfigError(f"heights of {name!r} are {height_m!r}: (lowest, highest) in metres") from None
+        rows.append((name, low, high))
     return dataclasses.replace(config, height_m=tuple(rows))
 
 

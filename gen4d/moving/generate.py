@@ -143,7 +143,7 @@ def group_shapes(shapes: Iterable[sources.AnyShape], up: str) -> Shapes:
 
 def draw_shape(shapes: Shapes, config: Config, rng: np.random.Generator) -> Drawn | Rejection:
     """Draw a class, one of its shapes, and a height in the class's range, uniformly each (A)."""
-    class_draw, shape_draw, height_draw = rng.random(3)
+    class_draw, shape_draw, height_draw = rng.random(3).tolist()
     names = list(shapes.by_class)
     members = shapes.by_class[names[int(class_draw * len(names))]]
     source = members[int(shape_draw * len(members))]

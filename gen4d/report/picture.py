@@ -11,6 +11,7 @@ from gen4d.shards import Dataset
 
 _MOVERS = ("#e4572e", "#7b3fa0", "#c98a00", "#1f8a4c")  # one colour per mover, in turn
 _STILL = "#2e6f95"
+_BELOW_M = 0.4
 _CEILING_M = 2.2  # above the floor; what is higher hides the room
 _LINES = 25  # drawn between corresponding points, of what moves and of what is still
 _DRAWN = 60_000
@@ -31,14 +32,14 @@ def draw_png(dataset: Dataset, number: int, path: pathlib.Path) -> None:
     rows = -(-len(frames) // columns)
     figure = pyplot.figure(figsize=(4.2 * columns, 3.4 * rows + 4.2), dpi=110, layout="constrained")
     grid = figure.add_gridspec(rows + 1, 2 * columns, height_ratios=[1] * rows + [1.2])
-    top = _top(frames, plan)
+    heights = _heights(frames, plan)
     for i, frame in enumerate(frames):
         axes = figure.add_subplot(grid[i // columns, 2 * (i % columns) : 2 * (i % columns) + 2])
-        _draw_frame(axes, frame, sequence, top)
+        _draw_frame(axes, frame, sequence, heights)
         axes.set_title(f"frame {i}: {len(frame.point):,} points", fontsize=9)
     if plan is not None:
         _draw_plan(figure.add_subplot(grid[rows, :columns]), sequence, plan)
-    _draw_pairs(figure.add_subplot(grid[rows, columns if plan is not None else 0 :]), sequence, frames, top)
+    _draw_pairs(figure.add_subplot(grid[rows, columns if plan is not None else 0 :]), sequence, frames, heights)
     figure.suptitle(title(sequence), fontsize=11)
     buffer = io.BytesIO()
     pyplot.savefig(buffer, format="png")
@@ -55,11 +56,12 @@ def title(sequence: Sequence) -> str:
     return f"{sequence.id}: {sequence.kind}{' of ' + shapes if shapes else ''}"
 
 
-def _top(frames: list[Frame], plan: FloorPlan | None) -> float:
-    """Height above which nothing is drawn: below the ceiling of a room, or of all points."""
+def _heights(frames: list[Frame], plan: FloorPlan | None) -> tuple[float, float]:
+    """Lowest and highest height that is drawn: of a room from its floor to below its ceiling, or of all points."""
     if plan is not None:
-        return plan.floor_m + _CEILING_M
-    return max((float(frame.point[:, 2].max()) for frame in frames if len(frame.point)), default=0.0) + 1e-3
+        return plan.floor_m - _BELOW_M, plan.floor_m + _CEILING_M
+    z = np.concatenate([frame.point[:, 2] for frame in frames])
+    return (float(z.min()), float(z.max()) + 1e-3) if len(z) else (0.0, 1.0)
 
 
 def _project(point: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -74,13 +76,16 @@ def _moving(sequence: Sequence) -> list[tuple[int, str]]:
     return [(a, _MOVERS[max(x.mover, 0) % len(_MOVERS)]) for a, x in actors if x.role == ROLE_MOVING]
 
 
-def _draw_frame(axes, frame: Frame, sequence: Sequence, top: float) -> None:
+def _draw_frame(axes, frame: Frame, sequence: Sequence, heights: tuple[float, float]) -> None:
+    low, top = heights
     shown = np.flatnonzero(frame.point[:, 2] < top)
     shown = shown[:: max(1, len(shown) // _DRAWN)]
     right, up, near = _project(frame.point[shown])
     order = np.argsort(near)
-    height = frame.point[shown, 2]
-    axes.scatter(right[order], up[order], c=height[order], s=0.4, cmap="GnBu_r", lw=0, vmin=top - 2.6, vmax=top + 0.6)
+    height = frame.point[shown, 2][order]
+    size = 0.4 * np.clip(_DRAWN / 2 / max(len(shown), 1), 1, 15)  # thin clouds get larger dots
+    pale = low + 1.25 * (top - low)  # what is highest is drawn in a colour that can still be seen
+    axes.scatter(right[order], up[order], c=height, s=size, cmap="GnBu_r", lw=0, vmin=low, vmax=pale)
     for actor, colour in _moving(sequence):
         right, up, _ = _project(frame.point[frame.actor == actor])
         axes.scatter(right, up, c=colour, s=1.4, lw=0)
@@ -127,15 +132,15 @@ def chosen_pairs(sequence: Sequence, frames: list[Frame], top: float) -> list[tu
     return chosen
 
 
-def _draw_pairs(axes, sequence: Sequence, frames: list[Frame], top: float) -> None:
+def _draw_pairs(axes, sequence: Sequence, frames: list[Frame], heights: tuple[float, float]) -> None:
     """The first and the last frame side by side, with lines between some corresponding points."""
     first, last = frames[0], frames[-1]
     both = np.concatenate([first.point, last.point, np.zeros((1, 3), np.float32)])
     gap = np.array([np.ptp(both[:, 0]) + 0.6, 0, 0], np.float32)
     for frame, shift in ((first, 0 * gap), (last, gap)):
-        _draw_frame(axes, frame._replace(point=frame.point + shift), sequence, top)
+        _draw_frame(axes, frame._replace(point=frame.point + shift), sequence, heights)
     colours = dict(_moving(sequence))
-    for i, j, moves in chosen_pairs(sequence, frames, top):
+    for i, j, moves in chosen_pairs(sequence, frames, heights[1]):
         right, up, _ = _project(np.stack([first.point[i], last.point[j] + gap]))
         axes.plot(right, up, c=colours[int(first.actor[i])] if moves else _STILL, lw=0.35, alpha=0.8)
     count = len(sequence.correspondences(0, sequence.t - 1)[0])

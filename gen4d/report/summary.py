@@ -24,16 +24,6 @@ def summary(sidecars: Iterable[dict]) -> list[str]:
     return lines + _free_space(measured) + _classes(scans) + _rejections(scans) + _empty(scans)
 
 
-def refused(sidecars: Iterable[dict], scans: str, shapes: str) -> list[str]:
-    """File, problem and remedy of every scan and every drawn shape that cannot be used; `scans` and `shapes` are the
-    folders' names, to be put before the files'."""
-    sidecars = list(sidecars)
-    built = {scan["name"] for sidecar in sidecars for scan in sidecar["scans"]}
-    failed = [item for sidecar in sidecars for item in sidecar["failed"] if item["name"] not in built]
-    unreadable = sorted({line for sidecar in sidecars for line in sidecar["unreadable_shapes"]})
-    return [f"{scans}/{item['error']}" for item in failed] + [f"{shapes}/{line}" for line in unreadable]
-
-
 def _free_space(scans: list[dict]) -> list[str]:
     if len(scans) > _LISTED:
         widest = sorted(scan["free_m"] for scan in scans)

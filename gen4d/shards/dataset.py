@@ -7,8 +7,8 @@ import itertools
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from typing import overload
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any, overload
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from gen4d.shards.manifest import read_manifest
 from gen4d.shards.tables import Tables
 
 _OPEN_SHARDS = 32
+_COMPARED = 10_000  # names, when the nearest to a wrong one is looked for
 _CACHED_CLOUDS = 64  # 3 MB each: those of the scans that a loader shuffles among
 _STRANGER = "cut short, or a file of another build; restore it from a copy, and run gen4d verify"
 
@@ -31,7 +32,7 @@ class _Cache:
         self._values: OrderedDict = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key, load: Callable):
+    def get(self, key: Hashable, load: Callable[[], Any]) -> Any:
         """The value of a key: the one that is here, or what `load()` gives."""
         with self._lock:
             if key in self._values:
@@ -125,8 +126,8 @@ class Dataset:
         return self._end[-1] if self._end else 0
 
     def __repr__(self) -> str:
-        scans = f"{len(self.scan_names)} scans in {len(self.manifest['shards'])} shards"
-        return f"<Dataset {self.home.where()}: {len(self)} sequences of {scans}>"
+        counts = f"sequences: {len(self)}, scans: {len(self.scan_names)}, shards: {len(self.manifest['shards'])}"
+        return f"<Dataset {self.home.where()}, {counts}>"
 
     def scan_of(self, i: int) -> int:
         """Number of the scan of sequence i: an index into `scan_names`. Raises IndexError."""
@@ -163,19 +164,20 @@ class Dataset:
         """Number of the sequence of an id, "scene0000_00/003". Raises KeyError where there is none."""
         scan, _, k = id.rpartition("/")
         if scan not in self.scan_names:
-            close = difflib.get_close_matches(scan, self.scan_names[:10_000], 1) or self.scan_names[:1]
-            raise KeyError(
-                f"no scan {scan!r} among {len(self.scan_names)}, the nearest is {', '.join(close)!r}: {id!r}"
+            close = difflib.get_close_matches(scan or k, self.scan_names[:_COMPARED], 1) or self.scan_names[:1]
+            like = (
+                f"the nearest scan is {close[0]!r}, its sequences {close[0]}/000 and so on" if close else "it is empty"
             )
+            raise KeyError(f"no sequence {id!r} in {self.home.where()}: {like}")
         number = self.scan_names.index(scan)
-        start = self._end[number - 1] if number else 0
         there = []
-        for i in range(start, self._end[number]):
+        for i in range(self._end[number - 1] if number else 0, self._end[number]):
             shard, row = self._locate(i)
             there.append(int(self._tables(shard).table["sequence/k"][row]))
             if k.isdecimal() and int(k) == there[-1]:
                 return i
-        raise KeyError(f"{id!r}: no sequence {k!r} of {scan}, which has {', '.join(map(str, there)) or 'none'}")
+        listed = ", ".join(f"{k:03d}" for k in there) or "none"
+        raise KeyError(f"no sequence {id!r} in {self.home.where()}: {scan} has {listed}")
 
     def _number(self, i: int) -> int:
         i = int(i)

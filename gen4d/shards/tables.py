@@ -167,7 +167,7 @@ class Tables:
 
     def is_shared(self, cloud: int) -> bool:
         """Whether several actors have a cloud, as all sequences of a scan have the scan's."""
-        return cloud < len(self._uses) and self._uses[cloud] > 1
+        return 0 <= cloud < len(self._uses) and self._uses[cloud] > 1
 
     @functools.cached_property
     def _uses(self) -> list[int]:

@@ -26,9 +26,8 @@ from typing import NamedTuple
 
 import torch
 
-from gen4d import files, sources
-from gen4d.build import estimate, workers
-from gen4d.build import plan as build
+from gen4d import building, files, sources
+from gen4d.building import estimate, workers
 from gen4d.config import Config, difference
 from gen4d.samples import GENERATOR_VERSION, write_samples
 from gen4d.shards import open_dataset
@@ -229,16 +228,16 @@ def _claim(study: Study, out: pathlib.Path) -> None:
 def make_sequences(study: Study, out: pathlib.Path, processes: int, say: Callable[[str], None]) -> None:
     """The data set of the training rooms."""
     samples, folder = out / "samples", out / "sequences"
-    inputs = build.make_inputs(
+    inputs = building.make_inputs(
         sources.find_scans(samples / "scans"),
         sources.find_shapes(samples / "shapes"),
         Config(sequences=study.sequences),
     )
     files.make_folder(folder)
     with files.locked(folder):
-        plan = build.make_plan(folder, inputs, strict=True)
+        plan = building.make_plan(folder, inputs, strict=True)
         estimate.warm_up(inputs.config, lambda: say("compiling kernels (once)"))
-        build.finish(folder, plan.sidecars | dict(build.run(plan.jobs, max(processes, 1))))
+        building.finish(folder, plan.sidecars | dict(building.run(plan.jobs, max(processes, 1))))
 
 
 # Work ----------------------------------------------------------------------------------------------------------------

@@ -13,11 +13,11 @@ import pathlib
 from typing import NamedTuple
 
 from gen4d import files
-from gen4d.build import plan
-from gen4d.build.inputs import Inputs
-from gen4d.build.plan import Part
-from gen4d.build.run import clean as clean_all
-from gen4d.build.run import finish
+from gen4d.building import plan
+from gen4d.building.inputs import Inputs
+from gen4d.building.plan import Part
+from gen4d.building.run import clean as clean_all
+from gen4d.building.run import finish
 from gen4d.shards.format import FormatError, seal, unseal
 
 _LISTED = 20

@@ -5,7 +5,7 @@ import pathlib
 from typing import NamedTuple
 
 from gen4d import files, sources
-from gen4d.build.errors import BuildError
+from gen4d.building.errors import BuildError
 from gen4d.config import Config, to_plain
 from gen4d.moving.cloud import CloudError
 from gen4d.moving.generate import Counts, Shapes, generate_scan

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from gen4d import sources
-from gen4d.build.inputs import Inputs
-from gen4d.build.shard import UNUSABLE, describe_error, load_scan
+from gen4d.building.inputs import Inputs
+from gen4d.building.shard import UNUSABLE, describe_error, load_scan
 from gen4d.config import Config, to_plain
 from gen4d.moving import accept, augment, candidates, kernels, shape, trajectory
 from gen4d.moving.generate import generate_scan, group_shapes, lane, prepare_scan

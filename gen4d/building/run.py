@@ -2,18 +2,20 @@
 
 import pathlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable
 
 from gen4d import files, sources
-from gen4d.build import cluster, workers
-from gen4d.build.errors import BuildError, unwritable
-from gen4d.build.shard import Job, build_shard
+from gen4d.building import cluster, workers
+from gen4d.building.errors import BuildError, unwritable
+from gen4d.building.shard import Job, build_shard
 from gen4d.config import versions
 from gen4d.shards import manifest
 from gen4d.shards.format import FORMAT, VERSION, seal
 
 
-def run(jobs: tuple[Job, ...], processes: int, start: str = "", scheduler: str = "") -> Iterator[tuple[int, dict]]:
+def run(
+    jobs: tuple[Job, ...], processes: int, start: str = "", scheduler: str = ""
+) -> Generator[tuple[int, dict], None, None]:
     """Build the shards and yield (number, sidecar) of each as it is done.
 
     By a number of processes, in this one if one is enough; `start` says how others are started. Or by the workers of
@@ -83,6 +85,16 @@ def finish(out: pathlib.Path, sidecars: dict[int, dict]) -> dict:
     if not path.exists() or path.read_bytes() != content:
         files.write(path, content)
     return whole
+
+
+def refused(sidecars: Iterable[dict], scans: str, shapes: str) -> list[str]:
+    """File, problem and remedy of every scan and every drawn shape that cannot be used; `scans` and `shapes` are the
+    folders' names, to be put before the files'."""
+    sidecars = list(sidecars)
+    built = {scan["name"] for sidecar in sidecars for scan in sidecar["scans"]}
+    failed = [item for sidecar in sidecars for item in sidecar["failed"] if item["name"] not in built]
+    unreadable = sorted({line for sidecar in sidecars for line in sidecar["unreadable_shapes"]})
+    return [f"{scans}/{item['error']}" for item in failed] + [f"{shapes}/{line}" for line in unreadable]
 
 
 def _entry(sidecar: dict) -> dict:

@@ -7,15 +7,15 @@ import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gen4d import files
-from gen4d.build import estimate, parts
-from gen4d.build.errors import BuildError, unwritable
-from gen4d.build.inputs import Found, Inputs, find_inputs
-from gen4d.build.plan import Part, Plan, build_content, make_plan
-from gen4d.build.run import clean, finish, run
-from gen4d.build.shard import describe, write_shard
+from gen4d.building import estimate, parts
+from gen4d.building.errors import BuildError, unwritable
+from gen4d.building.inputs import Found, Inputs, find_inputs
+from gen4d.building.plan import Part, Plan, build_content, make_plan
+from gen4d.building.run import clean, finish, refused, run
+from gen4d.building.shard import describe, write_shard
 from gen4d.config import Config, make_config
 from gen4d.sequence import Recording, SequenceError, find_fault
 from gen4d.shards import Dataset, open_dataset
@@ -40,8 +40,9 @@ class Progress(NamedTuple):
 
 
 class Built(NamedTuple):
-    """What a build left: the content of dataset.json, None from a part; what is kept of each shard's .json; the shards
-    of the whole build; and one line for everything that was refused or has changed since it was built."""
+    """What a build left: the content of dataset.json, None from a part; what is kept of each shard's .json by number;
+    how many shards the whole build has; and one line for every file, scan or shape that was refused, cannot be used, or
+    has changed since it was built."""
 
     manifest: dict | None
     sidecars: dict[int, dict]
@@ -65,7 +66,7 @@ def build_dataset(
     strict: bool = False,
     note: Callable[[str], object] = lambda line: None,
     progress: Callable[[Progress], object] = lambda state: None,
-    **settings,
+    **settings: Any,
 ) -> Built:
     """Build a data set of sequences from a folder of scans and a folder of shapes, as `gen4d build` does.
 
@@ -79,6 +80,7 @@ def build_dataset(
     Raises ValueError (SourceError, ConfigError, BuildError, BusyError and their like) with what, why and the remedy;
     what is done stays valid.
     """
+    share = None if part is None else _part_of(*part)
     found = find_inputs(
         pathlib.Path(scans),
         pathlib.Path(shapes),
@@ -91,17 +93,23 @@ def build_dataset(
     )
     for line in (*found.notes, *(f"refused: {message}" for message in found.refused)):
         note(line)
-    return build_found(found, pathlib.Path(out), workers, scheduler, part and Part(*part), strict, progress)
+    return build_found(found, pathlib.Path(out), workers, scheduler, share, strict, progress)
+
+
+def _part_of(number: int, of: int) -> Part:
+    if not 1 <= number <= of:
+        raise BuildError(f"part = ({number}, {of}): (I, N), I from 1 to N")
+    return Part(number, of)
 
 
 def build_found(
     found: Found,
     out: pathlib.Path,
-    workers: int,
-    scheduler: str,
-    part: Part | None,
-    strict: bool,
-    progress: Callable[[Progress], object],
+    workers: int = 1,
+    scheduler: str = "",
+    part: Part | None = None,
+    strict: bool = False,
+    progress: Callable[[Progress], object] = lambda state: None,
 ) -> Built:
     """Lock the folder, clean it, plan, build, and finish: what `build_dataset` does with inputs that were found."""
     if strict and found.refused:
@@ -116,7 +124,9 @@ def build_found(
             manifest = None if part else finish(out, sidecars)
     except OSError as error:
         raise unwritable(error, out) from None
-    return Built(manifest, sidecars, plan.shards, (*found.refused, *plan.changed))
+    ordered = [sidecars[number] for number in sorted(sidecars)]
+    failed = refused(ordered, str(inputs.scans[0].root), str(inputs.shapes[0].root))
+    return Built(manifest, sidecars, plan.shards, (*found.refused, *plan.changed, *failed))
 
 
 @contextlib.contextmanager

@@ -13,9 +13,9 @@ import pathlib
 from typing import NamedTuple
 
 from gen4d import __version__, files, sources
-from gen4d.build.errors import BuildError
-from gen4d.build.inputs import Inputs
-from gen4d.build.shard import UNUSABLE, Job, load_scan
+from gen4d.building.errors import BuildError
+from gen4d.building.inputs import Inputs
+from gen4d.building.shard import UNUSABLE, Job, load_scan
 from gen4d.config import GENERATOR, Config, difference
 from gen4d.moving.generate import group_shapes, prepare_scan
 from gen4d.shards import manifest

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping
 
 from gen4d import sources
-from gen4d.build.errors import BuildError
+from gen4d.building.errors import BuildError
 from gen4d.config import GENERATOR, Config, to_plain
 from gen4d.moving.feasible import refuse_hopeless, with_heights
 

@@ -1,0 +1,247 @@
+"""Sequences that no generator of gen4d makes yet are written, verified, read, drawn and exported like its own.
+
+Three shapes that move at once, an articulated shape of four parts, one actor per frame, and scaled views.
+"""
+
+import io
+import math
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import gen4d
+from gen4d import Actor, Cloud, FloorPlan, Mover, Recording, Sequence, make_actor
+from gen4d.exports.hdf5 import export_hdf5
+from gen4d.report.picture import chosen_pairs, draw_png
+from gen4d.sequence import ROLE_MOVING, ROLE_VIEW, SequenceError, find_fault
+from tests import laws, tiny
+from tests.inputs import assert_same_sequence
+
+T = 4
+PLAN = FloorPlan(np.ones((30, 20), bool), np.array([-2, 3], np.int32), 0.0, 0.1)
+
+
+def rng(*key):
+    return np.random.default_rng(key)
+
+
+def turned(yaw: float, x: float, y: float, z: float = 0.0) -> np.ndarray:
+    """A pose: turned about z, then moved."""
+    cos, sin = math.cos(yaw), math.sin(yaw)
+    return np.array([[cos, -sin, 0, x], [sin, cos, 0, y], [0, 0, 1, z], [0, 0, 0, 1]])
+
+
+def box(key: int, points: int = 90) -> Cloud:
+    return Cloud(rng(key, 1).uniform((-0.2, -0.2, 0), (0.2, 0.2, 0.8), (points, 3)))
+
+
+def room(key: int, points: int = 3001) -> Cloud:
+    point = rng(key, 2).uniform((-0.2, 0.3, 0), (2.8, 2.3, 0.02), (points, 3))
+    return Cloud(point, np.arange(points), rng(key, 3).integers(0, 5, points))
+
+
+def masks(key: int, cloud: Cloud, share: float = 0.7) -> np.ndarray:
+    return rng(key, 4).random((T, len(cloud))) < share
+
+
+def way(key: int) -> np.ndarray:
+    """Poses (T, 4, 4) of a walk."""
+    yaw, place = rng(key, 5).uniform(0, 6, T), rng(key, 6).uniform((0, 0.5), (2.5, 2), (T, 2))
+    return np.stack([turned(a, *xy) for a, xy in zip(yaw, place.tolist(), strict=True)])
+
+
+def three_movers() -> Recording:
+    """Two sequences: three shapes at once, two of them the same; the third is there in two frames only."""
+    scan, sequences = room(1), []
+    for k in range(2):
+        clouds = [box(10 * k + i) for i in range(3)]
+        kept = [masks(10 * k + i, cloud) for i, cloud in enumerate(clouds)]
+        kept[2][[0, 3]] = False
+        actors = [make_actor(scan, masks(90 + k, scan))]
+        actors += [
+            make_actor(cloud, mask, way(10 * k + i), ROLE_MOVING, mover=i)
+            for i, (cloud, mask) in enumerate(zip(clouds, kept, strict=True))
+        ]
+        movers = (Mover("chair_0001", "chair", 0.8, 0.9, 0.3), Mover("table_7", "table", 0.7, 1.0, 0.5))
+        sequences.append(Sequence("three", 2 * k, tuple(actors), (*movers, movers[0]), attempt=k))
+    return Recording("three", tuple(sequences), scan, PLAN, 0.9, "nyu40")
+
+
+def articulated() -> Recording:
+    """A cupboard whose doors and drawer move with it and by themselves: four actors, one mover."""
+    scan, base = room(2), way(7)
+    parts = [box(20 + i, 40 + i) for i in range(4)]
+    own = [np.stack([turned(0.3 * f * i, 0.02 * f * i, 0) for f in range(T)]) for i in range(4)]
+    actors = [make_actor(scan, masks(30, scan))]
+    actors += [
+        make_actor(part, masks(31 + i, part), base @ own[i], ROLE_MOVING, mover=0) for i, part in enumerate(parts)
+    ]
+    return Recording("doors", (Sequence("doors", 0, tuple(actors), (Mover("cupboard", "cabinet"),)),), scan, PLAN, 0.9)
+
+
+def one_actor_a_frame() -> Recording:
+    """Windows over frames of a camera: every frame is a cloud of its own, and neighbouring windows share clouds."""
+    views = [room(40 + f, 500 + f) for f in range(T + 1)]
+    sequences = []
+    for k in range(2):
+        actors = []
+        for f in range(T):
+            mask = np.zeros((T, len(views[k + f])), bool)
+            mask[f] = True
+            actors.append(make_actor(views[k + f], mask, np.tile(turned(0.2 * f, f, 0), (T, 1, 1)), ROLE_VIEW))
+        sequences.append(Sequence("video", k, tuple(actors), kind="frames"))
+    return Recording("video", tuple(sequences))
+
+
+def scaled_views() -> Recording:
+    """STRL, Eq. 2: one shape under chained similarities."""
+    shape, pose, poses = box(50, 300), np.eye(4), []
+    for f in range(T):
+        step = turned(0.2, 0.05, -0.02, 0.01)
+        step[:3, :3] *= 0.8 + 0.1 * f
+        pose = step @ pose
+        poses.append(pose)
+    actor = make_actor(shape, np.ones((T, 300), bool), np.stack(poses), ROLE_MOVING, mover=0)
+    return Recording("chair_3", (Sequence("chair_3", 0, (actor,), (Mover("chair_3", "chair"),), "views"),))
+
+
+MAKERS = {
+    "three movers": three_movers,
+    "articulated": articulated,
+    "one actor a frame": one_actor_a_frame,
+    "scaled views": scaled_views,
+}
+
+
+@pytest.fixture(params=MAKERS)
+def recording(request):
+    return MAKERS[request.param]()
+
+
+@pytest.fixture
+def dataset(recording, tmp_path):
+    return gen4d.write_dataset([recording], tmp_path / "data")
+
+
+def naive_frame(sequence: Sequence, f: int):
+    """Points and identities of a frame, by masks and matrices alone."""
+    points, identities = [], []
+    for a, actor in enumerate(sequence.actors):
+        kept = np.flatnonzero(np.unpackbits(actor.planes[f], count=len(actor.cloud)))
+        pose = actor.pose[f].astype(np.float64)
+        points.append(actor.cloud.point[kept] @ pose[:3, :3].T + pose[:3, 3])
+        identities += [(a, int(row)) for row in kept]
+    return np.concatenate(points), identities
+
+
+def test_it_comes_back_as_it_was_given(recording, dataset):
+    assert len(dataset) == len(recording) and list(gen4d.verify(dataset)) == [None]
+    for read, given in zip(dataset, recording, strict=True):
+        assert_same_sequence(read, given)
+        for f in range(T):
+            point, identity = naive_frame(given, f)
+            assert np.abs(read[f].point - point).max() < 1e-5
+            assert list(zip(read[f].actor.tolist(), read[f].point_index.tolist(), strict=True)) == identity
+        first, second = read.correspondences(0, T - 1)
+        a, b = naive_frame(given, 0)[1], naive_frame(given, T - 1)[1]
+        assert [a[row] for row in first] == [b[row] for row in second]
+        assert {a[row] for row in first} == set(a) & set(b)
+    plan = dataset.floor_plan(0)
+    assert (plan is None) == (recording.floor is None)
+    assert plan is None or (plan.valid.tobytes(), plan.floor_m) == (PLAN.valid.tobytes(), 0.0)
+
+
+def test_absent_actors_have_no_plane_on_disk(tmp_path):
+    gen4d.write_dataset([three_movers(), one_actor_a_frame()], tmp_path / "data")
+    table = laws.read_shard(tmp_path / "data" / "shards" / "00000.zarr.zip").table
+    start = table["actor/mask_start"]
+    assert (start[3] == -1).tolist() == (start[7] == -1).tolist() == [True, False, False, True]
+    frames = start[8:]
+    assert_array_equal(frames == -1, np.tile(~np.eye(T, dtype=bool), (2, 1)))
+    assert len(table["cloud/start"]) - 1 == 1 + 6 + T + 1, "clouds that windows share are stored once"
+
+
+def test_several_movers_have_tables_of_their_own_and_one_has_none(tmp_path):
+    gen4d.write_dataset([three_movers()], tmp_path / "many")
+    gen4d.write_dataset([articulated()], tmp_path / "one")
+    many, one = (laws.read_shard(tmp_path / name / "shards" / "00000.zarr.zip").table for name in ("many", "one"))
+    assert not [name for name in one if "mover" in name]
+    assert many["mover/start"].tolist() == [0, 3, 6] and many["actor/mover"].tolist() == [-1, 0, 1, 2] * 2
+    assert many["mover/shape"].tolist() == [0, 1, 0] * 2
+    assert np.allclose(many["mover/height_m"], [0.8, 0.7, 0.8] * 2)
+    assert many["sequence/shape"].tolist() == [0, 0], "the first mover's, for readers that know one"
+
+
+def test_it_is_drawn_and_inspected(recording, dataset, tmp_path):
+    from PIL import Image
+
+    draw_png(dataset, 0, tmp_path / "picture.png")
+    picture = np.asarray(Image.open(io.BytesIO((tmp_path / "picture.png").read_bytes())).convert("RGB"))
+    assert min(picture.shape[:2]) > 300 and picture.std() > 5
+    outcome = tiny.gen4d("inspect", dataset.folder, dataset[0].id)
+    assert outcome.code == 0
+    for actor in range(len(recording[0].actors)):
+        assert f"actor {actor}: " in outcome.out
+    assert tiny.gen4d("inspect", dataset.folder).code == 0
+
+
+def test_the_picture_joins_equal_identities(recording):
+    sequence = recording[0]
+    frames = sequence.frames
+    chosen = chosen_pairs(sequence, frames, top=1.0)
+    for i, j, moves in chosen:
+        first, last = ((frame.actor[row], frame.point_index[row]) for frame, row in ((frames[0], i), (frames[-1], j)))
+        assert first == last
+        assert moves == (sequence.actors[first[0]].role == ROLE_MOVING)
+    assert bool(chosen) == (sequence.kind != "frames")
+
+
+def test_it_is_exported(recording, dataset, tmp_path):
+    list(export_hdf5(dataset, tmp_path / "hdf5", pairs=True))
+    exported = gen4d.open_dataset(tmp_path / "hdf5")
+    assert list(gen4d.verify(exported)) == [None]
+    for read, given in zip(exported, recording, strict=True):
+        assert_same_sequence(read, given)
+
+
+def scale_pose(actor: Actor, factor: float) -> Actor:
+    return actor._replace(pose=actor.pose * np.diag([factor, factor, factor, 1]).astype(np.float32))
+
+
+def test_what_is_checked_depends_on_the_kind():
+    views, moving, frames = scaled_views()[0], articulated()[0], one_actor_a_frame()[0]
+    assert find_fault(views) is find_fault(moving) is find_fault(frames) is None
+    assert "not rigid" in find_fault(Sequence("a", 0, (scale_pose(moving.actors[1], 1.1),), moving.movers))
+    uneven = views.actors[0]._replace(pose=views.actors[0].pose * np.diag([1, 1.1, 1, 1]).astype(np.float32))
+    assert "not a similarity" in find_fault(Sequence("a", 0, (uneven,), views.movers, "views"))
+    mirrored = views.actors[0]._replace(pose=views.actors[0].pose * np.diag([1, -1, 1, 1]).astype(np.float32))
+    assert "not a similarity" in find_fault(Sequence("a", 0, (mirrored,), views.movers, "views"))
+    assert "role" in find_fault(Sequence("a", 0, frames.actors, kind="moving"))
+    assert "role" in find_fault(Sequence("a", 0, moving.actors, moving.movers, kind="sweeps"))
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda s: Sequence("three", 0, ()), "no actors"),
+        (lambda s: Sequence("three", 0, s.actors, s.movers, kind="dance"), "'dance'"),
+        (lambda s: Sequence("three", 0, s.actors, s.movers[:2]), "mover 2 of 2"),
+        (lambda s: Sequence("three", 0, (s.actors[0]._replace(mover=0), *s.actors[1:]), s.movers), "actor 0 is mover"),
+        (lambda s: Sequence("three", 0, (s.actors[0]._replace(pose=s.actors[0].pose[:3]),)), "of shape"),
+        (lambda s: Sequence("three", 0, (s.actors[0]._replace(planes=s.actors[0].planes | 1),)), "padding bits"),
+        (
+            lambda s: Sequence("three", 0, tuple(a._replace(pose=a.pose[:1], planes=a.planes[:1]) for a in s.actors)),
+            "1",
+        ),
+        (lambda s: Sequence("other", 0, s.actors, s.movers), "'other'"),
+        (lambda s: Sequence("three", -1, s.actors, s.movers), "-1"),
+    ],
+)
+def test_a_sequence_that_breaks_a_rule_is_refused_and_nothing_is_written(tmp_path, change, part):
+    whole = three_movers()
+    broken = Recording("three", (whole[0], change(whole[1])), whole.cloud, whole.floor)
+    with pytest.raises(SequenceError) as error:
+        gen4d.write_dataset([broken], tmp_path / "data")
+    assert part in str(error.value)
+    assert not list((tmp_path / "data").rglob("*"))
