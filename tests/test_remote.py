@@ -102,7 +102,8 @@ def test_what_is_written_is_read(folder):
         assert contents(read) == contents(written)
 
 
-def test_a_shard_on_a_disk_opens_with_one_read_and_neighbours_are_one_read(folder, reads):
+def test_a_shard_on_a_disk_opens_with_one_read_and_neighbours_are_one_read(folder, reads, monkeypatch):
+    monkeypatch.setattr(home.LocalFile, "at_once", 8 << 20)
     dataset = open_dataset(folder)
     dataset._tables(0)
     assert len(reads) == 1
@@ -116,13 +117,12 @@ def test_a_shard_on_a_disk_opens_with_one_read_and_neighbours_are_one_read(folde
     assert sum(length for _, length in reads) <= (folder / SHARD).stat().st_size + zarr_reader._TAIL
 
 
-def test_what_lies_side_by_side_is_read_in_pieces_of_bounded_size(folder, reads, monkeypatch):
+def test_what_lies_side_by_side_is_read_in_pieces_of_bounded_size(folder, reads):
     shard = zarr_reader.ZipShard(folder / SHARD)
     whole = shard.read("cloud/point", 0, shard.length("cloud/point"))
     reads.clear()
-    monkeypatch.setattr(zarr_reader, "_MOST_AT_ONCE", 300_000)
     assert np.array_equal(shard.read("cloud/point", 0, len(whole)), whole)
-    assert len(reads) > 2 and max(length for _, length in reads) <= 300_000
+    assert len(reads) > 2 and max(length for _, length in reads) <= home.LocalFile.at_once
 
 
 @pytest.mark.parametrize("tail", [100, 4000, 20_000])

@@ -5,6 +5,7 @@ import difflib
 import functools
 import itertools
 import os
+import pathlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -14,7 +15,7 @@ import numpy as np
 
 from gen4d.sequence import Cloud, FloorPlan, Sequence
 from gen4d.shards.format import FormatError
-from gen4d.shards.home import Home, find_home
+from gen4d.shards.home import Home, LocalHome, find_home
 from gen4d.shards.manifest import read_manifest
 from gen4d.shards.tables import Tables
 
@@ -121,6 +122,13 @@ class Dataset:
         first = itertools.accumulate((sum(c for _, c in s["scans"]) for s in manifest["shards"]), initial=0)
         self._shard_start = list(first)
         self._tables, self._clouds = _Shards(home, manifest, digest), _Cache(_CACHED_CLOUDS)
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """The folder on this machine's disk. Raises FormatError where the data set is behind a URL."""
+        if not isinstance(self.home, LocalHome):
+            raise FormatError(f"{self.home.where()}: is behind a URL, not in a folder: copy it to a disk, or use .home")
+        return self.home.folder
 
     def __len__(self) -> int:
         return self._end[-1] if self._end else 0

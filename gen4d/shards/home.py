@@ -16,6 +16,7 @@ class RangedFile(Protocol):
     """A file that is read a range at a time, by any thread and, after a fork, by any process."""
 
     where: str  # path or URL, for messages
+    at_once: int  # bytes beyond which two neighbours had better be two reads
 
     @property
     def size(self) -> int:
@@ -31,6 +32,9 @@ class RangedFile(Protocol):
 class Home(Protocol):
     """A folder with a data set, near or far. Equal homes are the same folder; it is pickled without what is open."""
 
+    def __hash__(self) -> int:
+        """Of where it lies."""
+
     def where(self, name: str = "") -> str:
         """Path or URL of a file of it, for messages."""
 
@@ -43,6 +47,8 @@ class Home(Protocol):
 
 class LocalFile:
     """A file on a disk. Opened lazily and anew in every process."""
+
+    at_once = 256 << 10  # reads cost little; much larger pieces of memory come from the kernel anew each time
 
     def __init__(self, path: pathlib.Path):
         self.path, self.where = path, str(path)
@@ -67,7 +73,7 @@ class LocalFile:
             try:
                 self._descriptor = os.open(self.path, os.O_RDONLY)
             except FileNotFoundError:
-                raise FormatError(f"{self.where}: the shard is missing; {_RESTORE}") from None
+                raise FormatError(f"{self.where}: the shard is missing; restore it from a copy or rebuild it") from None
             except OSError as error:
                 raise FormatError(f"{self.where}: not a whole shard ({error.strerror}); {_RESTORE}") from None
             self._pid = os.getpid()

@@ -191,6 +191,8 @@ class RemoteHome:
 class RemoteFile:
     """A file behind a URL. Reads are rounded out to blocks, of which the ends are kept for the next one."""
 
+    at_once = 8 << 20
+
     def __init__(self, home: RemoteHome, name: str, size: int | None):
         self.home, self.name, self._size = home, name, size
         self.where = home.where(name)

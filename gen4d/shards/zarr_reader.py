@@ -12,7 +12,6 @@ import json
 import math
 import pathlib
 import re
-import stat
 import struct
 import threading
 import zlib
@@ -41,7 +40,7 @@ _MAX_ARRAY = 64 << 10
 _MAX_BRACKETS = 10_000  # objects and lists in it: without a limit, a few megabytes of them are gigabytes in memory
 MAX_READ = 1 << 30  # bytes that one read may decode
 _MAX_ENTRIES = 1 << 20
-_MOST_AT_ONCE = 8 << 20  # bytes that are read at once, of entries that lie side by side
+_MOST_AHEAD = 8 << 20  # bytes of tables and metadata that are read before they are asked for
 _TAIL = 512 << 10  # bytes that opening reads: directory, metadata and tables of 16 scans with pair lists have 400 KB
 _MOST_OVERHEAD = 20  # bytes of a chunk that does not compress: blosc's header and the crc32c
 _CACHED_BYTES = 2 << 20  # of decoded chunks, of each open shard: a scan's masks and its shapes' points
@@ -50,6 +49,7 @@ _RECORD = struct.Struct("<4s4x2H4x3L3H4x2L")  # of an entry, in the zip's direct
 _END = struct.Struct("<4s4H2LH")  # of the directory
 _PLACE_64 = struct.Struct("<4sLQL")  # both in zips beyond 4 GB or 65,534 entries
 _END_64 = struct.Struct("<4sQ2H2L4Q")
+_FILE = 0o10  # kind of an entry in the highest bits of its rights, as in Unix
 _USUAL = re.compile(rb"[a-z0-9_]+(?:/[a-z0-9_]+)*(?:/zarr\.json)?|zarr\.json")  # names that need no closer look
 _RESTORE = "restore the file from a copy or rebuild it"
 
@@ -80,7 +80,7 @@ class _Tail:
     """A file whose end has been read: what lies there takes no other read."""
 
     def __init__(self, file: RangedFile):
-        self.file, self.where, self.size = file, file.where, file.size
+        self.file, self.where, self.size, self.at_once = file, file.where, file.size, file.at_once
         self._start = max(0, self.size - _TAIL)
         self._content = file.read(self._start, self.size - self._start)
 
@@ -137,9 +137,14 @@ class ZipShard:
             raise FormatError(f"{self.where}: {entry} is missing; {_RESTORE}")
         return self._place[entry]
 
+    def _read(self, entry: str) -> memoryview:
+        """Content of an entry."""
+        place = self._find(entry)
+        return self._checked(entry, place, memoryview(self._file.read(place.offset, place.end - place.offset)))
+
     def _contents(self, entries: list[str]) -> Iterator[memoryview]:
         """Contents of entries; those that lie side by side come in one read."""
-        for run in _runs([(entry, self._find(entry)) for entry in entries]):
+        for run in _runs([(entry, self._find(entry)) for entry in entries], self._file.at_once):
             start = run[0][1].offset
             content = memoryview(self._file.read(start, run[-1][1].end - start))
             for entry, place in run:
@@ -158,7 +163,7 @@ class ZipShard:
         place, limit = self._find(entry), _MAX_ARRAY if "/" in entry else _MAX_GROUP
         if place.size > limit:
             raise FormatError(f"{self.where}: {entry} has more than {limit} bytes: not written by gen4d")
-        content = bytes(*self._contents([entry]))
+        content = bytes(self._read(entry))
         if zlib.crc32(content) != place.crc:
             raise FormatError(f"{self.where}: {entry} fails its CRC-32: the file is damaged, restore or rebuild it")
         value = parse_json(content, f"{self.where}: {entry}")
@@ -168,14 +173,14 @@ class ZipShard:
 
     def _describe(self, name: str, spec: ArraySpec) -> StoredArray:
         meta = self._metadata(f"{name}/zarr.json")
-        row = row_shape(spec, self.frames)
+        dtype, row = np.dtype(spec.dtype), row_shape(spec, self.frames)
         try:
             shape, chunk = tuple(meta["shape"]), tuple(meta["chunk_grid"]["configuration"]["chunk_shape"])
             names = [codec["name"] for codec in meta["codecs"]]
             keys = meta["chunk_key_encoding"]
             plain = keys["name"] == "default" and keys.get("configuration", {}).get("separator", "/") == "/"
             plain &= not meta.get("storage_transformers")
-            known = meta["data_type"] == np.dtype(spec.dtype).name
+            known = meta["data_type"] == dtype.name
         except (KeyError, TypeError, IndexError, AttributeError):
             raise FormatError(f"{self.where}: {name}/zarr.json lacks what a Zarr v3 array has") from None
         if names != ["bytes", "blosc", "crc32c"]:
@@ -184,13 +189,13 @@ class ZipShard:
         whole = all(isinstance(size, int) and 0 <= size < 2**40 for size in sizes) and len(shape) == len(chunk)
         if not (known and plain and whole and shape[1:] == chunk[1:] == row and 1 <= chunk[0] <= 4 * spec.chunk):
             raise FormatError(f"{self.where}: {name} has shape {shape}, chunks {chunk}: not as the format has it")
-        most = np.dtype(spec.dtype).itemsize * math.prod(chunk) + _MOST_OVERHEAD
+        most = dtype.itemsize * math.prod(chunk) + _MOST_OVERHEAD
+        first, last = _chunk_name(name, len(shape))
         for number in range(-(-shape[0] // chunk[0])):  # ends at the first that is missing, whatever the shape says
-            entry = _chunk_entry(name, number, len(shape))
-            size = self._find(entry).size
-            if size > most:
-                raise FormatError(f"{self.where}: {entry} has {size} bytes, a chunk takes {most}: not written by gen4d")
-        return StoredArray(np.dtype(spec.dtype), shape, chunk)
+            place = self._place.get(entry := f"{first}{number}{last}") or self._find(entry)
+            if place.size > most:
+                raise FormatError(f"{self.where}: {entry} has {place.size} bytes, more than {most}: not by gen4d")
+        return StoredArray(dtype, shape, chunk)
 
     def length(self, name: str) -> int:
         """Rows of an array."""
@@ -203,19 +208,19 @@ class ZipShard:
         size = array.chunk[0]
         numbers = range(start // size, -(-stop // size)) if stop > start else range(0)
         here = self._recall(name, numbers)
-        entries = [_chunk_entry(name, n, len(array.shape)) for n in numbers if n not in here]
-        bodies = zip(entries, self._contents(entries), strict=True)
+        entries = _chunk_entries(name, array, [n for n in numbers if n not in here]) if len(here) < len(numbers) else []
         if len(numbers) == 1:
             n = numbers[0]
-            chunk = here[n] if n in here else self._keep(name, n, array, *next(bodies))
+            chunk = here[n] if here else self._keep(name, n, array, entries[0], self._read(entries[0]))
             return chunk[start - n * size : stop - n * size]
+        fetched = zip(entries, self._contents(entries), strict=True) if entries else iter(())
         out = np.empty((stop - start, *array.shape[1:]), array.dtype)
         for n in numbers:
             low, high = max(start, n * size), min(stop, (n + 1) * size)
             if high - low == size and n not in here:  # nothing of it is left over that the next read could want
-                self._decode(*next(bodies), out[low - start : high - start])
+                self._decode(*next(fetched), out[low - start : high - start])
             else:
-                chunk = here[n] if n in here else self._keep(name, n, array, *next(bodies))
+                chunk = here[n] if n in here else self._keep(name, n, array, *next(fetched))
                 out[low - start : high - start] = chunk[low - n * size : high - n * size]
         return out
 
@@ -255,11 +260,11 @@ class ZipShard:
             raise FormatError(f"{self.where}: {entry} does not decompress: {error}") from None
 
 
-def _runs(entries: list[tuple[str, Place]]) -> Iterator[list[tuple[str, Place]]]:
-    """Parts of a list of entries that lie side by side in the zip, none of more bytes than may be read at once."""
+def _runs(entries: list[tuple[str, Place]], most: int) -> Iterator[list[tuple[str, Place]]]:
+    """Parts of a list of entries that lie side by side in the zip, of at most so many bytes if more than one entry."""
     run: list[tuple[str, Place]] = []
     for entry, place in entries:
-        if run and (place.offset != run[-1][1].end or place.end - run[0][1].offset > _MOST_AT_ONCE):
+        if run and (place.offset != run[-1][1].end or place.end - run[0][1].offset > most):
             yield run
             run = []
         run.append((entry, place))
@@ -270,14 +275,22 @@ def _runs(entries: list[tuple[str, Place]]) -> Iterator[list[tuple[str, Place]]]
 def _reach_tables(tail: _Tail, places: dict[str, Place]) -> None:
     """Have the tables and metadata beside the directory in the tail, where they lie there: in shards whose entries are
     in another order, each is a read of its own."""
-    small = [place for entry, place in places.items() if is_small(entry)]
-    first, last = min((place.offset for place in small), default=0), max((place.end for place in small), default=0)
-    if last - first == sum(place.end - place.offset for place in small) <= _MOST_AT_ONCE:
-        tail.reach(first)
+    first = tail.size
+    for entry, place in reversed(places.items()):
+        if not is_small(entry) or place.offset > first or tail.size - place.offset > _MOST_AHEAD:
+            break
+        first = place.offset
+    tail.reach(first)
 
 
-def _chunk_entry(name: str, number: int, dimensions: int) -> str:
-    return f"{name}/c/{number}" + "/0" * (dimensions - 1)
+def _chunk_entries(name: str, array: StoredArray, numbers: list[int]) -> list[str]:
+    first, last = _chunk_name(name, len(array.shape))
+    return [f"{first}{number}{last}" for number in numbers]
+
+
+def _chunk_name(name: str, dimensions: int) -> tuple[str, str]:
+    """What stands before and after a chunk's number in the name of its entry."""
+    return f"{name}/c/", "/0" * (dimensions - 1)
 
 
 def check_rows(where: str, name: str, array: StoredArray, start: int, stop: int) -> None:
@@ -328,7 +341,7 @@ def _parse_directory(tail: _Tail) -> dict[str, Place]:
         name, place, at = _parse_record(directory, at, where)
         if name in places:
             raise FormatError(f"{where}: entry {name!r} is there twice: not written by gen4d")
-        if place.end > start:
+        if place.offset + len(place.header) + place.size > start:
             raise FormatError(f"{where}: not a whole shard (entry {name} reaches past its end); {_RESTORE}")
         places[name] = place
     if at != len(directory):
@@ -363,15 +376,16 @@ def _last(tail: _Tail, place: int, record: struct.Struct) -> tuple:
 
 def _parse_record(directory: bytes, at: int, where: str) -> tuple[str, Place, int]:
     """Name and place of the entry whose record starts at a byte of the directory, and where the next one starts."""
-    if directory[at : at + 4] != b"PK\1\2" or at + _RECORD.size > len(directory):
+    first = at + _RECORD.size
+    if directory[at : at + 4] != b"PK\1\2" or first > len(directory):
         raise FormatError(f"{where}: not a whole shard (its directory is broken at byte {at}); {_RESTORE}")
     _, flags, method, crc, packed, size, length, extra, comment, rights, offset = _RECORD.unpack_from(directory, at)
-    first, end = at + _RECORD.size, at + _RECORD.size + length + extra
+    end = first + length + extra
     raw = directory[first : first + length]
     name = raw.decode("ascii") if _USUAL.fullmatch(raw) else _check_name(raw, where)
     if method or packed != size or flags & 1:
         raise FormatError(f"{where}: entry {name} is compressed or encrypted: not written by gen4d")
-    if stat.S_IFMT(rights >> 16) not in (0, stat.S_IFREG):
+    if rights >> 28 not in (0, _FILE):
         raise FormatError(f"{where}: entry {name} is a link or no file: not written by gen4d")
     more = directory[first + length : end]
     if offset == 0xFFFFFFFF and more[:4] == b"\1\0\10\0" and extra == 12:
