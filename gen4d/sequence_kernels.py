@@ -1,6 +1,6 @@
 """Compiled loops over the masks and points of sequences: arrays in, outputs filled, no checks, no draws.
 
-The callers in `gen4d.sequence` check and allocate. `tests/naive.py` holds a plain NumPy twin of each; the suite
+The callers in `gen4d.sequence` check and allocate. `tests/naive.py` holds plain NumPy twins; the suite
 compares them jitted and with NUMBA_DISABLE_JIT=1. Serial, and without fastmath, for the reasons in `moving/kernels.py`.
 """
 

@@ -37,7 +37,7 @@ def test_the_generator_imports_neither_torch_nor_the_trainer():
 
 
 ROOMS = ("config", "files", "sequence", "sources", "moving", "shards", "building", "report", "exports", "cli")
-LEAVES = {"samples"}  # takes nothing from gen4d; the command line alone may call it
+LEAF = "samples"  # takes nothing but files; the command line alone may call it
 
 
 def room_of(module: str) -> str:
@@ -62,8 +62,8 @@ def test_imports_go_one_way():
             continue
         mine = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
         for other in {room_of(module) for module in modules_of(path)} - {mine, "__version__", ""}:
-            if mine in LEAVES or other in LEAVES:
-                assert mine == "cli", f"{path}: {mine} takes from {other}"
+            if LEAF in (mine, other):
+                assert (mine, other) in ((LEAF, "files"), ("cli", LEAF)), f"{path}: {mine} takes from {other}"
             else:
                 assert ROOMS.index(other) < ROOMS.index(mine), f"{path}: {mine} takes from {other}"
 
@@ -91,7 +91,7 @@ def test_compiled_functions_live_in_kernel_files_only():
         "gen4d/moving/kernels.py",
         "gen4d/samples/camera/render.py",
         "gen4d/sources/formats/lzf.py",
-        "train/kernels.py",
+        "train/inputs/kernels.py",
     }
     for path in SOURCES:
         if "numba" in imports(path):
@@ -100,7 +100,7 @@ def test_compiled_functions_live_in_kernel_files_only():
 
 def test_only_the_command_lines_print_and_exit():
     for path in SOURCES:
-        if path.name not in ("cli.py", "__main__.py"):
+        if path.name not in ("cli.py", "__main__.py") and "commands" not in path.parts:
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Call):
                     called = ast.unparse(node.func)

@@ -21,7 +21,7 @@ from gen4d.samples.draws import keyed
 from gen4d.samples.modelnet import SHAPE_STYLES, shape_path, shape_text
 from gen4d.samples.objects.pieces import CATEGORY_ID, NYU40, Piece
 from gen4d.samples.objects.solids import block, join
-from gen4d.samples.rooms.layout import Item, Plan
+from gen4d.samples.rooms.layout import Item, RoomPlan
 from gen4d.samples.rooms.room import KINDS, make_room, rearranged, room_kind
 from gen4d.samples.rooms.shell import Zone, walls_of
 from gen4d.samples.write import MANIFEST
@@ -69,7 +69,7 @@ def scan_names(folder: Path) -> list[str]:
 
 
 def read_scan(folder: Path, name: str) -> tuple[Ply, np.ndarray]:
-    """Mesh and nyu40 labels of a scan."""
+    """Solid and nyu40 labels of a scan."""
     place = folder / "scans" / name
     labels = Ply(place / f"{name}_vh_clean_2.labels.ply")
     return Ply(place / f"{name}_vh_clean_2.ply"), labels.vertex["label"].astype(int)
@@ -245,11 +245,11 @@ def test_scans_have_walkable_floor(samples):
 # The scanner
 
 
-def _box_room() -> Plan:
+def _box_room() -> RoomPlan:
     """A room of 4 x 4 m with a closed chest that hides a smaller one."""
     square = np.array([(0, 0), (4, 0), (4, 4), (0, 4)], float)
     zone = Zone("office", square, ((0.0, 0.0, 4.0, 4.0),))
-    plan = Plan([zone], walls_of(zone, 0), [], 2.5)
+    plan = RoomPlan([zone], walls_of(zone, 0), [], 2.5)
     floor = Piece("floor", block((4.0, 4.0, 0.1), (2, 2, -0.1), (90, 90, 90, 0)))
     chest, hidden = (block((side, side, side), (0, 0, 0.02), (200, 0, 0, 0)) for side in (0.8, 0.5))
     plan.add(Item(floor, 0.0, 0.0), solid=False)

@@ -24,7 +24,7 @@ def run(
     """
     try:
         if scheduler and jobs:
-            for i, sidecar in cluster.run(_build_place, _common(jobs[0]), list(map(_place, jobs)), scheduler):
+            for i, sidecar in cluster.run(_build_task, _common(jobs[0]), list(map(_task, jobs)), scheduler):
                 yield jobs[i].number, sidecar
         elif processes == 1 or len(jobs) <= 1:
             for job in jobs:
@@ -43,13 +43,13 @@ def _common(job: Job) -> Job:
     return job._replace(number=-1, scans=())
 
 
-def _place(job: Job) -> tuple[int, tuple[sources.ScanSource, ...]]:
+def _task(job: Job) -> tuple[int, tuple[sources.ScanSource, ...]]:
     return job.number, job.scans
 
 
-def _build_place(common: Job, place: tuple[int, tuple[sources.ScanSource, ...]]) -> dict:
+def _build_task(common: Job, task: tuple[int, tuple[sources.ScanSource, ...]]) -> dict:
     """Runs on a machine of a cluster, where a folder that is not there must not look like scans that are broken."""
-    job = common._replace(number=place[0], scans=place[1])
+    job = common._replace(number=task[0], scans=task[1])
     roots = {scan.root for scan in job.scans} | {shapes[0].root for shapes in job.shapes.by_class.values()}
     for path in (job.out / "build.json", *sorted(roots)):
         if not path.exists():

@@ -1,9 +1,9 @@
 """Every compiled loop of the generator: arrays in, `out` filled, no checks, no draws.
 
-The callers check and allocate. `tests/naive.py` holds a plain NumPy twin of each kernel; the suite compares them jitted
-and with NUMBA_DISABLE_JIT=1. Kernels are serial: parallelism is over scans, by processes, because Numba's OpenMP layer
-kills forked children and a parallel float sum changes with the number of threads. No fastmath: it would let the
-compiler reorder sums, and results must not depend on the processor.
+The callers check and allocate. `tests/naive.py` holds plain NumPy twins of them, some of several kernels together; the
+suite compares them jitted and with NUMBA_DISABLE_JIT=1. Kernels are serial: parallelism is over scans, by processes,
+because Numba's OpenMP layer kills forked children and a parallel float sum changes with the number of threads. No
+fastmath: it would let the compiler reorder sums, and results must not depend on the processor.
 """
 
 import numpy as np
@@ -288,11 +288,11 @@ def draw_masks(quantised, box, box_count, threshold, key, bits):
         for f in range(box.shape[0]):
             cut[:size] = 0
             for b in range(box_count[f]):
-                place = _place(low, high, box[f, b])
-                if place == _WITHIN:
+                side = _side_of(low, high, box[f, b])
+                if side == _WITHIN:
                     cut[:size] = 1
                     break
-                if place == _ACROSS:
+                if side == _ACROSS:
                     _cut_box(qx, qy, qz, box[f, b], cut)
             for i in range(size):
                 block[i] &= np.uint8(0xFF) ^ np.uint8(cut[i] << f)
@@ -302,7 +302,7 @@ _APART, _ACROSS, _WITHIN = 0, 1, 2
 
 
 @njit(**_FLAGS)
-def _place(low, high, box):
+def _side_of(low, high, box):
     """Whether a block of points lies apart from a box, across its border, or within it."""
     within = True
     for axis in range(3):

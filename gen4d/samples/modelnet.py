@@ -9,7 +9,7 @@ import numpy as np
 
 from gen4d.samples.draws import chance, keyed, pick
 from gen4d.samples.objects import sanitary, seats, storage, tables
-from gen4d.samples.objects.solids import Mesh, join, place
+from gen4d.samples.objects.solids import Solid, join, place
 
 SHAPE_STYLES = {
     "bathtub": sanitary.BATHTUBS,
@@ -50,7 +50,7 @@ def shape_text(seed: int, class_name: str, index: int) -> bytes:
     )
 
 
-def _worn(rng: np.random.Generator, mesh: Mesh, soup: bool, degenerate: bool) -> tuple[np.ndarray, np.ndarray]:
+def _worn(rng: np.random.Generator, mesh: Solid, soup: bool, degenerate: bool) -> tuple[np.ndarray, np.ndarray]:
     """The mesh with faces shuffled, some missing, some inside out; as a soup of triangles, or with useless faces."""
     missing = len(mesh.face) // 60 + 1 if chance(rng, 0.85) else 0
     face = mesh.face[rng.permutation(len(mesh.face))[missing:]]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gen4d.samples.camera.scanner import Scan
+from gen4d.samples.camera.scanner import Capture
 from gen4d.samples.objects.pieces import CATEGORY_CLASS, CATEGORY_ID
 
 _CORNERS = [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1"), ("alpha", "u1")]
@@ -31,7 +31,7 @@ _MODELNET = {
 }
 
 
-def write_scan(folder: Path, scan: Scan, kind: str, aligned: bool) -> None:
+def write_scan(folder: Path, scan: Capture, kind: str, aligned: bool) -> None:
     """Writes one scan as `folder`, whose name is the scan's. `aligned` tells whether the `axisAlignment` line is there.
 
     Raises OSError where the folder cannot be written.
@@ -50,7 +50,7 @@ def write_scan(folder: Path, scan: Scan, kind: str, aligned: bool) -> None:
     (folder / f"{name}.txt").write_text(_facts(scan, kind, aligned))
 
 
-def _ply(scan: Scan, labelled: bool) -> bytes:
+def _ply(scan: Capture, labelled: bool) -> bytes:
     """A binary little-endian PLY with vertices and triangles; with labels, the colours tell the classes apart."""
     fields = [*_CORNERS, ("label", "<u2")] if labelled else _CORNERS
     vertex = np.empty(len(scan.point), fields)
@@ -76,7 +76,7 @@ def _class_color(label: np.ndarray) -> np.ndarray:
     return color
 
 
-def _aggregation(name: str, scan: Scan) -> dict:
+def _aggregation(name: str, scan: Capture) -> dict:
     """Every annotated object with the segments that make it up."""
     groups = []
     for instance in np.unique(scan.instance[scan.instance >= 0]):
@@ -89,7 +89,7 @@ def _aggregation(name: str, scan: Scan) -> dict:
     }
 
 
-def _facts(scan: Scan, kind: str, aligned: bool) -> str:
+def _facts(scan: Capture, kind: str, aligned: bool) -> str:
     rows = [f"numDepthFrames = {scan.frames}", f"sceneType = {kind.capitalize()}"]
     if aligned:
         rows.insert(0, "axisAlignment = " + " ".join(f"{number:.6f}" for number in scan.align.ravel()))

@@ -9,7 +9,6 @@ DIR/gen4d_samples.json                   written last: what was asked for, every
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gen4d import files
 from gen4d.samples.camera.scanner import scan_room
 from gen4d.samples.draws import chance, keyed
 from gen4d.samples.modelnet import SHAPE_STYLES, shape_path, shape_text
@@ -65,13 +65,13 @@ def write_samples(
     if there is not None:
         return there
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / _STARTED, json.dumps(asked) + "\n")
+    files.write(folder / _STARTED, (json.dumps(asked) + "\n").encode())
     (folder / MANIFEST).unlink(missing_ok=True)
     scans = _write_scans(folder / "scans", rooms, seed, progress)
     _write_shapes(folder / "shapes", shapes, seed)
     size, digest = _contents(folder)
     totals = {"scan_count": scans, "shape_count": shapes * len(SHAPE_STYLES), "digest": digest, "files": size}
-    _replace(folder / MANIFEST, json.dumps(asked | totals, indent=1) + "\n")
+    files.write(folder / MANIFEST, (json.dumps(asked | totals, indent=1) + "\n").encode())
     (folder / _STARTED).unlink()
     return SamplesWritten(scans, shapes * len(SHAPE_STYLES), digest, True)
 
@@ -87,7 +87,7 @@ def _what_is_there(folder: Path, asked: dict) -> SamplesWritten | None:
     if folder.exists() and not folder.is_dir():
         raise SamplesError(f"{folder}: is a file; the samples need a folder of their own, name another one")
     if not folder.exists() or not any(path.suffix != ".tmp" for path in folder.iterdir()):
-        return None  # a file of `_replace` that never got its name does not count
+        return None  # a file that never got its name does not count
     started = _load(folder / _STARTED)
     found = _load(folder / MANIFEST) if started is None else started
     if found is None:
@@ -165,13 +165,3 @@ def _contents(folder: Path) -> tuple[dict[str, int], str]:
             size[name] = len(content)
             digest.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
     return size, digest.hexdigest()
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a file so that it is there whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -1,7 +1,7 @@
-"""Shards from records: a Zarr v3 group in a zip, whose bytes depend on the records alone.
+"""Shards from recordings: a Zarr v3 group in a zip, whose bytes depend on the recordings alone.
 
-The metadata and chunks are written here, not by zarr-python: its way takes ten times longer for chunks of this size,
-and its metadata change with its versions, so that equal data would be unequal bytes. The tests read them with it.
+The metadata and chunks are written here, not by zarr-python: its metadata change with its versions, so that equal data
+would be unequal bytes, and its way takes about twice as long. The tests read them with it.
 """
 
 import io

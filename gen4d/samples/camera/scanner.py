@@ -14,8 +14,8 @@ from scipy.sparse.csgraph import connected_components
 from gen4d.samples.camera import render
 from gen4d.samples.draws import chance
 from gen4d.samples.objects.pieces import CATEGORY_CLASS, CATEGORY_ID
-from gen4d.samples.objects.solids import Mesh, join, place
-from gen4d.samples.rooms.layout import CELL_M, Plan
+from gen4d.samples.objects.solids import Solid, join, place
+from gen4d.samples.rooms.layout import CELL_M, RoomPlan
 
 SPACING_M = 0.024  # cells of the fused surface: half of the vertices have a neighbour within 1.6 to 2.4 cm
 _IMAGE = (150, 200)  # rows, columns: a pixel is one vertex spacing wide at 3.9 m
@@ -30,12 +30,12 @@ _OFTEN_LEFT_OUT = ("otherprop", "paper", "books", "clothes")
 class Scene(NamedTuple):
     """A room's triangles in one mesh, and the object that each belongs to: `owner` (F,) int32 indexes `names`."""
 
-    mesh: Mesh
+    mesh: Solid
     owner: np.ndarray
     names: list[str]
 
 
-class Scan(NamedTuple):
+class Capture(NamedTuple):
     """A simulated scan, in the scan's frame, metres.
 
     point: (N, 3) float32. color: (N, 4) uint8. face: (M, 3) int32. segment: (N,) int32, the over-segmentation.
@@ -60,7 +60,7 @@ class _Fused(NamedTuple):
     source: np.ndarray  # (N,) int32, the triangle of the scene that a vertex stands for
 
 
-def scan_room(plan: Plan, rng: np.random.Generator) -> Scan:
+def scan_room(plan: RoomPlan, rng: np.random.Generator) -> Capture:
     """Walks a camera through the room, fuses what it sees, and annotates it."""
     scene = _scene_of(plan)
     to_scan = _frame(rng, plan)
@@ -71,7 +71,7 @@ def scan_room(plan: Plan, rng: np.random.Generator) -> Scan:
     ids = np.array([CATEGORY_ID[name] for name in scene.names], np.int32)
     label[instance >= 0] = ids[instance[instance >= 0]]
     color = _colour(fused, scene.mesh.tint, rng)
-    return Scan(
+    return Capture(
         fused.point.astype(np.float32),
         color,
         fused.face,
@@ -84,7 +84,7 @@ def scan_room(plan: Plan, rng: np.random.Generator) -> Scan:
     )
 
 
-def _scene_of(plan: Plan) -> Scene:
+def _scene_of(plan: RoomPlan) -> Scene:
     meshes, names = [], []
     for item in plan.items:
         for piece in item.piece.all():
@@ -94,7 +94,7 @@ def _scene_of(plan: Plan) -> Scene:
     return Scene(join(meshes), owner, names)
 
 
-def _frame(rng: np.random.Generator, plan: Plan) -> np.ndarray:
+def _frame(rng: np.random.Generator, plan: RoomPlan) -> np.ndarray:
     """A random yaw and origin, the floor a little off zero: (4, 4), room to scan."""
     yaw, cos_sin = rng.uniform(-np.pi, np.pi), np.zeros((4, 4))
     cos, sin = np.cos(yaw), np.sin(yaw)
@@ -103,7 +103,7 @@ def _frame(rng: np.random.Generator, plan: Plan) -> np.ndarray:
     return cos_sin
 
 
-def viewpoints(plan: Plan, rng: np.random.Generator) -> np.ndarray:
+def viewpoints(plan: RoomPlan, rng: np.random.Generator) -> np.ndarray:
     """Places (K, 2) where a person can stand, far from each other, in the order of a walk."""
     free = (plan.cells == 0) & (distance_transform_edt(plan.cells == 0) * CELL_M > 0.28)
     place_of = np.argwhere(free)
@@ -119,7 +119,7 @@ def viewpoints(plan: Plan, rng: np.random.Generator) -> np.ndarray:
     return spots[np.argsort(np.arctan2(*(spots - spots.mean(axis=0)).T), kind="stable")]
 
 
-def camera_poses(plan: Plan, rng: np.random.Generator) -> np.ndarray:
+def camera_poses(plan: RoomPlan, rng: np.random.Generator) -> np.ndarray:
     """Camera to room, (T, 3, 4): at every viewpoint a turn on the spot, looking more down than up."""
     poses: list[np.ndarray] = []
     upward, care = (

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from gen4d.samples.objects.solids import Mesh, join, place
+from gen4d.samples.objects.solids import Solid, join, place
 
 NYU40 = (
     "unlabelled wall floor cabinet bed chair sofa table door window bookshelf picture counter blinds desk shelves "
@@ -71,7 +71,7 @@ class Piece(NamedTuple):
     """One annotated object, the surfaces that carry clutter, and pieces of other categories that are fixed to it."""
 
     name: str
-    mesh: Mesh
+    mesh: Solid
     tops: tuple[Top, ...] = ()
     joined: tuple["Piece", ...] = ()
 

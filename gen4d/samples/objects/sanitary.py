@@ -4,12 +4,12 @@ import numpy as np
 
 from gen4d.samples.draws import Tint, ceramic, chance, paint, pick, vary, wood
 from gen4d.samples.objects.pieces import Piece, Top
-from gen4d.samples.objects.solids import Mesh, block, cushion, join, lathe, lean, loft, place, ring, tube, uncovered
+from gen4d.samples.objects.solids import Solid, block, cushion, join, lathe, lean, loft, place, ring, tube, uncovered
 from gen4d.samples.objects.storage import fronts
 from gen4d.samples.objects.tables import basin, plate_around
 
 
-def _hollow(outer: list[np.ndarray], inner: list[np.ndarray], tint: Tint) -> Mesh:
+def _hollow(outer: list[np.ndarray], inner: list[np.ndarray], tint: Tint) -> Solid:
     """A vessel: the outer skin upwards, over the rim, and the inner skin down to a floor."""
     return loft([*outer, *inner], tint)
 
@@ -68,7 +68,7 @@ def corner_bathtub(rng: np.random.Generator) -> Piece:
     return Piece("bathtub", _hollow(outer, inner, tint))
 
 
-def _bowl(seat_m: float, width: float, length: float, y: float, tint: Tint, hung: bool) -> list[Mesh]:
+def _bowl(seat_m: float, width: float, length: float, y: float, tint: Tint, hung: bool) -> list[Solid]:
     """The pan of a toilet with its seat ring; its front is at y - length / 2. Where `hung`, it ends above the floor."""
     half = np.array([width / 2, length / 2])
     levels = [(0.62, 0.0), (0.58, 0.12), (0.66, 0.22), (0.95, seat_m - 0.06), (1.0, seat_m - 0.02)]

@@ -5,7 +5,7 @@ import numpy as np
 from gen4d.samples.draws import Tint, chance, fabric, metal, paint, pick, wood
 from gen4d.samples.objects.pieces import Piece, Top
 from gen4d.samples.objects.solids import (
-    Mesh,
+    Solid,
     block,
     cushion,
     join,
@@ -23,7 +23,7 @@ from gen4d.samples.objects.solids import (
 
 def legs(
     size: tuple[float, float, float], thick: float, tint: Tint, splay: float = 0.0, round_: bool = False
-) -> list[Mesh]:
+) -> list[Solid]:
     """Four legs under a plate of `size` (width, depth, height), tapering and leaning out by `splay` metres."""
     width, depth, height = size
     power, count = (2.0, 8) if round_ else (12.0, 8)
@@ -36,7 +36,7 @@ def legs(
     return made
 
 
-def _back(rng: np.random.Generator, width: float, height: float, thick: float, tint: Tint) -> Mesh:
+def _back(rng: np.random.Generator, width: float, height: float, thick: float, tint: Tint) -> Solid:
     """A chair's back standing on z = 0 at y = 0: a board, bars across, bars upright, or an upholstered frame."""
     kind = pick(rng, ["board", "across", "upright", "padded"])
     if kind == "padded":
@@ -54,7 +54,7 @@ def _back(rng: np.random.Generator, width: float, height: float, thick: float, t
     return join(posts + rails + [block((0.03, 0.028, height * 0.8), (x, 0, height * 0.12), tint) for x in places])
 
 
-def _arms(size: tuple[float, float, float], foot_m: float, thick: float, tint: Tint) -> list[Mesh]:
+def _arms(size: tuple[float, float, float], foot_m: float, thick: float, tint: Tint) -> list[Solid]:
     """Two armrests at height size[2] beside a seat of (width, depth), each on a post that starts at `foot_m`."""
     width, depth, height = size
     made = []
@@ -98,7 +98,7 @@ def swivel_chair(rng: np.random.Generator) -> Piece:
     return Piece("office chair", join(parts))
 
 
-def _swivel_back(rng: np.random.Generator, width: float, seat_m: float, cloth: Tint, dark: Tint) -> Mesh:
+def _swivel_back(rng: np.random.Generator, width: float, seat_m: float, cloth: Tint, dark: Tint) -> Solid:
     high, low, bend = rng.uniform(0.36, 0.7), rng.uniform(0.06, 0.16), rng.uniform(0.03, 0.08)
     across, up = np.linspace(-1, 1, 9), np.linspace(0, 1, 7)
     x = across[None, :] * (width * 0.46) * (1 - 0.25 * up[:, None] ** 3)
@@ -187,7 +187,7 @@ def armchair(rng: np.random.Generator) -> Piece:
     return _upholstered(rng, "armchair", 1)
 
 
-def _side(rng: np.random.Generator, depth: float, height: float, thick: float, cloth: Tint) -> Mesh:
+def _side(rng: np.random.Generator, depth: float, height: float, thick: float, cloth: Tint) -> Solid:
     """An upholstered armrest, its centre at x = 0: a padded block, a slim board or a roll on a block."""
     kind = pick(rng, ["padded", "slim", "roll"])
     if kind == "padded":

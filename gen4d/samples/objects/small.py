@@ -4,13 +4,13 @@ import numpy as np
 
 from gen4d.samples.draws import Tint, chance, fabric, metal, paint, pick, vary, wood
 from gen4d.samples.objects.pieces import Piece
-from gen4d.samples.objects.solids import Mesh, block, cushion, join, lathe, lean, loft, place, ring, rod, slab, tube
+from gen4d.samples.objects.solids import Solid, block, cushion, join, lathe, lean, loft, place, ring, rod, slab, tube
 from gen4d.samples.objects.storage import books
 
 _BLACK: Tint = (28, 28, 30, 90)
 
 
-def _shade(rng: np.random.Generator, radius: float, height: float, at: tuple[float, float, float]) -> Mesh:
+def _shade(rng: np.random.Generator, radius: float, height: float, at: tuple[float, float, float]) -> Solid:
     top = pick(rng, [0.55, 0.8, 1.0])
     return lathe(
         [(radius, 0.0), (radius * top, height), (radius * top * 0.3, height)], at, vary(rng, (238, 226, 196), 15), 16

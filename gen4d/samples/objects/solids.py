@@ -13,7 +13,7 @@ import numpy as np
 from gen4d.samples.draws import Tint
 
 
-class Mesh(NamedTuple):
+class Solid(NamedTuple):
     """Triangles with a colour each.
 
     point: (V, 3) float64, metres. face: (F, 3) int32. tint: (F, 4) uint8, see `draws.Tint`.
@@ -36,16 +36,16 @@ _BLOCK = np.array(
 )
 
 
-def _mesh(point: np.ndarray, face: np.ndarray, tint: Tint) -> Mesh:
-    return Mesh(point, face, np.broadcast_to(np.array(tint, np.uint8), (len(face), 4)))
+def _mesh(point: np.ndarray, face: np.ndarray, tint: Tint) -> Solid:
+    return Solid(point, face, np.broadcast_to(np.array(tint, np.uint8), (len(face), 4)))
 
 
-def block(size: Sequence[float], at: Sequence[float], tint: Tint) -> Mesh:
+def block(size: Sequence[float], at: Sequence[float], tint: Tint) -> Solid:
     """A box of `size` (x, y, z) whose bottom face is centred on `at`."""
     return _mesh(_CORNER * np.asarray(size) + np.asarray(at), _BLOCK, tint)
 
 
-def span(low: Sequence[float], high: Sequence[float], tint: Tint) -> Mesh:
+def span(low: Sequence[float], high: Sequence[float], tint: Tint) -> Solid:
     """A box from its lowest to its highest corner."""
     low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
     return _mesh(low + (_CORNER + [0.5, 0.5, 0.0]) * (high - low), _BLOCK, tint)
@@ -60,7 +60,7 @@ def ring(radius: Sequence[float], at: Sequence[float], power: float = 2.0, count
     return turn * [radius[0], radius[1], 0.0] + np.asarray(at)
 
 
-def loft(rings: Sequence[np.ndarray], tint: Tint, capped: bool = True) -> Mesh:
+def loft(rings: Sequence[np.ndarray], tint: Tint, capped: bool = True) -> Solid:
     """A skin through rings of equally many points, (R, K, 3), closed at both ends by fans where `capped`."""
     rings = np.asarray(rings)
     layers, count, _ = rings.shape
@@ -76,17 +76,17 @@ def loft(rings: Sequence[np.ndarray], tint: Tint, capped: bool = True) -> Mesh:
     return _mesh(point, np.vstack(face).astype(np.int32), tint)
 
 
-def lathe(profile: Sequence[tuple[float, float]], at: Sequence[float], tint: Tint, count: int = 12) -> Mesh:
+def lathe(profile: Sequence[tuple[float, float]], at: Sequence[float], tint: Tint, count: int = 12) -> Solid:
     """A solid of revolution about the vertical through `at`, from (radius, height) pairs."""
     return loft([ring((radius, radius), (at[0], at[1], at[2] + z), 2.0, count) for radius, z in profile], tint)
 
 
-def rod(radius: float, height: float, at: Sequence[float], tint: Tint, count: int = 8) -> Mesh:
+def rod(radius: float, height: float, at: Sequence[float], tint: Tint, count: int = 8) -> Solid:
     """An upright cylinder standing on `at`."""
     return lathe([(radius, 0.0), (radius, height)], at, tint, count)
 
 
-def cushion(size: Sequence[float], at: Sequence[float], tint: Tint, power: float = 5.0) -> Mesh:
+def cushion(size: Sequence[float], at: Sequence[float], tint: Tint, power: float = 5.0) -> Solid:
     """A rounded box of `size` whose lowest point is at `at`: upholstery, mattresses, bags."""
     half = np.asarray(size) / 2
     rings = []
@@ -96,7 +96,7 @@ def cushion(size: Sequence[float], at: Sequence[float], tint: Tint, power: float
     return loft(rings, tint)
 
 
-def tube(path: Sequence[Sequence[float]], radius: float, tint: Tint, count: int = 6) -> Mesh:
+def tube(path: Sequence[Sequence[float]], radius: float, tint: Tint, count: int = 6) -> Solid:
     """A bent tube along a path (P, 3)."""
     path = np.asarray(path, np.float64)
     along = np.gradient(path, axis=0)
@@ -110,7 +110,7 @@ def tube(path: Sequence[Sequence[float]], radius: float, tint: Tint, count: int 
     return loft(np.swapaxes(path + radius * turn, 0, 1), tint)
 
 
-def slab(sheet: np.ndarray, offset: np.ndarray | Sequence[float], tint: Tint) -> Mesh:
+def slab(sheet: np.ndarray, offset: np.ndarray | Sequence[float], tint: Tint) -> Solid:
     """A bent board: a sheet of points (n, m, 3), its copy shifted by `offset` (3,) or (n, m, 3), the rim between."""
     n, m, _ = sheet.shape
     index = np.arange(n * m, dtype=np.int32).reshape(n, m)
@@ -125,15 +125,15 @@ def slab(sheet: np.ndarray, offset: np.ndarray | Sequence[float], tint: Tint) ->
     return _mesh(point, np.vstack([front, front[:, ::-1] + n * m, sides]).astype(np.int32), tint)
 
 
-def join(meshes: Iterable[Mesh]) -> Mesh:
+def join(meshes: Iterable[Solid]) -> Solid:
     """All triangles of several meshes in one."""
     meshes = list(meshes)
     start = np.cumsum([0] + [len(mesh.point) for mesh in meshes[:-1]])
     face = np.vstack([mesh.face + first for mesh, first in zip(meshes, start, strict=True)]).astype(np.int32)
-    return Mesh(np.vstack([mesh.point for mesh in meshes]), face, np.vstack([mesh.tint for mesh in meshes]))
+    return Solid(np.vstack([mesh.point for mesh in meshes]), face, np.vstack([mesh.tint for mesh in meshes]))
 
 
-def place(mesh: Mesh, at: Sequence[float], yaw_rad: float = 0.0) -> Mesh:
+def place(mesh: Solid, at: Sequence[float], yaw_rad: float = 0.0) -> Solid:
     """The mesh turned about z, then shifted by `at`."""
     cos, sin = np.cos(yaw_rad), np.sin(yaw_rad)
     x, y, z = mesh.point.T
@@ -141,18 +141,18 @@ def place(mesh: Mesh, at: Sequence[float], yaw_rad: float = 0.0) -> Mesh:
     return mesh._replace(point=point)
 
 
-def lean(mesh: Mesh, angle_rad: float, pivot: tuple[float, float]) -> Mesh:
+def lean(mesh: Solid, angle_rad: float, pivot: tuple[float, float]) -> Solid:
     """The mesh turned about the x direction through pivot (y, z): a positive angle leans its top to the back (+y)."""
     cos, sin = np.cos(angle_rad), np.sin(angle_rad)
     x, y, z = mesh.point[:, 0], mesh.point[:, 1] - pivot[0], mesh.point[:, 2] - pivot[1]
     return mesh._replace(point=np.column_stack([x, cos * y + sin * z + pivot[0], cos * z - sin * y + pivot[1]]))
 
 
-def uncovered(mesh: Mesh) -> Mesh:
+def uncovered(mesh: Solid) -> Solid:
     """A block, or a join that starts with one, without the block's top face: what is let into it stays visible."""
     return mesh._replace(face=np.delete(mesh.face, [2, 3], axis=0), tint=np.delete(mesh.tint, [2, 3], axis=0))
 
 
-def mirrored(mesh: Mesh) -> Mesh:
+def mirrored(mesh: Solid) -> Solid:
     """Left and right exchanged."""
     return mesh._replace(point=mesh.point * [-1.0, 1.0, 1.0], face=mesh.face[:, ::-1])

@@ -7,10 +7,10 @@ import numpy as np
 from gen4d.samples.draws import Tint, chance, fabric, metal, paint, pick, vary, wood
 from gen4d.samples.objects.pieces import Piece, Top
 from gen4d.samples.objects.seats import legs
-from gen4d.samples.objects.solids import Mesh, block, cushion, join, lathe, place, rod, slab, span, tube
+from gen4d.samples.objects.solids import Solid, block, cushion, join, lathe, place, rod, slab, span, tube
 
 
-def _handle(rng_kind: str, width: float, at: tuple[float, float, float], tint: Tint) -> Mesh:
+def _handle(rng_kind: str, width: float, at: tuple[float, float, float], tint: Tint) -> Solid:
     """A knob, a bar across or a bar upright in front of (x, y, z)."""
     x, y, z = at
     if rng_kind == "knob":
@@ -22,7 +22,7 @@ def _handle(rng_kind: str, width: float, at: tuple[float, float, float], tint: T
 
 def fronts(
     rng: np.random.Generator, size: tuple[float, float, float], grid: tuple[int, int], tint: Tint, foot_m: float
-) -> Mesh:
+) -> Solid:
     """A closed body of `size` (width, depth, height) with a grid (columns, rows) of drawer or door fronts and handles.
 
     `foot_m` > 0 leaves a toe space of that height under the fronts.
@@ -133,7 +133,7 @@ def wall_cabinet(rng: np.random.Generator, width: float) -> Piece:
     return Piece("kitchen cabinet", fronts(rng, size, (max(1, round(width / 0.45)), 1), paint(rng), 0.0))
 
 
-def books(rng: np.random.Generator, low: float, high: float, deep: float, tall: float) -> Mesh:
+def books(rng: np.random.Generator, low: float, high: float, deep: float, tall: float) -> Solid:
     """A row of books from x = low to high standing on z = 0, spines at y = 0, with gaps and different heights."""
     made, x = [], low
     while x < high - 0.03:
@@ -228,7 +228,7 @@ def _pillow(rng: np.random.Generator, at: tuple[float, float, float], tint: Tint
     return Piece("pillow", place(cushion(size, (0, 0, 0), tint, 2.6), at, rng.uniform(-0.15, 0.15)))
 
 
-def _cover(rng: np.random.Generator, width: float, length: float, z: float, tint: Tint) -> Mesh:
+def _cover(rng: np.random.Generator, width: float, length: float, z: float, tint: Tint) -> Solid:
     """A duvet with folds that hangs over the sides of a mattress whose top is at z."""
     x, y = np.linspace(-1, 1, 17), np.linspace(-1, 1, 15)
     over = np.clip(np.abs(x) - 0.92, 0, 1) / 0.08
@@ -273,7 +273,7 @@ def bed(rng: np.random.Generator) -> Piece:
     return Piece("bed", join(parts), (middle,), joined)
 
 
-def _headboard(rng: np.random.Generator, kind: str, width: float, y: float, height: float, tint: Tint) -> list[Mesh]:
+def _headboard(rng: np.random.Generator, kind: str, width: float, y: float, height: float, tint: Tint) -> list[Solid]:
     if kind == "none":
         return []
     if kind == "padded":

@@ -6,7 +6,7 @@ from gen4d.samples.draws import Tint, ceramic, chance, metal, paint, pick, vary,
 from gen4d.samples.objects.pieces import Piece, Top
 from gen4d.samples.objects.seats import legs
 from gen4d.samples.objects.solids import (
-    Mesh,
+    Solid,
     block,
     join,
     lathe,
@@ -22,7 +22,7 @@ from gen4d.samples.objects.solids import (
 from gen4d.samples.objects.storage import fronts
 
 
-def _plate(width: float, depth: float, z: float, thick: float, power: float, tint: Tint) -> Mesh:
+def _plate(width: float, depth: float, z: float, thick: float, power: float, tint: Tint) -> Solid:
     """A table top whose upper side is at z: power 2 is an ellipse, 5 a boat, 40 nearly a rectangle."""
     outline = [
         ring((width / 2, depth / 2), (0, 0, z - thick), power, 28),
@@ -244,7 +244,7 @@ def hutch_desk(rng: np.random.Generator) -> Piece:
     return Piece("desk", join([desk.mesh, *parts]), (front,))
 
 
-def plate_around(width: float, depth: float, hole: tuple[float, float, float, float], z: float, tint: Tint) -> Mesh:
+def plate_around(width: float, depth: float, hole: tuple[float, float, float, float], z: float, tint: Tint) -> Solid:
     """A counter plate 4 cm thick below z, with a rectangular hole x0, y0, x1, y1."""
     x0, y0, x1, y1 = hole
     low, high, half, deep = z - 0.04, z, width / 2, depth / 2
@@ -252,7 +252,7 @@ def plate_around(width: float, depth: float, hole: tuple[float, float, float, fl
     return join(span((*start, low), (*end, high), tint) for start, end in sides)
 
 
-def basin(hole: tuple[float, float, float, float], z: float, tint: Tint, round_: bool) -> Mesh:
+def basin(hole: tuple[float, float, float, float], z: float, tint: Tint, round_: bool) -> Solid:
     """A sunk basin below a hole x0, y0, x1, y1 in a plate at z, with a thin rim, and a tap behind it."""
     x0, y0, x1, y1 = hole
     centre, half, power = ((x0 + x1) / 2, (y0 + y1) / 2), np.array([x1 - x0, y1 - y0]) / 2, 2.5 if round_ else 9.0

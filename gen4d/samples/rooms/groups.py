@@ -8,7 +8,7 @@ from gen4d.samples.draws import chance, pick, repeated
 from gen4d.samples.objects import seats, small, storage, tables
 from gen4d.samples.objects.pieces import Piece
 from gen4d.samples.rooms import layout
-from gen4d.samples.rooms.layout import Item, Plan
+from gen4d.samples.rooms.layout import Item, RoomPlan
 
 Builder = Callable[[np.random.Generator], Piece]
 _DINING_CHAIRS = (
@@ -20,18 +20,18 @@ _DINING_CHAIRS = (
 )
 
 
-def area(plan: Plan, zone: int) -> float:
+def area(plan: RoomPlan, zone: int) -> float:
     """Floor area of a zone, square metres."""
     return sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in plan.zones[zone].rects)
 
 
-def has(plan: Plan, name: str) -> bool:
+def has(plan: RoomPlan, name: str) -> bool:
     """True where a piece of this category stands in the room."""
     return any(item.piece.name == name for item in plan.items)
 
 
 def stand(
-    plan: Plan,
+    plan: RoomPlan,
     zone: int,
     rng: np.random.Generator,
     builders: Sequence[Builder],
@@ -47,13 +47,13 @@ def stand(
 
 
 def maybe(
-    plan: Plan, zone: int, rng: np.random.Generator, builder: Builder, probability: float, corner: bool = False
+    plan: RoomPlan, zone: int, rng: np.random.Generator, builder: Builder, probability: float, corner: bool = False
 ) -> int | None:
     """Stands a piece against a wall with the given probability."""
     return stand(plan, zone, rng, [builder], corner) if chance(rng, probability) else None
 
 
-def keep_floor(plan: Plan, zone: int, rng: np.random.Generator) -> None:
+def keep_floor(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
     """Reserves a disc of floor where most is left, so that one can walk there: 0.75 to 1.3 m in radius, or less."""
     x, y, widest = plan.widest(zone)
     radius = min(rng.uniform(0.75, 1.3), widest)
@@ -61,7 +61,7 @@ def keep_floor(plan: Plan, zone: int, rng: np.random.Generator) -> None:
     plan.keep_disc(x + slack * rng.uniform(-0.7, 0.7), y + slack * rng.uniform(-0.7, 0.7), radius)
 
 
-def turned(plan: Plan, index: int, yaw_rad: float) -> None:
+def turned(plan: RoomPlan, index: int, yaw_rad: float) -> None:
     """Turns an item on its place where the floor allows it."""
     item = plan.items[index]
     low, high = item.piece.bounds()
@@ -72,7 +72,7 @@ def turned(plan: Plan, index: int, yaw_rad: float) -> None:
         plan.cells[window][mask] = index + 1
 
 
-def above(plan: Plan, host: int, piece: Piece, z: float) -> None:
+def above(plan: RoomPlan, host: int, piece: Piece, z: float) -> None:
     """Hangs a piece on the wall behind an item."""
     item = plan.items[host]
     high = item.piece.bounds()[1]
@@ -80,7 +80,7 @@ def above(plan: Plan, host: int, piece: Piece, z: float) -> None:
     plan.add(Item(piece, x, y, z, item.yaw_rad), solid=False)
 
 
-def sofa_group(plan: Plan, zone: int, rng: np.random.Generator) -> None:
+def sofa_group(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
     """A sofa at the wall or free in the room, a low table before it, a side table with a lamp, scatter cushions."""
     host = stand(plan, zone, rng, seats.SOFAS, clear_m=0.2) if chance(rng, 0.8) else None
     host = layout.anywhere(plan, rng, zone, pick(rng, seats.SOFAS)(rng), square=True) if host is None else host
@@ -101,12 +101,12 @@ def sofa_group(plan: Plan, zone: int, rng: np.random.Generator) -> None:
         layout.on_top(plan, rng, host, small.pillow(rng), taken)
 
 
-def _with_lamp(plan: Plan, rng: np.random.Generator, host: int | None, probability: float) -> None:
+def _with_lamp(plan: RoomPlan, rng: np.random.Generator, host: int | None, probability: float) -> None:
     if host is not None and chance(rng, probability):
         layout.set_on(plan, host, small.table_lamp(rng), (0.0, 0.0, rng.uniform(0, 6)), [])
 
 
-def bed_group(plan: Plan, zone: int, rng: np.random.Generator) -> None:
+def bed_group(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
     """A bed with night stands of one style on both sides, where there is room, and what was dropped on it."""
     host = stand(plan, zone, rng, storage.BEDS, corner=chance(rng, 0.2))
     if host is None or plan.items[host].piece.name == "bunk bed":
@@ -127,7 +127,7 @@ def bed_group(plan: Plan, zone: int, rng: np.random.Generator) -> None:
         layout.facing(plan, seats.bench(rng), host, (0.0, low - 0.28, 0.0))
 
 
-def work_place(plan: Plan, zone: int, rng: np.random.Generator, against: bool = True) -> None:
+def work_place(plan: RoomPlan, zone: int, rng: np.random.Generator, against: bool = True) -> None:
     """A desk with screens and a chair."""
     if against:
         host = stand(plan, zone, rng, tables.DESKS, corner=chance(rng, 0.3), clear_m=0.45)
@@ -145,7 +145,7 @@ def work_place(plan: Plan, zone: int, rng: np.random.Generator, against: bool = 
     seat(plan, rng, chair(rng), host, ((top.x0 + top.x1) / 2 + rng.uniform(-0.15, 0.15), 0.06 - top.y0))
 
 
-def _screens(plan: Plan, rng: np.random.Generator, host: int, taken: list) -> None:
+def _screens(plan: RoomPlan, rng: np.random.Generator, host: int, taken: list) -> None:
     """Up to two monitors and a keyboard on a desk."""
     top, screens = plan.items[host].piece.tops[0], int(rng.integers(0, 3))
     wide, deep = top.x1 - top.x0, top.y1 - top.y0
@@ -160,7 +160,7 @@ def _screens(plan: Plan, rng: np.random.Generator, host: int, taken: list) -> No
 
 
 def seat(
-    plan: Plan, rng: np.random.Generator, chair: Piece, host: int, spot: tuple[float, float], side_rad: float = 0.0
+    plan: RoomPlan, rng: np.random.Generator, chair: Piece, host: int, spot: tuple[float, float], side_rad: float = 0.0
 ) -> int | None:
     """Draws a chair up to a host: spot = (along the host's edge, the edge's distance from the host's origin).
 
@@ -177,7 +177,7 @@ def seat(
     return None
 
 
-def chairs_around(plan: Plan, rng: np.random.Generator, host: int, chair: Builder, share: float) -> None:
+def chairs_around(plan: RoomPlan, rng: np.random.Generator, host: int, chair: Builder, share: float) -> None:
     """Chairs of one style along all sides of a table, each place taken with probability `share`."""
     low, high = plan.items[host].piece.bounds()
     style, pitch = int(rng.integers(2**31)), rng.uniform(0.62, 0.8)
@@ -190,7 +190,7 @@ def chairs_around(plan: Plan, rng: np.random.Generator, host: int, chair: Builde
                 seat(plan, rng, chair(repeated(style)), host, spot, quarter * np.pi / 2)
 
 
-def dining_group(plan: Plan, zone: int, rng: np.random.Generator, builder: Builder) -> None:
+def dining_group(plan: RoomPlan, zone: int, rng: np.random.Generator, builder: Builder) -> None:
     """A table with chairs of one style around it."""
     for margin in (0.45, 0.3, 0.15):
         host = layout.anywhere(plan, rng, zone, builder(rng), square=True, margin_m=margin)
@@ -201,7 +201,7 @@ def dining_group(plan: Plan, zone: int, rng: np.random.Generator, builder: Build
     chairs_around(plan, rng, host, pick(rng, _DINING_CHAIRS), rng.uniform(0.6, 1.0))
 
 
-def row_of_stools(plan: Plan, rng: np.random.Generator, bar: int | None) -> None:
+def row_of_stools(plan: RoomPlan, rng: np.random.Generator, bar: int | None) -> None:
     """Stools of one style along the front of a bar, where there is one."""
     if bar is None:
         return
@@ -211,7 +211,7 @@ def row_of_stools(plan: Plan, rng: np.random.Generator, bar: int | None) -> None
         seat(plan, rng, seats.stool(repeated(style)), bar, (float(dx), float(-low[1])))
 
 
-def counter_run(plan: Plan, zone: int, rng: np.random.Generator, with_sink: bool) -> int | None:
+def counter_run(plan: RoomPlan, zone: int, rng: np.random.Generator, with_sink: bool) -> int | None:
     """A counter, a cooker and a refrigerator beside it, and cupboards hung above."""
     longest = max(wall.length_m for wall in plan.zone_walls(zone))
     for width in (min(rng.uniform(1.6, 3.0), longest - 1.4), 1.5, 1.1):
@@ -235,7 +235,7 @@ def counter_run(plan: Plan, zone: int, rng: np.random.Generator, with_sink: bool
     return None
 
 
-def shower_curtain(plan: Plan, rng: np.random.Generator, tub: int) -> None:
+def shower_curtain(plan: RoomPlan, rng: np.random.Generator, tub: int) -> None:
     """A curtain along the front of a bathtub, drawn part of the way."""
     item = plan.items[tub]
     low, high = item.piece.bounds()

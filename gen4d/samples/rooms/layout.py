@@ -30,7 +30,7 @@ class Item(NamedTuple):
     host: int = -1
 
 
-class Plan:
+class RoomPlan:
     """A room while it is furnished: zones, walls, the items placed so far, and the raster of the floor."""
 
     def __init__(self, zones: list[Zone], walls: list[Wall], passages: list[Rect], ceiling_m: float) -> None:
@@ -44,7 +44,7 @@ class Plan:
         for rect in [*(rect for zone in zones for rect in zone.rects), *passages]:
             self.cells[self._window(rect)] = _FREE
 
-    def copied(self) -> "Plan":
+    def copied(self) -> "RoomPlan":
         """A plan that can be rearranged without touching this one."""
         twin = copy.copy(self)
         twin.cells, twin.kept, twin.items = self.cells.copy(), self.kept.copy(), list(self.items)
@@ -139,7 +139,7 @@ class Plan:
 
 
 def against_wall(
-    plan: Plan, rng: np.random.Generator, zone: int, piece: Piece, corner: bool = False, clear_m: float = 0.0
+    plan: RoomPlan, rng: np.random.Generator, zone: int, piece: Piece, corner: bool = False, clear_m: float = 0.0
 ) -> int | None:
     """Stands a piece with its back to a wall of the zone, or in a corner, with `clear_m` of free floor before it.
 
@@ -166,7 +166,7 @@ def against_wall(
 
 
 def hang(
-    plan: Plan, rng: np.random.Generator, zone: int, piece: Piece, z: float, wall: Wall | None = None
+    plan: RoomPlan, rng: np.random.Generator, zone: int, piece: Piece, z: float, wall: Wall | None = None
 ) -> int | None:
     """Hangs a piece whose back is at y = 0 on a free place of a wall, its lower edge at height z."""
     low, high = piece.bounds()
@@ -183,7 +183,7 @@ def hang(
     return None
 
 
-def fasten(plan: Plan, piece: Piece, wall: Wall, s: float, z: float) -> int:
+def fasten(plan: RoomPlan, piece: Piece, wall: Wall, s: float, z: float) -> int:
     """Fixes a piece to a wall at s and z without asking what is there."""
     x, y = wall.point(s)
     return plan.add(Item(piece, float(x), float(y), z, wall.yaw_rad()), solid=False)
@@ -195,7 +195,7 @@ def relative(item: Item, dx: float, dy: float) -> tuple[float, float]:
     return float(item.x + cos * dx - sin * dy), float(item.y + sin * dx + cos * dy)
 
 
-def beside(plan: Plan, piece: Piece, host: int, side: int, gap_m: float = 0.04) -> int | None:
+def beside(plan: RoomPlan, piece: Piece, host: int, side: int, gap_m: float = 0.04) -> int | None:
     """Stands a piece to the left (-1) or right (1) of an item, backs aligned."""
     item = plan.items[host]
     low, high = item.piece.bounds()
@@ -214,7 +214,9 @@ def beside(plan: Plan, piece: Piece, host: int, side: int, gap_m: float = 0.04) 
     return plan.add(Item(piece, x, y, 0.0, item.yaw_rad))
 
 
-def facing(plan: Plan, piece: Piece, host: int, place: tuple[float, float, float], turn_rad: float = 0.0) -> int | None:
+def facing(
+    plan: RoomPlan, piece: Piece, host: int, place: tuple[float, float, float], turn_rad: float = 0.0
+) -> int | None:
     """Stands a movable piece, such as a chair, at (dx, dy, yaw) of a host's own frame; it may reach under the host."""
     item = plan.items[host]
     dx, dy, yaw = place
@@ -227,7 +229,7 @@ def facing(plan: Plan, piece: Piece, host: int, place: tuple[float, float, float
 
 
 def anywhere(
-    plan: Plan,
+    plan: RoomPlan,
     rng: np.random.Generator,
     zone: int,
     piece: Piece,
@@ -248,7 +250,7 @@ def anywhere(
 
 
 def on_top(
-    plan: Plan, rng: np.random.Generator, host: int, piece: Piece, taken: list, turn_rad: float = 0.5
+    plan: RoomPlan, rng: np.random.Generator, host: int, piece: Piece, taken: list, turn_rad: float = 0.5
 ) -> int | None:
     """Stands a piece on a top of an item, clear of the circles (x, y, z, r) in `taken`, to which it adds its own.
 
@@ -273,7 +275,7 @@ def on_top(
     return None
 
 
-def set_on(plan: Plan, host: int, piece: Piece, place: tuple[float, float, float], taken: list) -> int:
+def set_on(plan: RoomPlan, host: int, piece: Piece, place: tuple[float, float, float], taken: list) -> int:
     """Stands a piece at (dx, dy, yaw) of the first top of a host, measured from the top's middle."""
     item = plan.items[host]
     top, low_high = item.piece.tops[0], piece.bounds()

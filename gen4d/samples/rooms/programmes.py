@@ -5,10 +5,10 @@ import numpy as np
 from gen4d.samples.draws import chance, pick
 from gen4d.samples.objects import sanitary, seats, small, storage, tables
 from gen4d.samples.rooms import groups, layout
-from gen4d.samples.rooms.layout import Plan
+from gen4d.samples.rooms.layout import RoomPlan
 
 
-def living_room(plan: Plan, zone: int, rng: np.random.Generator) -> None:
+def living_room(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
     """Sofas around a low table, a television, shelves; a dining corner in large rooms."""
     for _ in range(1 if chance(rng, 0.65) else 2):
         groups.sofa_group(plan, zone, rng)
@@ -32,7 +32,7 @@ def living_room(plan: Plan, zone: int, rng: np.random.Generator) -> None:
         groups.work_place(plan, zone, rng)
 
 
-def bedroom(plan: Plan, zone: int, rng: np.random.Generator) -> None:
+def bedroom(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
     """Beds with night stands, a dresser, a wardrobe, now and then a desk."""
     for _ in range(1 if chance(rng, 0.7) else 2):
         groups.bed_group(plan, zone, rng)
@@ -51,7 +51,7 @@ def bedroom(plan: Plan, zone: int, rng: np.random.Generator) -> None:
     groups.maybe(plan, zone, rng, small.floor_lamp, 0.35, corner=True)
 
 
-def office(plan: Plan, zone: int, rng: np.random.Generator) -> None:
+def office(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
     """Desks with chairs and screens, along the walls or in the room, shelves and cabinets."""
     area = groups.area(plan, zone)
     for _ in range(int(np.clip(round(area / rng.uniform(5.5, 9.0)), 1, 6))):
@@ -73,7 +73,7 @@ def office(plan: Plan, zone: int, rng: np.random.Generator) -> None:
     groups.maybe(plan, zone, rng, small.floor_lamp, 0.25, corner=True)
 
 
-def kitchen(plan: Plan, zone: int, rng: np.random.Generator) -> None:
+def kitchen(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
     """A run of counters with a sink, a cooker and a refrigerator, cupboards above, and a dining table."""
     run = groups.counter_run(plan, zone, rng, with_sink=True)
     if run is None or chance(rng, 0.45):
@@ -91,7 +91,7 @@ def kitchen(plan: Plan, zone: int, rng: np.random.Generator) -> None:
     groups.maybe(plan, zone, rng, storage.rack, 0.15)
 
 
-def bathroom(plan: Plan, zone: int, rng: np.random.Generator) -> None:
+def bathroom(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
     """A bathtub behind a curtain now and then, a toilet, a sink with a mirror, towels."""
     tub = groups.stand(plan, zone, rng, sanitary.BATHTUBS, corner=True)
     if tub is not None and chance(rng, 0.5):
@@ -113,7 +113,7 @@ def bathroom(plan: Plan, zone: int, rng: np.random.Generator) -> None:
             plan.lift(spot)
 
 
-def meeting_room(plan: Plan, zone: int, rng: np.random.Generator) -> None:
+def meeting_room(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
     """One long table with chairs of one kind around it, a whiteboard, a screen, a sideboard."""
     longest = max(max(x1 - x0, y1 - y0) for x0, y0, x1, y1 in plan.zones[zone].rects)
     table = tables.conference_table(rng, float(np.clip(longest - rng.uniform(2.6, 3.4), 1.8, 3.6)))
@@ -139,7 +139,7 @@ def meeting_room(plan: Plan, zone: int, rng: np.random.Generator) -> None:
         layout.against_wall(plan, rng, zone, chair(rng))
 
 
-def classroom(plan: Plan, zone: int, rng: np.random.Generator) -> None:
+def classroom(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
     """Rows of tables with chairs, a whiteboard, a teacher's desk."""
     layout.hang(plan, rng, zone, small.whiteboard(rng), rng.uniform(0.85, 1.0))
     groups.work_place(plan, zone, rng, against=False)
@@ -160,7 +160,7 @@ def classroom(plan: Plan, zone: int, rng: np.random.Generator) -> None:
     groups.maybe(plan, zone, rng, storage.cupboard, 0.6)
 
 
-def storage_room(plan: Plan, zone: int, rng: np.random.Generator) -> None:
+def storage_room(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
     """Racks and cabinets, boxes in heaps, furniture that nobody needs."""
     for builder, probability in (
         (storage.rack, 1.0),

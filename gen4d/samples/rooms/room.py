@@ -9,7 +9,7 @@ from gen4d.samples.objects import small
 from gen4d.samples.objects.pieces import Piece
 from gen4d.samples.objects.solids import block
 from gen4d.samples.rooms import layout
-from gen4d.samples.rooms.layout import Item, Plan
+from gen4d.samples.rooms.layout import Item, RoomPlan
 from gen4d.samples.rooms.programmes import PROGRAMMES
 from gen4d.samples.rooms.shell import (
     Rect,
@@ -46,7 +46,7 @@ class Room(NamedTuple):
 
     kind: str
     scans: int
-    plan: Plan
+    plan: RoomPlan
 
 
 def room_kind(seed: int, index: int) -> str:
@@ -66,7 +66,7 @@ def make_room(seed: int, index: int) -> Room:
     return Room(kind, scans, plan)
 
 
-def _shell(rng: np.random.Generator, kind: str) -> Plan:
+def _shell(rng: np.random.Generator, kind: str) -> RoomPlan:
     """Zones, walls, openings, floor and ceiling as the first items of a plan."""
     kinds = pick(rng, _ANNEXES) if kind == "apartment" else (kind,)
     if kinds[0] == "meeting room" and chance(rng, 0.4):
@@ -84,7 +84,7 @@ def _shell(rng: np.random.Generator, kind: str) -> Plan:
     )
     entrance = cut_door(rng, [wall for wall in walls if wall.zone == 0], wide)
     windows = cut_windows(rng, walls, ceiling_m) if kind not in ("bathroom", "storage room") or chance(rng, 0.4) else []
-    plan = Plan(zones, walls, passages, ceiling_m)
+    plan = RoomPlan(zones, walls, passages, ceiling_m)
     _add_surfaces(plan, rng, passages)
     _add_openings(plan, rng, entrance, windows)
     for rect in passages:
@@ -92,7 +92,7 @@ def _shell(rng: np.random.Generator, kind: str) -> Plan:
     return plan
 
 
-def _add_surfaces(plan: Plan, rng: np.random.Generator, passages: list[Rect]) -> None:
+def _add_surfaces(plan: RoomPlan, rng: np.random.Generator, passages: list[Rect]) -> None:
     tint, skirting = wall_tint(rng), pick(rng, [0.0, 0.07, 0.1])
     for index, zone in enumerate(plan.zones):
         rects = [*zone.rects, *(passages if index == 0 else [])]
@@ -109,7 +109,7 @@ def _add_surfaces(plan: Plan, rng: np.random.Generator, passages: list[Rect]) ->
 
 
 def _add_openings(
-    plan: Plan, rng: np.random.Generator, entrance: tuple[Wall, Rect] | None, windows: list[tuple[Wall, Rect]]
+    plan: RoomPlan, rng: np.random.Generator, entrance: tuple[Wall, Rect] | None, windows: list[tuple[Wall, Rect]]
 ) -> None:
     """Doors and windows with their curtains, blinds and radiators; the floor before a door is kept free."""
     if entrance is not None:
@@ -134,7 +134,7 @@ def _add_openings(
             wall.used.append((s0, 0.0, s1, 0.75))
 
 
-def cut_door_closed(plan: Plan, rng: np.random.Generator):
+def cut_door_closed(plan: RoomPlan, rng: np.random.Generator):
     """A second door, closed, on the face of a wall without an opening behind it: piece, wall and place."""
     walls = [wall for wall in plan.walls if wall.length_m > 1.3]
     wall, wide, tall = pick(rng, walls), rng.uniform(0.75, 0.92), rng.uniform(1.98, 2.1)
@@ -148,7 +148,7 @@ def cut_door_closed(plan: Plan, rng: np.random.Generator):
     return piece, wall, at + wide / 2
 
 
-def _curtains(plan: Plan, rng: np.random.Generator, wall: Wall, window: Rect) -> None:
+def _curtains(plan: RoomPlan, rng: np.random.Generator, wall: Wall, window: Rect) -> None:
     """One or two drapes beside a window, drawn part of the way before it."""
     s0, z0, s1, z1 = window
     top, low = min(z1 + 0.12, plan.ceiling_m - 0.05), 0.03 if chance(rng, 0.7) else max(z0 - 0.15, 0.03)
@@ -159,7 +159,7 @@ def _curtains(plan: Plan, rng: np.random.Generator, wall: Wall, window: Rect) ->
             wall.used.append((s - wide / 2, low, s + wide / 2, top))
 
 
-def _dress(plan: Plan, rng: np.random.Generator, zone: int) -> None:
+def _dress(plan: RoomPlan, rng: np.random.Generator, zone: int) -> None:
     """Pictures, a rug, lamps from the ceiling, and what lies about on tables and floors."""
     for _ in range(int(rng.integers(0, 5))):
         layout.hang(plan, rng, zone, small.picture(rng), rng.uniform(1.2, 1.55))
@@ -186,7 +186,7 @@ def _dress(plan: Plan, rng: np.random.Generator, zone: int) -> None:
 _BARE = ("couch", "bed", "shelf", "kitchen counter")  # their programmes have put there what belongs there
 
 
-def _clutter(plan: Plan, rng: np.random.Generator) -> None:
+def _clutter(plan: RoomPlan, rng: np.random.Generator) -> None:
     """Things on every table, chest and shelf that carries nothing yet."""
     hosts = {item.host for item in plan.items}
     for index, item in enumerate(list(plan.items)):
@@ -198,7 +198,7 @@ def _clutter(plan: Plan, rng: np.random.Generator) -> None:
             layout.on_top(plan, rng, index, pick(rng, small.TABLE_THINGS)(rng), taken)
 
 
-def rearranged(plan: Plan, rng: np.random.Generator) -> Plan:
+def rearranged(plan: RoomPlan, rng: np.random.Generator) -> RoomPlan:
     """The room on another day: most chairs and things on the floor moved or turned, some things gone."""
     plan, gone = plan.copied(), set()
     for index, item in enumerate(plan.items):
@@ -214,7 +214,7 @@ def rearranged(plan: Plan, rng: np.random.Generator) -> Plan:
     return plan
 
 
-def _move(plan: Plan, rng: np.random.Generator, index: int) -> None:
+def _move(plan: RoomPlan, rng: np.random.Generator, index: int) -> None:
     """Shifts and turns a movable item within its surroundings; it stays where it is if nothing fits."""
     item = plan.items[index]
     low, high = item.piece.bounds()

@@ -11,7 +11,7 @@ import numpy as np
 
 from gen4d.samples.draws import Tint, chance, metal, paint, pick, vary, wood
 from gen4d.samples.objects.pieces import Piece
-from gen4d.samples.objects.solids import Mesh, block, join, place, span, tube
+from gen4d.samples.objects.solids import Solid, block, join, place, span, tube
 
 Rect = tuple[float, float, float, float]  # x0, y0, x1, y1, or along a wall s0, z0, s1, z1; metres
 
@@ -150,10 +150,10 @@ def cut_windows(rng: np.random.Generator, walls: list[Wall], ceiling_m: float) -
     return made
 
 
-def quad(corner: np.ndarray, u: np.ndarray, v: np.ndarray, tint: Tint) -> Mesh:
+def quad(corner: np.ndarray, u: np.ndarray, v: np.ndarray, tint: Tint) -> Solid:
     """A parallelogram: corner, corner + u, corner + u + v, corner + v."""
     point = np.array([corner, corner + u, corner + u + v, corner + v], np.float64)
-    return Mesh(point, np.array([[0, 1, 2], [0, 2, 3]], np.int32), np.array([tint, tint], np.uint8))
+    return Solid(point, np.array([[0, 1, 2], [0, 2, 3]], np.int32), np.array([tint, tint], np.uint8))
 
 
 def wall_piece(wall: Wall, ceiling_m: float, tint: Tint, skirting_m: float) -> Piece:
@@ -178,7 +178,7 @@ def vary_white(tint: Tint) -> Tint:
     return tuple(min(255, channel + 12) for channel in tint[:3]) + (0,)
 
 
-def _reveals(wall: Wall, hole: Rect, tint: Tint) -> list[Mesh]:
+def _reveals(wall: Wall, hole: Rect, tint: Tint) -> list[Solid]:
     """The four narrow faces of an opening through the wall's thickness."""
     s0, z0, s1, z1 = hole
     along, out, up = np.array([*wall.along, 0.0]), np.array([*wall.normal, 0.0]) * -0.13, np.array([0.0, 0.0, z1 - z0])
@@ -205,7 +205,7 @@ def door_piece(rng: np.random.Generator, wide: float, tall: float) -> Piece:
     return Piece("door", join(parts))
 
 
-def _leaf(reach: float, tall: float, style: int, tint: Tint, grip: Tint) -> Mesh:
+def _leaf(reach: float, tall: float, style: int, tint: Tint, grip: Tint) -> Solid:
     """A door leaf from its hinge at x = 0 to x = reach: smooth, with panels, or with a pane; a handle on both sides."""
     sign, wide = np.sign(reach), abs(reach)
     parts = [span((0.01, 0.0, 0.01), (wide - 0.01, 0.04, tall - 0.01), tint)]

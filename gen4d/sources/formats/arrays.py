@@ -1,6 +1,7 @@
 """NPY and NPZ points. Nothing is unpickled, nothing allocated before its declared shape was compared with the bytes.
 
-The header is taken apart here: NumPy's own reader evaluates it as Python and then allocates what it declares.
+The header is taken apart here: NumPy's public functions read those of versions 1 and 2 alone, and `np.load` allocates
+what a header declares before it looks for the bytes.
 """
 
 import math
