@@ -38,7 +38,7 @@ _HOST = "copy the data set to a disk, or host it where ranges of bytes are serve
 _STRANGER = "it changed, or is of another build: open the data set again, and if it stays so, copy it there anew"
 _RANGE = re.compile(r"bytes (?P<start>\d+)-\d+/(?P<total>\d+|\*)")
 
-
+# fsspec's file systems, by their addresses, and those that a forked child got from its parent.
 _living: weakref.WeakValueDictionary[int, object] = weakref.WeakValueDictionary()
 _inherited: list[object] = []
 
