@@ -29,6 +29,7 @@ from gen4d.config import Config
 from gen4d.report.summary import summary
 from gen4d.shards import open_dataset, verify
 from gen4d.shards.format import seal
+from gen4d.shards.home import LocalHome
 from gen4d.shards.manifest import brief, read_sidecar, shard_path, sidecar_path
 from gen4d.shards.zarr_reader import read_directory
 from tests.makers.files import ply, write
@@ -90,7 +91,7 @@ class Template:
             out, started = folder / f"built-{kind}-{turn}", time.process_time()
             building.build_found(building.Found(inputs, (), ()), out)
             self.seconds = min(self.seconds, time.process_time() - started)
-        self.sidecar = brief(read_sidecar(out, 0))
+        self.sidecar = brief(read_sidecar(LocalHome(out), 0))
         self.path = shard_path(out, 0)
         self.content, self.place = bytearray(self.path.read_bytes()), read_directory(self.path)["zarr.json"]
 

@@ -14,6 +14,7 @@ from unittest import mock
 
 from gen4d import files
 from gen4d.shards import open_dataset, verify
+from gen4d.shards.home import LocalHome
 from gen4d.shards.manifest import read_sidecar
 from tests.equal import files_of
 from tests.makers import commands
@@ -192,7 +193,7 @@ def check_valid(out: pathlib.Path) -> None:
     """Everything that a finished file promises is there, whatever happened."""
     shards = out / "shards"
     for path in sorted(shards.glob("*.json")) if shards.is_dir() else ():
-        sidecar = read_sidecar(out, int(path.stem))
+        sidecar = read_sidecar(LocalHome(out), int(path.stem))
         assert files.sha256(shards / sidecar["file"]) == sidecar["content_sha256"]
     if (out / "dataset.json").exists():
         problems = [line for line in verify.verify(open_dataset(out)) if line]
