@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 import gen4d
-from tests.make_files import CUBE_TRIANGLES, CUBE_VERTEX
+from tests.makers.meshes import CUBE_TRIANGLES, CUBE_VERTEX
 
 _PIECE = 64 << 10
 _POINTS = 90_000  # of which one per voxel of 2 cm stays

@@ -21,8 +21,9 @@ import pytest
 
 from gen4d.shards import home, open_dataset, zarr_reader
 from gen4d.shards.format import LARGE, is_small
-from tests import tiny
+from tests import equal
 from tests.faults import child, wait
+from tests.makers import commands
 from tests.serve import make_recordings, serve, write_large
 
 pytest.importorskip("aiohttp", reason="the extra `remote` is not installed")
@@ -273,23 +274,23 @@ def test_a_loader_of_two_workers_streams_sequences(web, folder):
 
 
 def test_commands_take_a_url(tmp_path):
-    folder = tiny.build(tiny.write_rooms(tmp_path, rooms=3))
+    folder = commands.build(commands.write_rooms(tmp_path, rooms=3))
     with serve(folder) as web:
         for arguments in (["inspect"], ["inspect", "room1/001"], ["verify", "--quick"], ["verify"]):
             command, *more = arguments
-            far, near = tiny.gen4d(command, web.url, *more), tiny.gen4d(command, folder, *more)
+            far, near = commands.gen4d(command, web.url, *more), commands.gen4d(command, folder, *more)
             assert far == near._replace(out=near.out.replace(str(folder), web.url))
             assert far.code == 0 and far.out
         for source, name in ((web.url, "far"), (folder, "near")):
-            assert tiny.gen4d("view", source, "--out", tmp_path / f"{name}.png").code == 0
-            assert tiny.gen4d("export", source, "--out", tmp_path / name).code == 0
+            assert commands.gen4d("view", source, "--out", tmp_path / f"{name}.png").code == 0
+            assert commands.gen4d("export", source, "--out", tmp_path / name).code == 0
     assert (tmp_path / "far.png").read_bytes() == (tmp_path / "near.png").read_bytes()
-    assert tiny.files_of(tmp_path / "far") == tiny.files_of(tmp_path / "near")
+    assert equal.files_of(tmp_path / "far") == equal.files_of(tmp_path / "near")
 
 
 def test_a_data_set_on_a_disk_needs_no_fsspec(folder):
     code = f"import gen4d, sys; gen4d.open_dataset({str(folder)!r})[0].frame(0); print(*sys.modules)"
-    environment = os.environ | {"PYTHONPATH": str(tiny.ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(commands.ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert "gen4d.shards.home" in done.stdout.split()
     assert not {"gen4d.shards.remote", "fsspec", "aiohttp"} & set(done.stdout.split())

@@ -13,7 +13,7 @@ import pytest
 from gen4d.exports.hdf5 import export_hdf5
 from gen4d.shards import FormatError, open_dataset
 from gen4d.shards.verify import verify
-from tests import tiny
+from tests.makers import commands
 from tests.serve import Web, serve, write_large
 
 pytest.importorskip("aiohttp", reason="the extra `remote` is not installed")
@@ -199,7 +199,7 @@ def test_verify_finds_damage_from_afar(web, folder):
     assert "build.json: cannot be read" in found[0]
     assert "its content does not match its hash in dataset.json" in found[1]
     assert "the shard's description is missing" in found[2]
-    assert tiny.gen4d("verify", web.url).code == 1
+    assert commands.gen4d("verify", web.url).code == 1
     (folder / SHARD).write_bytes(content[:-5])
     assert f"has {len(content) - 5} bytes, dataset.json says {len(content)}" in list(verify(open_dataset(web.url)))[1]
 
@@ -207,12 +207,12 @@ def test_verify_finds_damage_from_afar(web, folder):
 def test_a_cloud_whose_data_set_became_another_one(web, folder):
     cloud = pickle.loads(pickle.dumps(open_dataset(web.url)[0].actors[0].cloud))
     shutil.rmtree(folder)
-    tiny.build(tiny.write_rooms(folder.parent / "raw"), out=str(folder))
+    commands.build(commands.write_rooms(folder.parent / "raw"), out=str(folder))
     assert "another data set lies here" in failure(lambda: cloud.label)
 
 
 def test_hdf5_shards_are_read_from_a_disk_only(tmp_path):
-    list(export_hdf5(open_dataset(tiny.build(tiny.write_rooms(tmp_path))), tmp_path / "hdf5"))
+    list(export_hdf5(open_dataset(commands.build(commands.write_rooms(tmp_path))), tmp_path / "hdf5"))
     with serve(tmp_path / "hdf5") as web:
         message = failure(lambda: read_first(web))
     assert message.startswith(f"{web.url}/shards/00000.h5: HDF5 is read from a disk only: ")
@@ -224,7 +224,7 @@ def test_a_missing_extra_is_named(web, monkeypatch, missing):
     message = failure(lambda: open_dataset(web.url))
     assert message.startswith(f"{web.url}: reading a URL needs packages that are not installed")
     assert missing in message and "from a clone: pip install '.[remote]'" in message
-    outcome = tiny.gen4d("inspect", web.url)
+    outcome = commands.gen4d("inspect", web.url)
     assert outcome.code == 1 and outcome.err == f"Error: {message}\n"
 
 
