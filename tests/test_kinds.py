@@ -174,17 +174,26 @@ def test_several_movers_have_tables_of_their_own_and_one_has_none(tmp_path):
     assert many["sequence/shape"].tolist() == [0, 0], "the first mover's, for readers that know one"
 
 
+def test_which_shape_a_view_shows_is_kept(tmp_path):
+    """An actor that does not move may be of a mover too, in views: sequence/* alone would not say so."""
+    cloud = box(60)
+    seen = make_actor(cloud, masks(61, cloud), role=ROLE_VIEW)
+    views = Sequence("pair", 0, (seen._replace(mover=0), seen), (Mover("chair_3", "chair"),), "views")
+    dataset = gen4d.write_dataset([Recording("pair", (views,))], tmp_path / "data")
+    assert [actor.mover for actor in dataset[0].actors] == [0, -1]
+
+
 def test_it_is_drawn_and_inspected(recording, dataset, tmp_path):
     from PIL import Image
 
     draw_png(dataset, 0, tmp_path / "picture.png")
     picture = np.asarray(Image.open(io.BytesIO((tmp_path / "picture.png").read_bytes())).convert("RGB"))
     assert min(picture.shape[:2]) > 300 and picture.std() > 5
-    outcome = commands.gen4d("inspect", dataset.folder, dataset[0].id)
+    outcome = commands.gen4d("inspect", dataset.home.where(), dataset[0].id)
     assert outcome.code == 0
     for actor in range(len(recording[0].actors)):
         assert f"actor {actor}: " in outcome.out
-    assert commands.gen4d("inspect", dataset.folder).code == 0
+    assert commands.gen4d("inspect", dataset.home.where()).code == 0
 
 
 def test_the_picture_joins_equal_identities(recording):
