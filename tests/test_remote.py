@@ -21,11 +21,7 @@ import pytest
 
 from gen4d.shards import home, open_dataset, zarr_reader
 from gen4d.shards.format import LARGE, is_small
-<<<<<<< HEAD
-from tests.equal import files_of
-=======
 from tests import equal
->>>>>>> main
 from tests.faults import child, wait
 from tests.makers import commands
 from tests.serve import make_recordings, serve, write_large
@@ -289,11 +285,7 @@ def test_commands_take_a_url(tmp_path):
             assert commands.gen4d("view", source, "--out", tmp_path / f"{name}.png").code == 0
             assert commands.gen4d("export", source, "--out", tmp_path / name).code == 0
     assert (tmp_path / "far.png").read_bytes() == (tmp_path / "near.png").read_bytes()
-<<<<<<< HEAD
-    assert files_of(tmp_path / "far") == files_of(tmp_path / "near")
-=======
     assert equal.files_of(tmp_path / "far") == equal.files_of(tmp_path / "near")
->>>>>>> main
 
 
 def test_a_data_set_on_a_disk_needs_no_fsspec(folder):
