@@ -48,9 +48,33 @@ def test_a_method_has_the_parts_it_uses_and_no_others(method):
     assert parts == {name for name, used in expected.items() if used}
 
 
+def test_predictors_of_their_own_leave_what_else_is_drawn_as_it_is():
+    shared, own = (model_of("4dcontrast", predictors=kind).state_dict() for kind in ("shared", "own"))
+    assert {name.split(".")[0] for name in own.keys() - shared.keys()} == {"cross3d", "cross4d"}
+    assert all(torch.equal(own[name], value) for name, value in shared.items())
+    loss = {kind: model_of("4dcontrast", predictors=kind)(batch_for("4dcontrast")).terms for kind in ("shared", "own")}
+    assert loss["own"]["3d-4d"] != loss["shared"]["3d-4d"]
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_every_parameter_of_a_method_is_trained(method):
-    model = model_of(method)
+def test_every_comparison_of_a_method_is_measured(method):
+    names = {"3d-3d", "3d-4d", "4d-3d", "4d-4d"} if METHODS[method].cosine else {"3d-3d", "3d-4d"}
+    names = names if METHODS[method].has_4d else {"3d-3d"}
+    fit = model_of(method)(batch_for(method)).fit
+    assert set(fit) == {f"{name}/{kind}" for name in names for kind in ("cos", "constant", "centred", "top1")}
+    assert all(-1 <= value <= 1 for value in fit.values())
+
+
+def test_centred_projections_have_no_mean_direction_and_uncentred_ones_do():
+    fits = {centred: model_of("4dcontrast", centred=centred)(batch_for("4dcontrast")).fit for centred in (False, True)}
+    for name in ("3d-3d", "3d-4d", "4d-3d", "4d-4d"):
+        assert fits[True][f"{name}/constant"] < 0.3 < 0.6 < fits[False][f"{name}/constant"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("predictors", ["shared", "own"])
+def test_every_parameter_of_a_method_is_trained(method, predictors):
+    model = model_of(method, predictors=predictors)
     model(batch_for(method)).total.backward()
     idle = [name for name, weight in model.named_parameters() if weight.grad is None or weight.grad.abs().max() == 0]
     assert not [name for name in idle if not name.endswith("bias")], idle
@@ -67,10 +91,13 @@ ROUTES = [  # DESIGN 7: which parameters each term trains under each reading of 
 ]
 
 
+@pytest.mark.parametrize("predictors", ["shared", "own"])
 @pytest.mark.parametrize("term, stop, expected", ROUTES)
-def test_each_term_trains_the_parts_that_its_route_names(term, stop, expected):
+def test_each_term_trains_the_parts_that_its_route_names(term, stop, expected, predictors):
     weights = {field: float(name == term) for name, field in PARTS.items()}
-    model = model_of("4dcontrast", stop_gradient=stop, **weights)
+    model = model_of("4dcontrast", stop_gradient=stop, predictors=predictors, **weights)
+    if predictors == "own" and term == "3d-4d":
+        expected = {part.replace("predictor", "cross") for part in expected}
     model(batch_for("4dcontrast")).total.backward()
     trained = set()
     for name, weight in model.named_parameters():

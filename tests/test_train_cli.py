@@ -26,7 +26,7 @@ from tests.shared import SHARED, needs_shared_data
 from tests.test_loop import digest, log_of
 from train import doctor
 from train.__main__ import main
-from train.commands.progress import CollapseWatch
+from train.commands.progress import CollapseWatch, ConstantWatch
 from train.config import ConfigError, from_plain, resolve, to_plain
 from train.inputs.order import Share
 from train.methods.config import PRESETS
@@ -346,9 +346,20 @@ def test_a_collapse_is_warned_about_once_in_a_hundred_steps():
     watch, said = CollapseWatch(), []
     for step in range(1, 202):
         spread = {"3d": 0.59 if step > 50 else 0.61, "4d": 0.9}
-        watch.see(Record(step, 0.0, {}, spread, 0.1, 1.0, 0, {}), said.append)
+        watch.see(Record(step, 0.0, {}, spread, {}, 0.1, 1.0, 0, {}), said.append)
     assert [re.search(r"step (\d+)", line)[1] for line in said] == ["51", "151"]
     assert "3d 0.59" in said[0] and "4d" not in said[0]
+
+
+def test_a_comparison_below_a_constant_is_warned_about_when_it_stays_there_and_ever_less_often():
+    watch, said = ConstantWatch(), []
+    for step in range(1, 1001):
+        reached = 0.8 if step == 40 else 0.4  # once it is learned, for a moment
+        fit = {"3d-4d/cos": reached, "3d-4d/constant": 0.7, "3d-3d/cos": 0.9, "3d-3d/constant": 0.5}
+        watch.see(Record(step, 0.0, {}, {}, fit, 0.1, 1.0, 0, {}), said.append)
+    assert [int(re.search(r"step (\d+)", line)[1]) for line in said] == [141, 241, 441, 841]
+    assert "3d-4d has reached a cosine of 0.40, a constant vector would have 0.70" in said[0]
+    assert "since step 41" in said[0] and "predictors=own" in said[0]
 
 
 # Stopping ------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import contextlib
 import click
 
 from train.commands import frame
-from train.commands.progress import CollapseWatch
+from train.commands.progress import CollapseWatch, ConstantWatch
 
 
 @click.command()
@@ -62,12 +62,13 @@ def _follow(prepared, steps, run, world, say) -> None:
     from train.methods.pretrain import pretrain_prepared
     from train.run.loop import Stopped
 
-    watch = CollapseWatch()
+    watches = CollapseWatch(), ConstantWatch()
     try:
         with contextlib.closing(pretrain_prepared(prepared, run, world)) as records:
             for record in records:
                 say(record.line(steps))
-                watch.see(record, say)
+                for watch in watches:
+                    watch.see(record, say)
     except Stopped as stopped:
         say(str(stopped))
         raise SystemExit(128 + stopped.number) from None

@@ -95,6 +95,24 @@ def match_average(features: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
     return total / (row >= 0).sum(-1, keepdim=True).clamp(min=1)
 
 
+def fit(prediction: torch.Tensor, target: torch.Tensor, row: torch.Tensor, size: int) -> dict[str, torch.Tensor]:
+    """How well predictions (k, S, d) meet targets (k, S, d), sample by sample, in four figures.
+
+    cos: mean cosine. constant: what the best constant prediction would reach, so a cosine below it has learned less
+    than nothing of what tells samples apart. centred: mean cosine after the mean direction of either is taken away.
+    top1: share of samples, of the first k and the first of `size` sequences, whose own target is the nearest of all
+    (targets of one voxel count as one: row (S,) are those of the first k).
+    """
+    with torch.no_grad():
+        p, z = unit(prediction).flatten(0, -2), unit(target).flatten(0, -2)
+        middle_p, middle_z = p.mean(0), z.mean(0)
+        centred = F.cosine_similarity(p - middle_p, z - middle_z).mean()
+        first = len(row) // size
+        nearest = (p[:first] @ z[:first].T).argmax(1)
+        top1 = (row[:first][nearest] == row[:first]).to(z.dtype).mean()
+        return {"cos": (p * z).sum(-1).mean(), "constant": middle_z.norm(), "centred": centred, "top1": top1}
+
+
 def spread(z: torch.Tensor) -> torch.Tensor:
     """How far features (..., d) are from collapse: standard deviation of their unit vectors, mean over d, times
     sqrt(d).

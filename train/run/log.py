@@ -23,6 +23,7 @@ class Record(NamedTuple):
     loss: float
     terms: dict[str, float]
     spread: dict[str, float]
+    fit: dict[str, float]  # "<comparison>/<figure>": how well predictions meet their targets
     lr: float
     gradient: float | None  # norm over all parameters; None where half precision overflowed
     skipped: int  # updates left out so far because half-precision gradients overflowed

@@ -31,6 +31,8 @@ class Method:
         return self.terms != ("3d-3d",)
 
 
+PREDICTORS = ("shared", "own")
+
 METHODS = {
     "static-3d": Method(("3d-3d",), cosine=True, moving=False),
     "moving-3d": Method(("3d-3d",), cosine=True, moving=True),
@@ -51,6 +53,8 @@ class Contrast4D:
     weight_3d: float = 1.0  # Eq. 9 (A)
     weight_3d4d: float = 1.0
     weight_4d: float = 1.0
+    predictors: str = "shared"  # of an encoder: one for all terms, or its own for the 3D-4D term
+    centred: bool = False  # whether projections that predictors follow end in a norm
     stop_gradient: str = "conventional"  # or "printed", Eq. 5 to the letter
     positive_margin: float = 0.1  # of the hardest-contrastive loss
     negative_margin: float = 1.4
@@ -66,6 +70,7 @@ class Contrast4D:
             one_of(self, "net_3d", NETS),
             one_of(self, "net_4d", NETS),
             one_of(self, "stop_gradient", STOP_GRADIENTS),
+            one_of(self, "predictors", PREDICTORS),
             *positive(self, "width", "hidden", "samples"),
             *not_negative(self, "weight_3d", "weight_3d4d", "weight_4d"),
             *voxel_sizes(self, "voxel_m", "voxel_4d_m"),

@@ -16,6 +16,7 @@ from gen4d.shards import frame_pairs
 from train.methods.contrast4d.batch import Batch, places_of
 from train.methods.contrast4d.config import METHODS, Contrast4D
 from train.methods.losses import (
+    fit,
     frame_loss,
     hardest_contrastive,
     match_average,
@@ -54,22 +55,26 @@ class Contrast(nn.Module):
         self.config, self.method = config, METHODS[method]
         self._margins = (config.positive_margin, config.negative_margin)
         head = (config.width, config.hidden, norm, generator)
-        self.encoder3d = Encoder(nets[config.net_3d], 3, config.width, norm, generator)
+        centred = config.centred and self.method.cosine
+        self.encoder3d = Encoder(nets[config.net_3d], 3, config.width, norm, generator, centred)
         if self.method.cosine:
             self.predictor3d = Predictor(*head)
         if self.method.has_4d:
-            self.encoder4d = Encoder(nets[config.net_4d], 4, config.width, norm, generator)
+            self.encoder4d = Encoder(nets[config.net_4d], 4, config.width, norm, generator, centred)
         if self.method.has_4d and self.method.cosine:
             self.predictor4d = Predictor(*head)
+            if config.predictors == "own":
+                self.cross3d, self.cross4d = Predictor(*head), Predictor(*head)
 
     def forward(self, batch: Batch) -> Loss:
         """One forward per frame index and one of the 4D sequences. Raises sparse.SparseError for a bad batch."""
-        terms, samples = self._cosine(batch) if self.method.cosine else self._hardest(batch)
+        terms, samples, fits = self._cosine(batch) if self.method.cosine else self._hardest(batch)
         pairs = len(batch.pair_row)
         terms = {name: value / pairs for name, value in terms.items()}
         total = sum(weight * terms[name] for name, weight in self.config.weights(self.method).items())
         spreads = {name: spread(z) for name, z in samples.items()}
-        return Loss(total, {name: value.detach() for name, value in terms.items()}, spreads)
+        flat = {f"{name}/{kind}": value for name, figures in fits.items() for kind, value in figures.items()}
+        return Loss(total, {name: value.detach() for name, value in terms.items()}, spreads, flat)
 
     def forwards(self, batch: Batch, element: int) -> list[Forward]:
         """What the passes over a batch cost in memory, given the bytes of a number."""
@@ -78,19 +83,23 @@ class Contrast(nn.Module):
             costs.append(forward_cost(self.encoder4d.backbone.shape, 4, batch.sequence, element))
         return costs
 
-    def _cosine(self, batch: Batch) -> tuple[dict, dict]:
+    def _cosine(self, batch: Batch) -> tuple[dict, dict, dict]:
         """Eqs. 1-8."""
-        stop = self.config.stop_gradient
+        stop, pair, size = self.config.stop_gradient, batch.pair_row, batch.size
         z3, p3 = self._frames(batch)
         terms, samples = {"3d-3d": pair_loss(p3.pair, z3.pair, stop)}, {"3d": z3.pair}
+        fits = {"3d-3d": fit(p3.pair[:, 0], z3.pair[:, 1], pair[0, 1], size)}
         if self.method.has_4d:
             z4, p4 = self._sequence(batch)
             terms["3d-4d"] = frame_loss(p3.point, z3.point, p4.point, z4.point, stop)
             terms["4d-4d"] = pair_loss(p4.pair, z4.pair, stop)
             samples["4d"] = z4.pair
-        return terms, samples
+            fits["3d-4d"] = fit(p3.point, z4.point, batch.point_row_4d[0, :, 0], size)
+            fits["4d-3d"] = fit(p4.point, z3.point, batch.point_row[0], size)
+            fits["4d-4d"] = fit(p4.pair[:, 0], z4.pair[:, 1], batch.pair_row_4d[0, 1], size)
+        return terms, samples, fits
 
-    def _hardest(self, batch: Batch) -> tuple[dict, dict]:
+    def _hardest(self, batch: Batch) -> tuple[dict, dict, dict]:
         """Appendix C.2: hardest-contrastive between frames and, with 4D, between a frame and time-averaged features."""
         z3, _ = self._frames(batch)
         apart = z3.pair.unflatten(2, (batch.size, -1))  # (P, 2, B, n, d)
@@ -98,8 +107,9 @@ class Contrast(nn.Module):
             hardest_contrastive(first, second, same_voxel(row, batch.size), *self._margins)
             for (first, second), row in zip(apart, batch.pair_row, strict=True)
         ]
+        fits = {"3d-3d": fit(z3.pair[:, 0], z3.pair[:, 1], batch.pair_row[0, 1], batch.size)}
         if not self.method.has_4d:
-            return {"3d-3d": sum(frames)}, {"3d": z3.pair}
+            return {"3d-3d": sum(frames)}, {"3d": z3.pair}, fits
         features = self.encoder4d.features(batch.sequence, batch.size)
         z4 = self.encoder4d.projector(match_average(features, batch.point_row_4d))  # affine: the mean of projections
         own = torch.stack([batch.point_row_4d[i, :, i] for i in range(len(batch.frame))])
@@ -110,7 +120,8 @@ class Contrast(nn.Module):
             )
             for i in range(len(batch.frame))
         ]
-        return {"3d-3d": sum(frames), "3d-4d": sum(sequence)}, {"3d": z3.pair, "4d": z4}
+        fits["3d-4d"] = fit(z3.point, z4, own[0], batch.size)
+        return {"3d-3d": sum(frames), "3d-4d": sum(sequence)}, {"3d": z3.pair, "4d": z4}, fits
 
     def _frames(self, batch: Batch) -> tuple[Samples, Samples | None]:
         """z, and p where there are predictors, of the sampled points by the 3D encoder, one forward per frame index."""
@@ -120,7 +131,7 @@ class Contrast(nn.Module):
             rows += [batch.point_row[i]] if self.method.has_4d else []
             z.append(self.encoder3d(voxels, torch.stack(rows), batch.size))
             if self.method.cosine:
-                p.append(_rowwise(self.predictor3d, z[i]))
+                p.append(self._predict(z[i], t - 1, "3d"))
         return self._regroup(z), self._regroup(p) if p else None
 
     def _regroup(self, frames: list[torch.Tensor]) -> Samples:
@@ -137,8 +148,15 @@ class Contrast(nn.Module):
         pairs, frames = len(batch.pair_row_4d), range(len(batch.frame))
         rows = [*batch.pair_row_4d.flatten(0, 1), *(batch.point_row_4d[i, :, i] for i in frames)]
         z = self.encoder4d(batch.sequence, torch.stack(rows), batch.size)
-        p = _rowwise(self.predictor4d, z)
+        p = self._predict(z, 2 * pairs, "4d")
         return tuple(Samples(x[: 2 * pairs].unflatten(0, (pairs, 2)), x[2 * pairs :]) for x in (z, p))
+
+    def _predict(self, z: torch.Tensor, pairs: int, encoder: str) -> torch.Tensor:
+        """p of z (k, S, d), of which the first `pairs` are of pairs and the rest of the 3D-4D term."""
+        head = getattr(self, f"predictor{encoder}")
+        if self.config.predictors == "shared" or len(z) == pairs:
+            return _rowwise(head, z)
+        return torch.cat([_rowwise(head, z[:pairs]), _rowwise(getattr(self, f"cross{encoder}"), z[pairs:])])
 
 
 def _rowwise(head: nn.Module, x: torch.Tensor) -> torch.Tensor:
