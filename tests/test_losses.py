@@ -222,6 +222,38 @@ def test_spread_equals_its_definition_number_by_number():
     assert losses.spread(z).item() == pytest.approx(sum(deviation) / D * math.sqrt(D), rel=1e-12)
 
 
+# PointInfoNCE -------------------------------------------------------------------------------------------------------
+
+
+def looped_info_nce(first, second, same, temperature) -> float:
+    """The cross-entropy of each point's own among all samples of its sequence, both ways."""
+    found = []
+    for b in range(len(first)):
+        one, two = [[normalised(row) for row in rows[b].tolist()] for rows in (first, second)]
+        for anchors, others in ((one, two), (two, one)):
+            for i, anchor in enumerate(anchors):
+                kept = [k for k in range(len(others)) if k == i or not same[b][i][k]]
+                score = {k: math.exp(dot(anchor, others[k]) / temperature) for k in kept}
+                found.append(-math.log(score[i] / sum(score.values())))
+    return sum(found) / len(found)
+
+
+@pytest.mark.parametrize("voxels", [[0, 1, 2, 3, 4, 5, 6, 7], [0, 0, 2, 3, 4, 5, 5, 5]], ids=["apart", "sharing"])
+@pytest.mark.parametrize("temperature", [0.07, 1.0])
+def test_info_nce_equals_a_loop_over_samples(voxels, temperature):
+    first, second = drawn(2, 4, D), drawn(2, 4, D, seed=1)
+    same = sharing(voxels, size=2)
+    ours = losses.point_info_nce(first, second, same, temperature).item()
+    assert ours == pytest.approx(looped_info_nce(first, second, same.tolist(), temperature), rel=1e-9)
+
+
+def test_info_nce_of_points_that_all_share_a_voxel_is_zero_and_of_equal_features_the_logarithm_of_their_number():
+    first = drawn(1, 4, D)
+    assert losses.point_info_nce(first, -first, sharing([0, 0, 0, 0], size=1), 0.1).item() == 0
+    equal = torch.ones(1, 4, D)
+    assert losses.point_info_nce(equal, equal, sharing([0, 1, 2, 3], size=1), 0.1).item() == pytest.approx(math.log(4))
+
+
 # How well a comparison is fitted -------------------------------------------------------------------------------------
 
 

@@ -238,6 +238,11 @@ def test_hardest_contrastive_fits_one_sequence():
     assert min(loss.spread.values()) > 0.5
 
 
+def test_info_nce_fits_one_sequence():
+    loss = trained_on_one_sequence("moving-3d-infonce", 40)
+    assert loss.terms["3d-3d"] < 0.3 and loss.fit["3d-3d/top1"] > 0.9
+
+
 def test_features_collapse_without_stop_gradient():
     loss = trained_on_one_sequence("moving-3d", 30, 0.01, stop_gradient="none")
     kept = trained_on_one_sequence("moving-3d", 30, 0.01)

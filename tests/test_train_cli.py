@@ -30,6 +30,7 @@ from train.commands.progress import CollapseWatch, ConstantWatch
 from train.config import ConfigError, from_plain, resolve, to_plain
 from train.inputs.order import Share
 from train.methods.config import PRESETS
+from train.methods.contrast4d.config import METHODS
 from train.methods.pretrain import make
 from train.nets import sparse
 from train.nets.cost import widths
@@ -98,12 +99,11 @@ def test_pretraining_prints_every_step_and_leaves_a_run_folder(data, run):
     assert "step 3/" not in again.output
 
 
-@pytest.mark.parametrize("method", ["static-3d", "moving-3d", "4dcontrast", "4dcontrast-simclr"])
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains(method, data, tmp_path):
     result = call(*pretrain(data, tmp_path, "--set", f"method={method}", "--set", "steps=1"))
     assert result.exit_code == 0, result.output
-    terms = {"static-3d": 1, "moving-3d": 1, "4dcontrast": 3, "4dcontrast-simclr": 2}
-    assert len(read_lines(tmp_path / "log.jsonl")[0]["terms"]) == terms[method]
+    assert tuple(read_lines(tmp_path / "log.jsonl")[0]["terms"]) == METHODS[method].terms
 
 
 def test_a_dry_run_prints_the_configuration_and_the_memory_and_writes_nothing(data, tmp_path):
@@ -152,7 +152,7 @@ def test_an_unknown_setting_suggests_the_one_that_was_meant(data, tmp_path):
         ("steps=1.5", "--set steps=1.5: '1.5' is not a whole number"),
         ("lr=nan", "--set lr=nan: must be finite"),
         ("lr", "--set lr: needs key=value"),
-        ("method=4d", "method = 4d: one of static-3d, moving-3d, 4dcontrast, moving-3d-simclr, 4dcontrast-simclr"),
+        ("method=4d", "method = 4d: one of static-3d, moving-3d, 4dcontrast, static-3d-simclr"),
         ("batch=0", "batch = 0: at least 1"),
         ("moving_share=1.5", "moving_share = 1.5: a share from 0 to 1, or none"),
         ("accumulate=5", "a batch of 2 does not divide into 1 processes x 5 parts: set batch=5, or accumulate"),

@@ -68,6 +68,20 @@ def hardest_contrastive(
     return positive + 0.5 * (forth + back)
 
 
+def point_info_nce(first: torch.Tensor, second: torch.Tensor, same: torch.Tensor, temperature: float) -> torch.Tensor:
+    """PointInfoNCE of one pair of frames, a scalar (PointContrast, section 3.3), both ways and halved (A).
+
+    first, second: (B, n, d), row k of both is the same point. same: (B, n, n) bool, symmetric: k is no negative of i.
+    Of each point the cross-entropy of finding its own among all samples of the same sequence (A), by cosine similarity
+    over `temperature`.
+    """
+    logits = unit(first) @ unit(second).transpose(1, 2) / temperature
+    others = same & ~torch.eye(same.shape[-1], dtype=torch.bool, device=same.device)
+    logits = logits.masked_fill(others, -torch.inf)
+    own = torch.arange(logits.shape[-1], device=logits.device).expand(len(logits), -1)
+    return 0.5 * (F.cross_entropy(logits, own) + F.cross_entropy(logits.transpose(1, 2), own))
+
+
 def _nearest_hinge(
     anchor: torch.Tensor, other: torch.Tensor, nearest: torch.Tensor, exists: torch.Tensor, margin: float
 ) -> torch.Tensor:

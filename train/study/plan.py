@@ -38,8 +38,11 @@ ARMS = {
     "4dcontrast": Arm("4dcontrast"),
     "4dcontrast-printed": Arm("4dcontrast", "printed"),
     "4dcontrast-light": Arm("4dcontrast", weight_4d=0.2),
+    "static-3d-simclr": Arm("static-3d-simclr", steps=1.5, lr=2.0),
     "moving-3d-simclr": Arm("moving-3d-simclr", steps=1.5, lr=2.0),
     "4dcontrast-simclr": Arm("4dcontrast-simclr", lr=2.0),
+    "static-3d-infonce": Arm("static-3d-infonce", steps=1.5),
+    "moving-3d-infonce": Arm("moving-3d-infonce", steps=1.5),
 }
 
 

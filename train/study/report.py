@@ -16,7 +16,9 @@ STEPS = [  # an arm, and the one that it adds something to
     ("moving-3d", "static-3d"),
     ("4dcontrast", "moving-3d"),
     ("4dcontrast-simclr", "moving-3d-simclr"),
+    ("moving-3d-simclr", "static-3d-simclr"),
     ("moving-3d-simclr", "moving-3d"),
+    ("moving-3d-infonce", "static-3d-infonce"),
 ]
 
 

@@ -21,6 +21,7 @@ from train.methods.losses import (
     hardest_contrastive,
     match_average,
     pair_loss,
+    point_info_nce,
     same_voxel,
     spread,
 )
@@ -68,7 +69,7 @@ class Contrast(nn.Module):
 
     def forward(self, batch: Batch) -> Loss:
         """One forward per frame index and one of the 4D sequences. Raises sparse.SparseError for a bad batch."""
-        terms, samples, fits = self._cosine(batch) if self.method.cosine else self._hardest(batch)
+        terms, samples, fits = self._cosine(batch) if self.method.cosine else self._contrastive(batch)
         pairs = len(batch.pair_row)
         terms = {name: value / pairs for name, value in terms.items()}
         total = sum(weight * terms[name] for name, weight in self.config.weights(self.method).items())
@@ -99,29 +100,28 @@ class Contrast(nn.Module):
             fits["4d-4d"] = fit(p4.pair[:, 0], z4.pair[:, 1], batch.pair_row_4d[0, 1], size)
         return terms, samples, fits
 
-    def _hardest(self, batch: Batch) -> tuple[dict, dict, dict]:
-        """Appendix C.2: hardest-contrastive between frames and, with 4D, between a frame and time-averaged features."""
+    def _contrastive(self, batch: Batch) -> tuple[dict, dict, dict]:
+        """Appendix C.2: contrast between frames and, with 4D, between a frame and time-averaged features."""
         z3, _ = self._frames(batch)
-        apart = z3.pair.unflatten(2, (batch.size, -1))  # (P, 2, B, n, d)
-        frames = [
-            hardest_contrastive(first, second, same_voxel(row, batch.size), *self._margins)
-            for (first, second), row in zip(apart, batch.pair_row, strict=True)
-        ]
+        pairs = [self._contrast(*z, row, batch.size) for z, row in zip(z3.pair, batch.pair_row, strict=True)]
+        terms, samples = {"3d-3d": sum(pairs)}, {"3d": z3.pair}
         fits = {"3d-3d": fit(z3.pair[:, 0], z3.pair[:, 1], batch.pair_row[0, 1], batch.size)}
-        if not self.method.has_4d:
-            return {"3d-3d": sum(frames)}, {"3d": z3.pair}, fits
-        features = self.encoder4d.features(batch.sequence, batch.size)
-        z4 = self.encoder4d.projector(match_average(features, batch.point_row_4d))  # affine: the mean of projections
-        own = torch.stack([batch.point_row_4d[i, :, i] for i in range(len(batch.frame))])
-        point, average = (z.unflatten(1, (batch.size, -1)) for z in (z3.point, z4))  # (t, B, n, d)
-        sequence = [
-            hardest_contrastive(
-                point[i], average[i], same_voxel(torch.stack([batch.point_row[i], own[i]]), batch.size), *self._margins
-            )
-            for i in range(len(batch.frame))
-        ]
-        fits["3d-4d"] = fit(z3.point, z4, own[0], batch.size)
-        return {"3d-3d": sum(frames), "3d-4d": sum(sequence)}, {"3d": z3.pair, "4d": z4}, fits
+        if self.method.has_4d:
+            features = self.encoder4d.features(batch.sequence, batch.size)
+            z4 = self.encoder4d.projector(match_average(features, batch.point_row_4d))  # affine: mean of projections
+            own = torch.stack([batch.point_row_4d[i, :, i] for i in range(len(batch.frame))])
+            rows = torch.stack([batch.point_row, own], dim=1)
+            terms["3d-4d"] = sum(self._contrast(z3.point[i], z4[i], rows[i], batch.size) for i in range(len(rows)))
+            samples["4d"], fits["3d-4d"] = z4, fit(z3.point, z4, own[0], batch.size)
+        return terms, samples, fits
+
+    def _contrast(self, first: torch.Tensor, second: torch.Tensor, row: torch.Tensor, size: int) -> torch.Tensor:
+        """The method's loss of one pair: features (S, d) of the same points, which lie in voxels `row` (2, S)."""
+        first, second = (z.unflatten(0, (size, -1)) for z in (first, second))  # (B, n, d)
+        same, config = same_voxel(row, size), self.config
+        if self.method.loss == "infonce":
+            return point_info_nce(first, second, same, config.temperature)
+        return hardest_contrastive(first, second, same, config.positive_margin, config.negative_margin)
 
     def _frames(self, batch: Batch) -> tuple[Samples, Samples | None]:
         """z, and p where there are predictors, of the sampled points by the 3D encoder, one forward per frame index."""
