@@ -292,6 +292,13 @@ def test_evaluating_again_gives_the_numbers_of_training(data, run, tmp_path):
     assert results_of(tmp_path)["confusion"] == results_of(run)["confusion"]
 
 
+def test_evaluations_come_as_json_where_that_is_asked_for(data, run, tmp_path):
+    result = call("evaluate", run, "--data", data, "--out", tmp_path, "--json")
+    assert json.loads(result.stdout)["results"] == results_of(run)["results"] and "| wall " in result.stderr
+    again = call(*tune(data, run), "--json")
+    assert json.loads(again.stdout)["step"] == results_of(run)["step"]
+
+
 def test_predictions_are_written_for_the_benchmark_and_for_eyes(data, run, tmp_path):
     formats = [word for kind in ("npy", "txt", "ply") for word in ("--write", kind)]
     result = call("evaluate", run, "--data", data, "--checkpoint", "last", "--out", tmp_path, *formats)

@@ -1,6 +1,7 @@
 """The command line: what users see when it works, when they stop it, and when something is wrong."""
 
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -26,7 +27,7 @@ from tests.shared import SHARED, needs_shared_data
 from tests.test_loop import digest, log_of
 from train import doctor
 from train.__main__ import main
-from train.commands.progress import CollapseWatch, ConstantWatch
+from train.commands.progress import CollapseWatch, ConstantWatch, Progress
 from train.config import ConfigError, from_plain, resolve, to_plain
 from train.inputs.order import Share
 from train.methods.config import PRESETS
@@ -38,6 +39,7 @@ from train.nets.unet import NETS
 from train.nets.weights import load_backbone
 from train.run import memory
 from train.run.log import Record, read_lines
+from train.run.loop import Running
 from train.run.world import World
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -342,6 +344,55 @@ def test_the_widest_tensor_is_what_the_layers_of_a_net_read_and_write(data):
     assert max(forward.widest for forward in model.forwards(batch, 4)) == max(seen)
 
 
+class Screen(io.StringIO):
+    """Output that says whether it is a terminal."""
+
+    def __init__(self, terminal):
+        super().__init__()
+        self.isatty = lambda: terminal
+
+
+def follow(out, seconds, steps=10, every=1):
+    """Progress over all steps, each of which takes so long."""
+    time_now = [0.0]
+    progress = Progress(Running(steps=steps, batch=6), "scans", out, lambda: time_now[0])
+    for step in range(every, steps + 1, every):
+        time_now[0] += every * seconds
+        timing = {"seconds": every * seconds, "sequences_per_s": 6 / seconds, "wait_share": 0.0}
+        progress.see(Record(step, 0.5, {}, {}, {}, 0.1, 1.0, 0, timing))
+        if step == 4:
+            progress.say("a word")
+    return out.getvalue()
+
+
+def test_a_file_gets_the_first_record_one_in_half_a_minute_and_the_last_with_the_time_that_is_left():
+    lines = follow(Screen(False), 11.0).splitlines()
+    assert [re.match(r"step (\d+)|a word", line)[1] for line in lines] == ["1", "4", None, "7", "10"]
+    assert lines[0].endswith("  0:00:11, 0:01:39 left") and lines[-1].endswith("  0:01:50, 0:00:00 left")
+    assert follow(Screen(False), 360.0, every=2).splitlines()[0].endswith("0:12:00, 0:48:00 left")
+
+
+def test_a_terminal_has_one_line_that_is_refreshed_and_words_on_lines_of_their_own():
+    text = follow(Screen(True), 11.0)
+    assert text.count("\r") == 10 and text.count("\n") == 3 and text.endswith("\n")
+    before, _, after = text.partition("\na word\n")
+    assert "step 4/10" in before.split("\r")[-1] and "step 5/10" in after.split("\r")[1]
+    assert len({len(part) for part in before.split("\r")[1:]}) == 1  # what a longer line left is wiped away
+
+
+def test_results_come_as_json_where_that_is_asked_for(data, run, tmp_path):
+    for command, key in (
+        (pretrain(data, tmp_path / "run", "--set", "steps=1"), "last"),
+        (pretrain(data, tmp_path / "dry", "--dry-run"), "needs"),
+        (["features", run, "--data", data, "--out", tmp_path / "f.npy", "--device", "cpu"], "shape"),
+        (["export-weights", run, "--out", tmp_path / "w.safetensors"], "layout"),
+    ):
+        result = call(*command, "--json")
+        assert result.exit_code == 0, result.output
+        assert key in json.loads(result.stdout) and result.stderr
+    assert {finding["level"] for finding in json.loads(call("doctor", "--json").stdout)} == {"ok"}
+
+
 def test_a_collapse_is_warned_about_once_in_a_hundred_steps():
     watch, said = CollapseWatch(), []
     for step in range(1, 202):
@@ -393,7 +444,8 @@ def test_a_run_stopped_by_kill_sigterm_and_ctrl_c_ends_in_the_same_bits(data, tm
     assert code == 130 and "SIGINT at step" in output and "Traceback" not in output, output
     stopped = len(log_of(run))
     resumed = call(*pretrain(data, run, *more, "--set", "workers=0"))
-    assert re.findall(r"^step (\d+)", resumed.output, re.M) == [str(k) for k in range(stopped + 1, 41)]
+    said = re.findall(r"^step (\d+)", resumed.output, re.M)
+    assert (said[0], said[-1]) == (str(stopped + 1), "40")
     assert digest(run) == digest(whole)
     assert log_of(run) == log_of(whole)
 

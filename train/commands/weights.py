@@ -8,7 +8,8 @@ from train.commands import frame
 @click.command("export-weights")
 @click.argument("run", type=frame.PATH)
 @click.option("--out", type=frame.PATH, default="backbone.safetensors", show_default=True, help="File to write.")
-def export_weights(run, out) -> None:
+@frame.as_json
+def export_weights(run, out, as_json) -> None:
     """Write a run's 3D backbone as one safetensors file, for fine-tuning here or elsewhere.
 
     RUN is a run folder or a checkpoint folder. The file's header says how tensors lie, for spconv users elsewhere.
@@ -20,5 +21,7 @@ def export_weights(run, out) -> None:
         from train.nets import weights
 
         about = weights.export_weights(run, out)
-    click.echo(f"{out}: 3D backbone {about['net']} after {about['step']} steps of {about['method']}")
-    click.echo(about["layout"])
+    say = frame.speaker(as_json)
+    say(f"{out}: 3D backbone {about['net']} after {about['step']} steps of {about['method']}")
+    say(about["layout"])
+    frame.give(as_json, {"file": str(out)} | about)

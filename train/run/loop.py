@@ -77,6 +77,7 @@ class Plan(NamedTuple):
     precision: str
     lr_at: Callable[[int], float]
     stored: dict
+    clip: float | None = None  # largest norm of the gradient
 
 
 class Prepared(NamedTuple):
@@ -225,7 +226,11 @@ def _update(parts: Training, lr: float, number: int) -> float | None:
     """Make the update. Returns the gradient's norm, None if half-precision gradients overflowed and it was left out."""
     scaler = parts.scaler
     scaler.unscale_(parts.optimiser)
-    norm = nn.utils.get_total_norm([p.grad for p in parts.model.parameters() if p.grad is not None]).item()
+    learned = [p for p in parts.model.parameters() if p.grad is not None]
+    total = nn.utils.get_total_norm([p.grad for p in learned])
+    if parts.plan.clip is not None:
+        nn.utils.clip_grads_with_norm_(learned, parts.plan.clip, total)
+    norm = total.item()
     hopeless = not scaler.is_enabled() or scaler.get_scale() < LEAST_SCALE
     if hopeless and not math.isfinite(norm):
         raise LoopError(f"step {number}: the gradient's norm is {norm}; {_remedy(lr)}")
