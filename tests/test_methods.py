@@ -65,6 +65,29 @@ def test_every_comparison_of_a_method_is_measured(method):
     assert all(-1 <= value <= 1 for value in fit.values())
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_forwards_that_are_made_again_give_the_same_losses_gradients_and_statistics(method):
+    """And keep less: only what lies outside the nets is kept from the forward to the backward pass."""
+    found, kept = [], []
+    for again in (False, True):
+        model, seen = model_of(method, recompute=again), {}
+
+        def keep(tensor, seen=seen):
+            seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        for _ in range(2):
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                loss = model(batch_for(method))
+            loss.total.backward()
+        found.append([loss.total, *(p.grad for p in model.parameters()), *model.buffers()])
+        kept.append(sum(seen.values()))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True) if one.ndim < 2)
+    assert kept[1] < 0.6 * kept[0]
+
+
 def test_centred_projections_have_no_mean_direction_and_uncentred_ones_do():
     fits = {centred: model_of("4dcontrast", centred=centred)(batch_for("4dcontrast")).fit for centred in (False, True)}
     for name in ("3d-3d", "3d-4d", "4d-3d", "4d-4d"):

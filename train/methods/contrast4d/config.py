@@ -71,6 +71,8 @@ class Contrast4D:
     negative_margin: float = 1.4
     temperature: float = 0.07  # of InfoNCE, PointContrast's
 
+    recompute: bool = False  # a net's tensors are made again in the backward pass: less memory, a third more time
+
     samples: int = 1024  # points per pair of frames and per frame (A)
     moving_share: float | None = 0.25  # of the samples, on moving shapes where there are any; none: uniform (A)
     voxel_m: float = 0.02

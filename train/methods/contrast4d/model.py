@@ -27,6 +27,7 @@ from train.methods.losses import (
 )
 from train.nets.cost import forward_cost
 from train.nets.heads import Encoder, Predictor
+from train.nets.recompute import made_again
 from train.nets.unet import DEFAULT_NORM, NETS, NetShape, Norm
 from train.run.loop import Loss
 from train.run.memory import Forward
@@ -82,7 +83,10 @@ class Contrast(nn.Module):
         costs = [forward_cost(self.encoder3d.backbone.shape, 3, voxels, element) for voxels in batch.frame]
         if batch.sequence:
             costs.append(forward_cost(self.encoder4d.backbone.shape, 4, batch.sequence, element))
-        return costs
+        if not self.config.recompute:
+            return costs
+        most = max(cost.kept for cost in costs)  # one at a time; which of them does not matter to the sum
+        return [cost._replace(kept=most if i == 0 else 0) for i, cost in enumerate(costs)]
 
     def _cosine(self, batch: Batch) -> tuple[dict, dict, dict]:
         """Eqs. 1-8."""
@@ -107,7 +111,7 @@ class Contrast(nn.Module):
         terms, samples = {"3d-3d": sum(pairs)}, {"3d": z3.pair}
         fits = {"3d-3d": fit(z3.pair[:, 0], z3.pair[:, 1], batch.pair_row[0, 1], batch.size)}
         if self.method.has_4d:
-            features = self.encoder4d.features(batch.sequence, batch.size)
+            features = self._run(self.encoder4d, self.encoder4d.features, batch.sequence, batch.size)
             z4 = self.encoder4d.projector(match_average(features, batch.point_row_4d))  # affine: mean of projections
             own = torch.stack([batch.point_row_4d[i, :, i] for i in range(len(batch.frame))])
             rows = torch.stack([batch.point_row, own], dim=1)
@@ -129,7 +133,7 @@ class Contrast(nn.Module):
         for i, voxels in enumerate(batch.frame):
             rows = [batch.pair_row[pair, side] for pair, side in places_of(i, t)]
             rows += [batch.point_row[i]] if self.method.has_4d else []
-            z.append(self.encoder3d(voxels, torch.stack(rows), batch.size))
+            z.append(self._run(self.encoder3d, self.encoder3d, voxels, torch.stack(rows), batch.size))
             if self.method.cosine:
                 p.append(self._predict(z[i], t - 1, "3d"))
         return self._regroup(z), self._regroup(p) if p else None
@@ -147,9 +151,14 @@ class Contrast(nn.Module):
         """z and p of the sampled points by the 4D encoder, in one forward."""
         pairs, frames = len(batch.pair_row_4d), range(len(batch.frame))
         rows = [*batch.pair_row_4d.flatten(0, 1), *(batch.point_row_4d[i, :, i] for i in frames)]
-        z = self.encoder4d(batch.sequence, torch.stack(rows), batch.size)
+        z = self._run(self.encoder4d, self.encoder4d, batch.sequence, torch.stack(rows), batch.size)
         p = self._predict(z, 2 * pairs, "4d")
         return tuple(Samples(x[: 2 * pairs].unflatten(0, (pairs, 2)), x[2 * pairs :]) for x in (z, p))
+
+    def _run(self, encoder: Encoder, call, *given) -> torch.Tensor:
+        """A forward of an encoder, whose tensors are kept for the backward pass or made again there."""
+        again = self.config.recompute and torch.is_grad_enabled()
+        return made_again(encoder, call, *given) if again else call(*given)
 
     def _predict(self, z: torch.Tensor, pairs: int, encoder: str) -> torch.Tensor:
         """p of z (k, S, d), of which the first `pairs` are of pairs and the rest of the 3D-4D term."""
