@@ -41,6 +41,7 @@ from train.run import memory
 from train.run.log import Record, read_lines
 from train.run.loop import Running
 from train.run.world import World
+from train.study.compare import _thinned as thinned
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = ("net_3d=small-4d", "width=8", "hidden=4", "samples=16", "voxel_m=0.2", "voxel_4d_m=0.4", "workers=1", "steps=3")
@@ -89,6 +90,7 @@ def test_pretraining_prints_every_step_and_leaves_a_run_folder(data, run):
     assert sorted(path.name for path in run.iterdir()) == [
         "checkpoint-00000003",
         "config.json",
+        "curves.png",
         "log.jsonl",
         "tensorboard",
     ]
@@ -481,6 +483,32 @@ def test_two_processes_of_which_one_is_killed_resume_to_the_bits_of_an_unbroken_
     assert codes == [0, 0], said
     assert digest(tmp_path / "run") == digest(tmp_path / "whole")
     assert log_of(tmp_path / "run") == log_of(tmp_path / "whole")
+
+
+# Runs side by side ---------------------------------------------------------------------------------------------------
+
+
+def test_runs_are_compared_by_the_settings_that_differ_and_what_they_reached(data, run, tmp_path):
+    assert call(*pretrain(data, tmp_path / "other", "--set", "lr=0.5", "--set", "method=moving-3d")).exit_code == 0
+    result = call("compare", run, tmp_path / "other", "--out", tmp_path / "c.png", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["differences"]["optim.lr"] == [1.0, 0.5]
+    assert found["differences"]["method"] == ["4dcontrast", "moving-3d"]
+    assert not {"data", "run.batch", "optim.momentum", "scans"} & found["differences"].keys()
+    for folder, last in zip((run, tmp_path / "other"), found["last"].values(), strict=True):
+        line = read_lines(folder / "log.jsonl")[-1]
+        assert last["loss"] == line["loss"] and last["terms.3d-3d"] == line["terms"]["3d-3d"]
+    assert re.search(r"^\| optim.lr +\| +1 \| +0.5 \|$", result.stderr, re.M)
+    assert re.search(r"^\| terms.4d-4d +\| +-?[\d.e-]+ \(-?[\d.e-]+\) \| +- \|$", result.stderr, re.M)
+    assert Image.open(tmp_path / "c.png").size[0] > 1000 and Image.open(run / "curves.png").size[0] > 1000
+    assert "no run there: give run folders" in refusal("compare", tmp_path, "--out", tmp_path / "d.png")
+
+
+def test_long_curves_are_thinned_by_means_and_keep_their_span():
+    steps, values = thinned(np.arange(10_000.0), np.arange(10_000.0) * 2)
+    assert len(steps) == 400 and np.allclose(values, 2 * steps)
+    assert steps[0] == 12 and steps[-1] == 9987
 
 
 # What a backbone is used for -----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import warnings
 
 import click
 
+from train.commands.compare import compare
 from train.commands.doctor import doctor
 from train.commands.evaluate import evaluate
 from train.commands.features import features
@@ -25,7 +26,7 @@ def main() -> None:
     warnings.showwarning = lambda message, *rest: click.echo(f"warning: {message}", err=True)
 
 
-for command in (pretrain, finetune, evaluate, predict, probe, study, features, export_weights, doctor):
+for command in (pretrain, finetune, evaluate, predict, probe, study, compare, features, export_weights, doctor):
     main.add_command(command)
 
 

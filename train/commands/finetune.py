@@ -6,7 +6,7 @@ import json
 import click
 
 from train.commands import frame
-from train.commands.progress import Progress
+from train.commands.progress import Progress, draw_curves
 
 
 @click.command()
@@ -97,6 +97,7 @@ def _follow(task, prepared, data, config, run, world, as_json) -> None:
                     continue
                 if isinstance(item, Record):
                     progress.see(item)
+                    draw_curves(run, item.step, config.run)
                     continue
                 last, note = item, " (best so far)" if item.best else ""
                 progress.say(f"validation at step {item.step}{note}: {item.findings.headline}")

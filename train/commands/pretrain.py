@@ -5,7 +5,7 @@ import contextlib
 import click
 
 from train.commands import frame
-from train.commands.progress import CollapseWatch, ConstantWatch, Progress
+from train.commands.progress import CollapseWatch, ConstantWatch, Progress, draw_curves
 
 
 @click.command()
@@ -78,6 +78,7 @@ def _follow(prepared, run, world, as_json) -> None:
                     progress.see(record)
                     for watch in watches:
                         watch.see(record, progress.say)
+                    draw_curves(run, record.step, prepared.plan.running)
     except Stopped as stopped:
         if world.leads:
             progress.say(str(stopped))

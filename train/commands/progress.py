@@ -62,6 +62,14 @@ class Progress:
         self._out.flush()
 
 
+def draw_curves(run, step: int, running) -> None:
+    """<run>/curves.png, of all that was logged so far, at every checkpoint and at the end."""
+    if step % running.checkpoint_steps == 0 or step == running.steps:
+        from train.study import compare
+
+        compare.draw([compare.read_run(run)], run / "curves.png")
+
+
 class CollapseWatch:
     """Warns of features that become one, at most once in 100 steps."""
 
