@@ -1,6 +1,7 @@
 """One shard's work: its scans read, generated, written, and described."""
 
 import hashlib
+import math
 import pathlib
 from typing import NamedTuple
 
@@ -105,6 +106,7 @@ def describe(recording: Recording) -> dict:
         "floor_m": None if floor is None else round(floor.floor_m, 6),
         "free_m": None if floor is None else round(recording.free_m, 6),
         "valid_m2": None if floor is None else round(floor.valid_m2, 4),
+        "unseen": None if floor is None or math.isnan(floor.unseen) else round(floor.unseen, 4),
         "sequences": [sequence.k for sequence in recording],
     }
 
