@@ -112,7 +112,11 @@ class _Part(click.ParamType):
 )
 @click.option("--split", type=_FOLDER, help="File with the names of the scans to use, one a line.")
 @click.option("--classes", help=f"Classes of shapes, separated by commas.  [default: {','.join(HEIGHT_CLASSES)}]")
-@click.option("--up", help="Up axis of the scans: x, -y, a vector 0,0.1,1, or floor (floor:-y) to level by the floor.")
+@click.option(
+    "--up",
+    help="Up axis of the scans: auto (or auto:-y) levels what is tilted by more than a degree, z, -y or a vector "
+    "0,0.1,1 levels nothing, floor (floor:-y) levels every scan.  [default: auto, from the data set's own axis]",
+)
 @click.option("--units", help="Unit of the scans: m, cm, mm, in, ft, or metres a unit.")
 @click.option(
     "--shape-up", default="auto", show_default=True, help="Up axis of the shapes; auto goes by data set or file type."

@@ -11,7 +11,7 @@ from typing import Any
 
 # Changes with every change of draws or bytes: a data set is continued and merged by the same generator only, whatever
 # the release. tests/test_generator_version.py holds the digests that belong to it.
-GENERATOR = 2
+GENERATOR = 3
 _PACKAGES = ("numpy", "numba", "scipy", "zarr", "numcodecs", "trimesh")
 HEIGHT_CLASSES = ("chair", "desk", "dresser", "night_stand", "sofa", "table", "bathtub", "toilet")
 
@@ -34,7 +34,7 @@ class Config:
     pairs: bool = False  # store explicit pair lists too
     scans_per_shard: int = 16
 
-    up: str = "z"  # of the scans: an axis, a vector, or "floor"
+    up: str = "auto"  # of the scans: an axis, a vector, "floor", or "auto": levelled where it is tilted (A)
     metres_per_unit: float = 1.0  # of the scans
     shape_up: str = "auto"  # of the shapes: an axis, or by file type
     classes: tuple[str, ...] = HEIGHT_CLASSES

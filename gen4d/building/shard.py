@@ -53,7 +53,8 @@ def build_shard(job: Job) -> dict:
             failed.append({"name": source.name, "error": message})
             continue
         recordings.append(made.recording)
-        described.append(describe(made.recording) | _attempts(made.counts, scan.files))
+        levelled = {"tilt_deg": round(scan.tilt_deg, 3), "below": round(made.below, 4)}
+        described.append(describe(made.recording) | levelled | _attempts(made.counts, scan.files))
         shapes |= {file.path: list(file) for file in made.files}
         unreadable.update(made.counts.unreadable)
     content = shard_bytes(tuple(recordings), job.config.frames, to_plain(job.config), job.config.pairs)

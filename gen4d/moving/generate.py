@@ -39,6 +39,7 @@ class Prepared(NamedTuple):
     floor: FloorPlan
     space: candidates.FreeSpace
     still: np.ndarray  # (t, 4, 4) float32: the scan's poses
+    below: float  # share of the points that lie below the floor
 
 
 class Drawn(NamedTuple):
@@ -66,11 +67,12 @@ class Made(NamedTuple):
 
 
 class Generated(NamedTuple):
-    """A scan's sequences, what became of all attempts, and the shapes' files that were used."""
+    """A scan's sequences, what became of all attempts, the shapes' files that were used, and a sign of a wrong axis."""
 
     recording: Recording
     counts: "Counts"
     files: tuple[sources.SourceFile, ...]
+    below: float  # share of the scan's points that lie below its floor
 
 
 class Counts(NamedTuple):
@@ -193,8 +195,9 @@ def prepare_scan(scan: sources.Scan, config: Config) -> Prepared:
     floor = occupancy.find_floor_plan(point, config.cell_m, config.ceiling_m, config.near_floor_m, config.close_m)
     space = candidates.find_free_space(floor)
     still = np.tile(np.eye(4, dtype=np.float32), (config.frames, 1, 1))
+    below = occupancy.share_below(point, floor.floor_m)
     return Prepared(
-        scan.name, Cloud(point, scan.row[row], label, instance), augment.quantise(point), floor, space, still
+        scan.name, Cloud(point, scan.row[row], label, instance), augment.quantise(point), floor, space, still, below
     )
 
 
@@ -212,7 +215,8 @@ def generate_scan(scan: sources.Scan, shapes: Shapes, config: Config) -> Generat
     sequences = tuple(one.sequence for one in made)
     files = {one.file.path: one.file for one in made if one.file}
     counts = _count(rejections, sequences, config)
-    return Generated(_record(scan, prepared, sequences), counts, tuple(files[path] for path in sorted(files)))
+    recording = _record(scan, prepared, sequences)
+    return Generated(recording, counts, tuple(files[path] for path in sorted(files)), prepared.below)
 
 
 def _count(rejections: list[Rejection], sequences: tuple[Sequence, ...], config: Config) -> Counts:

@@ -11,6 +11,7 @@ _MAX_CELLS = 50_000_000
 _PEAK_BIN_M = 0.05
 _PEAK_SHARE = 0.25  # of the strongest bin: what makes a peak strong
 _INLIER_M = 0.05
+_BELOW_M = 0.2
 
 
 class OccupancyError(ValueError):
@@ -44,6 +45,11 @@ def find_floor_plan(
     valid, seen = find_valid(point, origin, shape, cell_m, floor_m, (ceiling_m, near_floor_m, close_m))
     unseen = float((valid & ~seen).sum() / max(valid.sum(), 1))
     return FloorPlan(valid, origin, floor_m, cell_m, unseen)
+
+
+def share_below(point: np.ndarray, floor_m: float) -> float:
+    """Share of a scan's points (N, 3) that lie more than 20 cm below its floor: many where another axis points up."""
+    return float((point[:, 2] < np.float32(floor_m - _BELOW_M)).mean())
 
 
 def find_valid(

@@ -12,7 +12,7 @@ from gen4d.config import Config
 from gen4d.moving.cloud import CloudError
 from gen4d.moving.generate import prepare_scan
 from gen4d.moving.occupancy import OccupancyError
-from gen4d.report.summary import counted, format_bytes
+from gen4d.report.summary import BELOW_SHARE, UNSEEN_SHARE, counted, format_bytes
 from gen4d.sources import (
     FoundScans,
     FoundShapes,
@@ -21,6 +21,7 @@ from gen4d.sources import (
     Scan,
     ScanSource,
     SourceError,
+    default_orientation,
     find_scans,
     find_shapes,
     height_range,
@@ -69,7 +70,7 @@ def examine_scans(
     findings += _missing_files(folder, entry, found.sources)
     findings += _empty_files(found.sources)
     if not quick:
-        findings += _read_scans(folder, entry, found.sources, orientation or Orientation(entry.up))
+        findings += _read_scans(folder, entry, found.sources, orientation or default_orientation(entry.name))
     return list(dict.fromkeys(findings))
 
 
@@ -239,11 +240,19 @@ def _free_space(source: ScanSource, scan: Scan) -> tuple[Finding, float]:
         prepared = prepare_scan(scan, Config())
     except (CloudError, OccupancyError) as error:
         return Finding("error", path, str(error)), 0.0
-    widest_m, area_m2 = prepared.space.widest_m, prepared.floor.valid_m2
-    text = f"{len(prepared.cloud)} points at 2 cm, free floor {area_m2:.1f} m2, widest free disc {widest_m:.2f} m"
+    widest_m, floor = prepared.space.widest_m, prepared.floor
+    text = f"{len(prepared.cloud)} points at 2 cm, free floor {floor.valid_m2:.1f} m2 ({floor.unseen:.0%} unseen), "
+    text += f"widest free disc {widest_m:.2f} m"
+    text += f", levelled by {scan.tilt_deg:.1f} degrees" if scan.tilt_deg else ""
+    doubts = []
+    if prepared.below > BELOW_SHARE:
+        doubts.append(f"{prepared.below:.0%} of the points lie more than 20 cm below the floor: check --up")
     if widest_m < _NARROW_M:
-        return Finding("warning", path, f"{text}: hardly any shape fits; check --up and --units"), 0.0
-    return Finding("note", path, text), len(prepared.cloud) * _BYTES_A_POINT
+        doubts.append("hardly any shape fits: check --up and --units")
+    elif floor.unseen > UNSEEN_SHARE:
+        doubts.append("most of the floor is unseen, in thin clouds or large gaps: --set close_m=0 keeps to what is seen")
+    size = len(prepared.cloud) * _BYTES_A_POINT if widest_m >= _NARROW_M else 0.0
+    return Finding("warning" if doubts else "note", path, "; ".join([text, *doubts])), size
 
 
 def _odd_size(source: ScanSource, scan: Scan) -> Iterator[Finding]:
