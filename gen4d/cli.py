@@ -390,13 +390,16 @@ def export(dataset, kind, out, pairs) -> None:
 )
 @click.option("--shapes", default=6, show_default=True, type=click.IntRange(1), help="Shapes a class.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Key of every draw.")
-def samples(folder, rooms, shapes, seed) -> None:
+@click.option("--level", is_flag=True, help="Level scans without drift, not tilted as real ones are.")
+def samples(folder, rooms, shapes, seed, level) -> None:
     """Write built-in scans and shapes, so that everything runs with nothing downloaded."""
     from gen4d import building
     from gen4d.samples import write_samples
 
     try:
-        written = write_samples(folder, rooms, shapes, seed, lambda i, n, what: click.echo(f"{i}/{n} {what}"))
+        written = write_samples(
+            folder, rooms, shapes, seed, lambda i, n, what: click.echo(f"{i}/{n} {what}"), tilted=not level
+        )
     except OSError as error:
         raise building.unwritable(error, folder) from None
     there = "" if written.written else ", there already"

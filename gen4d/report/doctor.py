@@ -250,7 +250,9 @@ def _free_space(source: ScanSource, scan: Scan) -> tuple[Finding, float]:
     if widest_m < _NARROW_M:
         doubts.append("hardly any shape fits: check --up and --units")
     elif floor.unseen > UNSEEN_SHARE:
-        doubts.append("most of the floor is unseen, in thin clouds or large gaps: --set close_m=0 keeps to what is seen")
+        doubts.append(
+            "most of the floor is unseen, in thin clouds or large gaps: --set close_m=0 keeps to what is seen"
+        )
     size = len(prepared.cloud) * _BYTES_A_POINT if widest_m >= _NARROW_M else 0.0
     return Finding("warning" if doubts else "note", path, "; ".join([text, *doubts])), size
 

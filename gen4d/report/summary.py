@@ -23,7 +23,7 @@ def summary(sidecars: Iterable[dict]) -> list[str]:
     ]
     if attempts:
         lines.append(f"{attempts} attempts, {sequences / attempts:.0%} accepted, {gaps} sequences given up")
-    measured = [scan for scan in scans if scan["valid_m2"] is not None]
+    measured = [scan for scan in scans if None not in (scan["valid_m2"], scan["free_m"])]
     return lines + _free_space(measured) + doubts(measured) + _classes(scans) + _rejections(scans) + _empty(scans)
 
 
