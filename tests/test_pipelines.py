@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from gen4d import sources
 from gen4d.config import Config
 from gen4d.moving import augment, generate
+from gen4d.moving.models import load_model
 from gen4d.moving.shape import sample_surface
 from tests import careful, inputs, naive, research
 
@@ -81,7 +82,7 @@ def shape_of(prepared, shapes, config, k):
     if isinstance(fit, generate.Rejection) or fit.shrink < 1:
         return None
     rng = generate.lane(config, prepared.name, k, 0, "surface")
-    return sample_surface(drawn.model, drawn.height_m, config.shape_points, rng), fit.radius_m
+    return sample_surface(load_model(drawn.source, shapes.up), drawn.height_m, config.shape_points, rng), fit.radius_m
 
 
 @pytest.mark.parametrize("changes", SIZES)

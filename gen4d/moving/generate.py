@@ -5,7 +5,6 @@ work, on the number of workers, or on what else is in the build.
 """
 
 import collections
-import functools
 import hashlib
 import math
 from collections.abc import Iterable
@@ -15,10 +14,9 @@ import numpy as np
 
 from gen4d import sources
 from gen4d.config import Config
-from gen4d.moving import accept, augment, candidates, cloud, occupancy, shape, trajectory
+from gen4d.moving import accept, augment, candidates, cloud, models, occupancy, shape, trajectory
 from gen4d.sequence import ROLE_MOVING, ROLE_STATIC, Actor, Cloud, FloorPlan, Mover, Recording, Sequence
 
-_CACHED_MODELS = 128
 _UNREADABLE = "unreadable shape"
 
 
@@ -36,6 +34,7 @@ class Prepared(NamedTuple):
     name: str
     cloud: Cloud  # the scan's, N points
     quantised: np.ndarray  # (3, N) uint16
+    ranges: augment.Ranges  # of the quantised points
     floor: FloorPlan
     space: candidates.FreeSpace
     still: np.ndarray  # (t, 4, 4) float32: the scan's poses
@@ -46,9 +45,12 @@ class Drawn(NamedTuple):
     """A shape of an attempt."""
 
     source: sources.AnyShape
-    file: sources.SourceFile | None
-    model: shape.Model
+    figures: models.Figures
     height_m: float
+
+    def radius_m(self, bound: str) -> float:
+        """What has to be free around the shape's axis, if it is not shrunk."""
+        return self.height_m * (self.figures.disc if bound == "disc" else self.figures.sphere)
 
 
 class Fit(NamedTuple):
@@ -102,30 +104,39 @@ def draw_sequence(prepared: Prepared, shapes: "Shapes", config: Config, k: int, 
     fit = find_fit(prepared.space, drawn, config, lane(config, prepared.name, k, attempt, "trajectory"))
     if isinstance(fit, Rejection):
         return fit
-    rng = lane(config, prepared.name, k, attempt, "surface")
-    point = shape.sample_surface(drawn.model, drawn.height_m * fit.shrink, config.shape_points, rng)
-    pose = shape.shape_pose(fit.trajectory.position, fit.trajectory.yaw_rad, prepared.floor.floor_m)
     rng = lane(config, prepared.name, k, attempt, "augment")
     size = (config.chunk_min, config.chunk_max)
     chunks = augment.draw_chunks(config.frames, (config.chunks_min, config.chunks_max), size, rng)
-    scan_bits = augment.draw_bits(prepared.quantised, chunks, config.keep, rng)
-    shape_bits = augment.draw_bits(augment.quantise(point), augment.no_chunks(config.frames), config.keep, rng)
-    reason = accept.find_reason(
-        accept.mask_histogram(scan_bits, config.frames),
-        accept.mask_histogram(shape_bits, config.frames),
-        config.common_min,
-        config.frame_min,
-    )
+    scan_bits = augment.draw_bits(prepared.quantised, chunks, config.keep, rng, prepared.ranges)
+    scan_counts = accept.mask_histogram(scan_bits, config.frames)
+    reason = accept.find_scan_reason(scan_counts, config.common_min)  # most often, and before the surface is read
+    figures = f"in attempt {attempt} at sequence {k}, keep = {config.keep}"
     if reason:
-        return Rejection(reason, f"in attempt {attempt} at sequence {k}, keep = {config.keep}", drawn.source.class_name)
+        return Rejection(reason, figures, drawn.source.class_name)
+    height_m = drawn.height_m * fit.shrink
+    rng_surface = lane(config, prepared.name, k, attempt, "surface")
+    try:
+        model = models.load_model(drawn.source, shapes.up)
+    except (sources.SourceError, shape.ShapeError) as error:  # since its figures were found
+        return _unreadable(drawn.source, error)
+    point = shape.sample_surface(model, height_m, config.shape_points, rng_surface)
+    shape_bits = augment.draw_bits(augment.quantise(point), augment.no_chunks(config.frames), config.keep, rng)
+    shape_counts = accept.mask_histogram(shape_bits, config.frames)
+    reason = accept.find_reason(scan_counts, shape_counts, config.common_min, config.frame_min)
+    if reason:
+        return Rejection(reason, figures, drawn.source.class_name)
+    pose = shape.shape_pose(fit.trajectory.position, fit.trajectory.yaw_rad, prepared.floor.floor_m)
     scan_planes, shape_planes = (augment.pack_planes(bits, config.frames) for bits in (scan_bits, shape_bits))
     actors = (
         Actor(prepared.cloud, ROLE_STATIC, prepared.still, scan_planes),
         Actor(Cloud(point), ROLE_MOVING, pose, shape_planes, mover=0),
     )
-    height_m = drawn.height_m * fit.shrink
     mover = Mover(drawn.source.name, drawn.source.class_name, height_m, fit.shrink, fit.radius_m)
-    return Made(Sequence(prepared.name, k, actors, (mover,), attempt=attempt), drawn.file)
+    return Made(Sequence(prepared.name, k, actors, (mover,), attempt=attempt), drawn.figures.file)
+
+
+def _unreadable(source: sources.AnyShape, error: ValueError) -> Rejection:
+    return Rejection(_UNREADABLE, f"{source.path}: {getattr(error, 'problem', error)}", source.class_name)
 
 
 class Shapes(NamedTuple):
@@ -151,17 +162,10 @@ def draw_shape(shapes: Shapes, config: Config, rng: np.random.Generator) -> Draw
     source = members[int(shape_draw * len(members))]
     low, high = config.height_range(source.class_name)
     try:
-        model, file = _load_model(source, shapes.up)
+        figures = models.find_figures(source, shapes.up)
     except (sources.SourceError, shape.ShapeError) as error:
-        problem = getattr(error, "problem", error)
-        return Rejection(_UNREADABLE, f"{source.path}: {problem}", source.class_name)
-    return Drawn(source, file, model, low + (high - low) * height_draw)
-
-
-@functools.lru_cache(_CACHED_MODELS)
-def _load_model(source: sources.AnyShape, up: str) -> tuple[shape.Model, sources.SourceFile | None]:
-    mesh = sources.load_shape(source, up)
-    return shape.make_model(mesh.vertex, mesh.face), mesh.file
+        return _unreadable(source, error)
+    return Drawn(source, figures, low + (high - low) * height_draw)
 
 
 def find_fit(space: candidates.FreeSpace, drawn: Drawn, config: Config, rng: np.random.Generator) -> Fit | Rejection:
@@ -170,7 +174,7 @@ def find_fit(space: candidates.FreeSpace, drawn: Drawn, config: Config, rng: np.
     Sizes start at the widest that fits anywhere and fall by `shrink_step` to `shrink_min` at the least (A): a shape
     that only just fits in one cell cannot move.
     """
-    full_m = drawn.height_m * (drawn.model.disc if config.bound == "disc" else drawn.model.sphere)
+    full_m = drawn.radius_m(config.bound)
     shrink = min(1.0, space.widest_m / full_m)
     step_m, turn = (config.step_min_m, config.step_max_m), math.radians(config.turn_max_deg)
     figures = f"{drawn.source.name}: radius {full_m:.2f} m, shrunk to {config.shrink_min:g} of it "
@@ -195,10 +199,9 @@ def prepare_scan(scan: sources.Scan, config: Config) -> Prepared:
     floor = occupancy.find_floor_plan(point, config.cell_m, config.ceiling_m, config.near_floor_m, config.close_m)
     space = candidates.find_free_space(floor)
     still = np.tile(np.eye(4, dtype=np.float32), (config.frames, 1, 1))
-    below = occupancy.share_below(point, floor.floor_m)
-    return Prepared(
-        scan.name, Cloud(point, scan.row[row], label, instance), augment.quantise(point), floor, space, still, below
-    )
+    quantised, below = augment.quantise(point), occupancy.share_below(point, floor.floor_m)
+    thinned = Cloud(point, scan.row[row], label, instance)
+    return Prepared(scan.name, thinned, quantised, augment.find_ranges(quantised), floor, space, still, below)
 
 
 def generate_scan(scan: sources.Scan, shapes: Shapes, config: Config) -> Generated:

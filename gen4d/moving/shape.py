@@ -19,6 +19,7 @@ class Model(NamedTuple):
     area: np.ndarray  # (F,) float64, cumulative
     disc: float  # radius of the circumscribed circle seen from above
     sphere: float  # radius of a sphere around the middle of the axis that holds the shape
+    height: float = 1.0  # of the mesh, in its own units
 
 
 def make_model(vertex: np.ndarray, face: np.ndarray) -> Model:
@@ -35,7 +36,7 @@ def make_model(vertex: np.ndarray, face: np.ndarray) -> Model:
     area = 0.5 * np.linalg.norm(np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]), axis=1)
     disc = float(np.hypot(used[:, 0], used[:, 1]).max())
     sphere = float(np.linalg.norm(used - [0.0, 0.0, 0.5], axis=1).max())
-    return Model(centred, face, np.cumsum(area), disc, sphere)
+    return Model(centred, face, np.cumsum(area), disc, sphere, float(height))
 
 
 def enclosing_circle(point: np.ndarray) -> tuple[float, float, float]:

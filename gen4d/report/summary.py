@@ -69,8 +69,8 @@ def doubts(scans: list[dict]) -> list[str]:
     if wrong:
         share = max(scan["below"] for scan in wrong)
         lines.append(
-            f"warning: up to {share:.0%} of the points lie more than 20 cm below the floor in {some(wrong)}: another axis "
-            "may point up, check --up"
+            f"warning: up to {share:.0%} of the points lie more than 20 cm below the floor in {some(wrong)}: another "
+            "axis may point up, check --up"
         )
     if thin:
         share = max(scan["unseen"] for scan in thin)

@@ -40,9 +40,9 @@ _LEAST_SHARE = 0.1  # of the columns, near the plane that is taken for the floor
 class Orientation(NamedTuple):
     """Where up is and how long a unit is.
 
-    up: an axis ("z", "-y") or a vector ("0.1,0,1"), taken as it is; "floor" or "floor:<axis or vector>": levelled by the
-    floor from there (z where none is named); "auto" or "auto:<axis or vector>": levelled where the floor is tilted by
-    more than a degree and there is one to level by.
+    up: an axis ("z", "-y") or a vector ("0.1,0,1"), taken as it is; "floor" or "floor:<axis or vector>": levelled by
+    the floor from there (z where none is named); "auto" or "auto:<axis or vector>": levelled where the floor is tilted
+    by more than a degree and there is one to level by.
     """
 
     up: str = "auto"

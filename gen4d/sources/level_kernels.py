@@ -81,7 +81,7 @@ def near_plane(point, low, inverse_m, plane, width_m, number, near, column):
 
 @njit(**_FLAGS)
 def column_sums(near, column, plane, width_m, out):
-    """Sums of x, y, z and 1 over each column's points (M, 3) less than `width_m` from a plane; `out` (C, 4) is zeros."""
+    """Sums (C, 4) of x, y, z and 1 over each column's points (M, 3) near a plane; `out` comes in as zeros."""
     for i in range(near.shape[0]):
         x, y, z = near[i, 0], near[i, 1], near[i, 2]
         if abs(z - plane[0] * x - plane[1] * y - plane[2]) < width_m:

@@ -126,7 +126,7 @@ def _source(folder: Path, entry: Entry, hit: Hit, shared: dict[str, str]) -> Sca
 
 
 def default_orientation(entry: str) -> Orientation:
-    """Up axis and unit that the manifest declares for a data set of scans; levelled from there where they are tilted."""
+    """Axis and unit that the manifest declares for a data set of scans, which are levelled from there if tilted."""
     known = entry_of(entry)
     return Orientation("auto" if known.up == "z" else f"auto:{known.up}", parse_units(known.units))
 

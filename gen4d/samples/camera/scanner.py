@@ -49,7 +49,8 @@ class Capture(NamedTuple):
 
     point: (N, 3) float32. color: (N, 4) uint8. face: (M, 3) int32. segment: (N,) int32, the over-segmentation.
     instance: (N,) int32, index in `names` of the annotated object or -1. label: (N,) int32, nyu40 id, 0 = unlabelled.
-    align: (4, 4) float64, takes the scan's frame to the room's, but for a tilt, as ScanNet's does. frames: how many depth images were fused.
+    align: (4, 4) float64, takes the scan's frame to the room's, but for a tilt, as ScanNet's does. frames: how many
+    depth images were fused.
     """
 
     point: np.ndarray
