@@ -121,6 +121,9 @@ class _Part(click.ParamType):
 @click.option(
     "--shape-up", default="auto", show_default=True, help="Up axis of the shapes; auto goes by data set or file type."
 )
+@click.option(
+    "--shape-units", help="Unit of shapes that have one: they keep their sizes and are not scaled to their class."
+)
 @click.option("--seed", default=Config.seed, show_default=True, help="Key of every draw.")
 @click.option("--sequences", default=Config.sequences, show_default=True, help="Sequences a scan.")
 @click.option("--frames", default=Config.frames, show_default=True, help="Frames a sequence.")
@@ -140,6 +143,7 @@ def build_command(
     classes,
     up,
     units,
+    shape_units,
     assignments,
     workers,
     scheduler,
@@ -158,7 +162,7 @@ def build_command(
         scans, shapes = scans.absolute(), shapes.absolute()
     wanted = tuple(name.strip() for name in classes.split(",")) if classes else Config.classes
     config = override(dataclasses.replace(Config(classes=wanted), **fields), assignments)
-    found = building.find_inputs(scans, shapes, config, split, up, units, limit)
+    found = building.find_inputs(scans, shapes, config, split, up, units, limit, shape_units=shape_units)
     for line in found.notes:
         click.echo(f"note: {line}", err=True)
     for line in found.refused:

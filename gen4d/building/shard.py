@@ -128,5 +128,6 @@ def _attempts(counts: Counts, read: tuple[sources.SourceFile, ...]) -> dict:
         "drawn": counts.drawn,
         "accepted": counts.accepted,
         "shrunk": counts.shrunk,
+        "least_shrink": round(counts.least_shrink, 4),
         "files": [list(file) for file in read],
     }

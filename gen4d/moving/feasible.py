@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from gen4d import sources
 from gen4d.config import Config, ConfigError
@@ -10,27 +10,38 @@ from gen4d.moving import accept, augment
 from gen4d.moving.generate import lane
 
 _HOPELESS = 0.01
+Heights = Sequence[float] | Sequence[Sequence[float]]  # (lowest, highest) in metres, or several, then with a share
 
 
-def with_heights(config: Config, names: Iterable[str], heights: Mapping[str, tuple[float, float]]) -> Config:
-    """The config with the metric heights of some classes: those given, else those of datasets_manifest.yaml.
+def with_heights(config: Config, names: Iterable[str], heights: Mapping[str, Heights]) -> Config:
+    """The config with the metric heights of some classes: those given, else those of datasets_manifest.yaml. None where
+    the shapes have a unit.
 
     Raises ConfigError where a class has none, since shapes have no units, or a range is not one.
     """
+    if config.shape_metres:
+        return config
     rows = []
     for name in sorted(set(names)):
-        height_m = heights.get(name) or sources.height_range(name)
-        if height_m is None:
+        ranges = heights.get(name) or sources.height_ranges(name)
+        if not ranges:
             raise ConfigError(
-                f"class {name!r} has no height range, and shapes have no units: give its heights in metres, or leave "
-                "the class out"
+                f"class {name!r} has no height range, and shapes have no units: give its heights in metres, the unit "
+                "of the shapes (--shape-units), or leave the class out"
             )
-        try:
-            low, high = map(float, height_m)
-        except (TypeError, ValueError):
-            raise ConfigError(f"heights of {name!r} are {height_m!r}: (lowest, highest) in metres") from None
-        rows.append((name, low, high))
+        rows += [(name, *row) for row in _ranges(name, ranges)]
     return dataclasses.replace(config, height_m=tuple(rows))
+
+
+def _ranges(name: str, given: Heights) -> list[tuple[float, float, float]]:
+    """Rows (lowest, highest, share) of one range or of several."""
+    try:
+        several = [given] if isinstance(given[0], int | float) else given
+        return [(float(low), float(high), float(*share or [1.0])) for low, high, *share in several]
+    except (TypeError, ValueError, LookupError):
+        raise ConfigError(
+            f"heights of {name!r} are {given!r}: (lowest, highest) in metres, or several of (lowest, highest, share)"
+        ) from None
 
 
 def refuse_hopeless(config: Config) -> None:

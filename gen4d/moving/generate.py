@@ -18,6 +18,7 @@ from gen4d.moving import accept, augment, candidates, cloud, models, occupancy, 
 from gen4d.sequence import ROLE_MOVING, ROLE_STATIC, Actor, Cloud, FloorPlan, Mover, Recording, Sequence
 
 _UNREADABLE = "unreadable shape"
+_LEAST_HEIGHT_M, _MOST_HEIGHT_M = 0.05, 5.0  # of shapes that have a unit: others are mistakes
 
 
 class Rejection(NamedTuple):
@@ -86,6 +87,7 @@ class Counts(NamedTuple):
     drawn: dict[str, int]  # attempts by class
     accepted: dict[str, int]  # sequences by class
     shrunk: dict[str, int]  # sequences with a shrunk shape, by class
+    least_shrink: float  # the smallest factor among them, 1 where there is none
     gaps: tuple[int, ...]  # k without a sequence
     unreadable: tuple[str, ...]  # shapes that were drawn and cannot be used: file, what is wrong and what to do
 
@@ -98,10 +100,13 @@ def lane(config: Config, scan: str, k: int, attempt: int, step: str) -> np.rando
 
 def draw_sequence(prepared: Prepared, shapes: "Shapes", config: Config, k: int, attempt: int) -> Made | Rejection:
     """One attempt at sequence k (4DContrast, section 3.3)."""
-    drawn = draw_shape(shapes, config, lane(config, prepared.name, k, attempt, "shape"))
+    widest_m = prepared.space.widest_m
+    drawn = draw_shape(shapes, config, lane(config, prepared.name, k, attempt, "shape"), widest_m)
     if isinstance(drawn, Rejection):
         return drawn
-    fit = find_fit(prepared.space, drawn, config, lane(config, prepared.name, k, attempt, "trajectory"))
+    shrink_min = 1.0 if attempt < config.attempts // 2 else config.shrink_min  # other shapes first
+    rng = lane(config, prepared.name, k, attempt, "trajectory")
+    fit = find_fit(prepared.space, drawn, config, rng, shrink_min)
     if isinstance(fit, Rejection):
         return fit
     rng = lane(config, prepared.name, k, attempt, "augment")
@@ -154,21 +159,45 @@ def group_shapes(shapes: Iterable[sources.AnyShape], up: str) -> Shapes:
     return Shapes({name: tuple(members) for name, members in by_class.items()}, up)
 
 
-def draw_shape(shapes: Shapes, config: Config, rng: np.random.Generator) -> Drawn | Rejection:
-    """Draw a class, one of its shapes, and a height in the class's range, uniformly each (A)."""
-    class_draw, shape_draw, height_draw = rng.random(3).tolist()
+def draw_shape(
+    shapes: Shapes, config: Config, rng: np.random.Generator, widest_m: float = math.inf
+) -> Drawn | Rejection:
+    """Draw a class, one of its shapes and its height, uniformly each (A); while the shape fits nowhere, the shape and
+    the height again, a few times. Returns the first that fits, or else the narrowest."""
+    class_draw, *draws = rng.random(1 + 2 * (1 + config.redraws)).tolist()
     names = list(shapes.by_class)
     members = shapes.by_class[names[int(class_draw * len(names))]]
-    source = members[int(shape_draw * len(members))]
-    low, high = config.height_range(source.class_name)
+    best: Drawn | None = None
+    for shape_draw, height_draw in zip(draws[::2], draws[1::2], strict=True):
+        drawn = _sized(members[int(shape_draw * len(members))], shapes.up, config, height_draw)
+        if isinstance(drawn, Rejection):
+            return drawn
+        if best is None or drawn.radius_m(config.bound) < best.radius_m(config.bound):
+            best = drawn
+        if best.radius_m(config.bound) <= widest_m:
+            break
+    assert best is not None
+    return best
+
+
+def _sized(source: sources.AnyShape, up: str, config: Config, height_draw: float) -> Drawn | Rejection:
+    """A shape at its own size, where shapes have a unit, or at a height of its class."""
     try:
-        figures = models.find_figures(source, shapes.up)
+        figures = models.find_figures(source, up)
     except (sources.SourceError, shape.ShapeError) as error:
         return _unreadable(source, error)
-    return Drawn(source, figures, low + (high - low) * height_draw)
+    if not config.shape_metres:
+        return Drawn(source, figures, config.height_of(source.class_name, height_draw))
+    height_m = figures.height * config.shape_metres
+    if not _LEAST_HEIGHT_M <= height_m <= _MOST_HEIGHT_M:
+        detail = f"{source.path}: is {height_m:.3g} m high: check --shape-units"
+        return Rejection("no size of furniture", detail, source.class_name)
+    return Drawn(source, figures, height_m)
 
 
-def find_fit(space: candidates.FreeSpace, drawn: Drawn, config: Config, rng: np.random.Generator) -> Fit | Rejection:
+def find_fit(
+    space: candidates.FreeSpace, drawn: Drawn, config: Config, rng: np.random.Generator, shrink_min: float = 1.0
+) -> Fit | Rejection:
     """A trajectory for the shape at its drawn size, or at the largest size tried that has one.
 
     Sizes start at the widest that fits anywhere and fall by `shrink_step` to `shrink_min` at the least (A): a shape
@@ -177,11 +206,12 @@ def find_fit(space: candidates.FreeSpace, drawn: Drawn, config: Config, rng: np.
     full_m = drawn.radius_m(config.bound)
     shrink = min(1.0, space.widest_m / full_m)
     step_m, turn = (config.step_min_m, config.step_max_m), math.radians(config.turn_max_deg)
-    figures = f"{drawn.source.name}: radius {full_m:.2f} m, shrunk to {config.shrink_min:g} of it "
-    figures += f"{full_m * config.shrink_min:.2f} m, widest free disc {space.widest_m:.2f} m"
-    if shrink < config.shrink_min or not shrink:
+    figures = f"{drawn.source.name}: radius {full_m:.2f} m, "
+    figures += f"shrunk to {shrink_min:g} of it {full_m * shrink_min:.2f} m, " if shrink_min < 1 else ""
+    figures += f"widest free disc {space.widest_m:.2f} m"
+    if shrink < shrink_min or not shrink:
         return Rejection("no cell is wide enough", f"no cell is wide enough for {figures}", drawn.source.class_name)
-    while shrink >= config.shrink_min:
+    while shrink >= shrink_min:
         places = candidates.find_candidates(space, full_m * shrink)
         way = trajectory.draw_trajectory(places, config.frames, step_m, turn, config.step_tries, rng)
         if way is not None:
@@ -235,6 +265,7 @@ def _count(rejections: list[Rejection], sequences: tuple[Sequence, ...], config:
         drawn=dict(accepted + collections.Counter(rejection.class_name for rejection in rejections)),
         accepted=dict(accepted),
         shrunk=dict(collections.Counter(mover.class_name for s in sequences for mover in s.movers if mover.shrink < 1)),
+        least_shrink=min((mover.shrink for s in sequences for mover in s.movers), default=1.0),
         gaps=tuple(k for k in range(config.sequences) if k not in kept),
         unreadable=tuple(sorted({rejection.detail for rejection in rejections if rejection.reason == _UNREADABLE})),
     )

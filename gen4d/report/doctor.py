@@ -24,7 +24,7 @@ from gen4d.sources import (
     default_orientation,
     find_scans,
     find_shapes,
-    height_range,
+    height_ranges,
     load_scan,
     load_shape,
 )
@@ -305,7 +305,7 @@ def _class_counts(folder: Path, entry: Entry, found: FoundShapes, split: str | P
         if published and split in (None, "train", "test") and count != published[part]:
             message = f"class {name}: {counted(count, 'shape')}, the data set has {published[part]}: compare"
             yield Finding("warning", str(folder), message)
-        elif height_range(name) is None:
+        elif not height_ranges(name):
             yield Finding("warning", str(folder), f"class {name}: {counted(count, 'shape')}, but no metric height")
         else:
             yield Finding("note", str(folder), f"class {name}: {counted(count, 'shape')}")

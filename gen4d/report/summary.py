@@ -23,8 +23,18 @@ def summary(sidecars: Iterable[dict]) -> list[str]:
     ]
     if attempts:
         lines.append(f"{attempts} attempts, {sequences / attempts:.0%} accepted, {gaps} sequences given up")
+        lines.append(_sizes(scans))
     measured = [scan for scan in scans if None not in (scan["valid_m2"], scan["free_m"])]
     return lines + _free_space(measured) + doubts(measured) + _classes(scans) + _rejections(scans) + _empty(scans)
+
+
+def _sizes(scans: list[dict]) -> str:
+    """How many sequences have a shape that was shrunk, and the smallest factor."""
+    shrunk = sum(_total(scans, "shrunk").values())
+    if not shrunk:
+        return "every shape has its full size, none shrunk to fit"
+    least = min(scan.get("least_shrink", 1.0) for scan in scans)
+    return f"{shrunk} shrunk to fit, to {least:.2f} of their height or more"
 
 
 def _free_space(scans: list[dict]) -> list[str]:

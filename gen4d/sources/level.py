@@ -49,7 +49,7 @@ class Orientation(NamedTuple):
     metres_per_unit: float = 1.0
 
 
-def parse_units(text: str) -> float:
+def parse_units(text: str, option: str = "--units") -> float:
     """Metres per unit for m, dm, cm, mm, in, ft or a positive number of metres. Raises SourceError."""
     name = text.strip().lower()
     try:
@@ -57,7 +57,7 @@ def parse_units(text: str) -> float:
     except ValueError:
         metres = math.nan
     if not 1e-6 <= metres <= 1e6:
-        raise SourceError("--units", f"{text!r} is no unit: one of {', '.join(_METRES)}, or a number of metres")
+        raise SourceError(option, f"{text!r} is no unit: one of {', '.join(_METRES)}, or a number of metres")
     return metres
 
 

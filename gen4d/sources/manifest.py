@@ -68,10 +68,18 @@ class LabelSpace(NamedTuple):
     ignore: tuple[int, ...]
 
 
+class HeightRange(NamedTuple):
+    """Lowest and highest metric height of a share of a class's shapes."""
+
+    low: float
+    high: float
+    share: float = 1.0
+
+
 @dataclass(frozen=True)
 class Manifest:
     label_spaces: Mapping[str, LabelSpace]
-    heights: Mapping[str, tuple[float, float]]  # class -> lowest and highest metric height
+    heights: Mapping[str, tuple["HeightRange", ...]]  # by class
     entries: tuple[Entry, ...]
 
 
@@ -133,13 +141,16 @@ def _label_space(item: dict) -> LabelSpace:
     return LabelSpace(dict(item["names"]), tuple(item["benchmark"]), tuple(item["ignore"]))
 
 
-def _heights(path: Path, items: dict) -> dict[str, tuple[float, float]]:
+def _heights(path: Path, items: dict) -> dict[str, tuple[HeightRange, ...]]:
     heights = {}
     for name, item in items.items():
-        if not 0 < item["low"] <= item["high"] < 10:
-            raise SourceError(path, f"gives {name} heights from {item['low']} to {item['high']} m: rising, below 10 m")
+        rows = item.get("ranges") or [item]
+        ranges = tuple(HeightRange(*(float(row.get(key, 1.0)) for key in HeightRange._fields)) for row in rows)
+        for low, high, share in ranges:
+            if not 0 < low <= high < 10 or not 0 < share <= 1:
+                raise SourceError(path, f"gives {name} heights from {low} to {high} m: rising, below 10 m")
         for alias in (name, *item.get("also", ())):
-            heights[alias] = (float(item["low"]), float(item["high"]))
+            heights[alias] = ranges
     return heights
 
 
@@ -151,9 +162,14 @@ def entry_of(name: str) -> Entry:
     raise SourceError("datasets_manifest.yaml", f"has no data set {name!r}")
 
 
-def height_range(class_name: str) -> tuple[float, float] | None:
-    """Lowest and highest metric height that shapes of a class are scaled to, or None for a class without one."""
-    return manifest().heights.get(class_name)
+def entry_units(name: str) -> str:
+    """The unit that the manifest declares for a data set, "" where it has none."""
+    return entry_of(name).units
+
+
+def height_ranges(class_name: str) -> tuple[HeightRange, ...]:
+    """The metric heights that shapes of a class are scaled to, none for a class that is not known."""
+    return manifest().heights.get(class_name, ())
 
 
 def recognise(folder: Path, shapes: bool) -> tuple[Entry, list[Hit]]:
