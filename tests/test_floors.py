@@ -10,7 +10,8 @@ from gen4d.building.shard import describe
 from gen4d.report.doctor import examine_scans
 from gen4d.report.summary import summary
 from tests import laws
-from tests.make_files import CUBE_TRIANGLES, CUBE_VERTEX, ply, write
+from tests.makers.files import ply, write
+from tests.makers.meshes import CUBE_TRIANGLES, CUBE_VERTEX
 
 STOOL = {"chair": {"stool": ((CUBE_VERTEX - 0.5) * [0.4, 0.4, 0.8], CUBE_TRIANGLES)}}
 SIDE_M = 12.0

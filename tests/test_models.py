@@ -9,8 +9,10 @@ import pytest
 
 from gen4d import building, sources
 from gen4d.moving import models, shape
-from tests import inputs, tiny
-from tests.make_files import CUBE_QUADS, CUBE_VERTEX, off
+from tests import equal
+from tests.makers import builds, commands, meshes, rooms
+from tests.makers.files import off
+from tests.makers.meshes import CUBE_QUADS, CUBE_VERTEX
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def forget():
 
 
 def shapes_of(tmp_path) -> tuple[sources.ShapeSource, ...]:
-    return sources.find_shapes(inputs.write_shapes(tmp_path / "shapes")).sources
+    return sources.find_shapes(meshes.write_shapes(tmp_path / "shapes")).sources
 
 
 def files_of(kept):
@@ -122,14 +124,16 @@ def test_a_mesh_that_cannot_be_used_is_kept_by_no_file(kept, tmp_path):
 
 
 def test_many_processes_share_the_folder(kept, tmp_path):
-    folder = inputs.write_shapes(tmp_path / "shapes")
+    folder = meshes.write_shapes(tmp_path / "shapes")
     code = (
         "import sys; from pathlib import Path; from gen4d import sources; from gen4d.moving import models\n"
         "for source in sources.find_shapes(Path(sys.argv[1])).sources:\n"
         "    print(models.load_model(source, 'auto').area[-1], models.find_figures(source, 'auto').disc)"
     )
     running = [
-        subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE, cwd=tiny.ROOT, env=os.environ)
+        subprocess.Popen(
+            [sys.executable, "-c", code, folder], stdout=subprocess.PIPE, cwd=commands.ROOT, env=os.environ
+        )
         for _ in range(3)
     ]
     said = {process.communicate(timeout=120)[0] for process in running}
@@ -138,19 +142,19 @@ def test_many_processes_share_the_folder(kept, tmp_path):
 
 
 def test_a_build_is_the_same_whether_shapes_are_kept_or_not(kept, tmp_path, monkeypatch):
-    scans, shapes = inputs.write_rooms(tmp_path / "scans", 2, 3000), inputs.write_shapes(tmp_path / "shapes")
-    planned = inputs.make_inputs(scans, shapes, sequences=3)
+    scans, shapes = rooms.write_furnished(tmp_path / "scans", 2, 3000), meshes.write_shapes(tmp_path / "shapes")
+    planned = builds.make_inputs(scans, shapes, sequences=3)
     for name, value in (("first", str(kept)), ("again", str(kept)), ("none", "off")):
         monkeypatch.setenv("GEN4D_CACHE", value)
         forget()
-        inputs.run_build(tmp_path / name, planned)
-    first, again, none = (inputs.content_of(tmp_path / name) for name in ("first", "again", "none"))
+        builds.run_build(tmp_path / name, planned)
+    first, again, none = (equal.files_of(tmp_path / name) for name in ("first", "again", "none"))
     assert first == again == none and len(first) >= 3
 
 
 def test_a_shape_whose_mesh_breaks_after_its_figures_were_found_is_unreadable_and_stops_nothing(kept, tmp_path):
-    scans, shapes = inputs.write_rooms(tmp_path / "scans", 1, 3000), inputs.write_shapes(tmp_path / "shapes")
-    planned = inputs.make_inputs(scans, shapes, sequences=3)
+    scans, shapes = rooms.write_furnished(tmp_path / "scans", 1, 3000), meshes.write_shapes(tmp_path / "shapes")
+    planned = builds.make_inputs(scans, shapes, sequences=3)
     for source in planned.shapes:
         models.find_figures(source, "auto")
         (source.root / source.path).write_text("OFF\n")

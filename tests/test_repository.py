@@ -4,6 +4,8 @@ import ast
 import pathlib
 import re
 
+from tests.conftest import SLOW_FILES, SLOW_TESTS
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 SOURCES = [path for package in ("gen4d", "train") for path in sorted((ROOT / package).rglob("*.py"))]
@@ -93,7 +95,7 @@ def test_compiled_functions_live_in_kernel_files_only():
         "gen4d/sources/formats/lzf.py",
         "gen4d/sources/formats/mesh_kernels.py",
         "gen4d/sources/level_kernels.py",
-        "train/kernels.py",
+        "train/inputs/kernels.py",
     }
     for path in SOURCES:
         if "numba" in imports(path):
@@ -102,7 +104,7 @@ def test_compiled_functions_live_in_kernel_files_only():
 
 def test_only_the_command_lines_print_and_exit():
     for path in SOURCES:
-        if path.name not in ("cli.py", "__main__.py"):
+        if path.name not in ("cli.py", "__main__.py") and "commands" not in path.parts:
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Call):
                     called = ast.unparse(node.func)
@@ -128,3 +130,18 @@ def test_every_test_that_the_readme_names_exists():
 def test_every_make_target_of_the_readme_exists():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
     assert set(re.findall(r"(?:^|`)make ([a-z]+)\b", README, re.M)) <= targets
+
+
+TESTS = sorted((ROOT / "tests").glob("test_*.py"))
+
+
+def test_the_tests_that_are_called_slow_exist():
+    defined = {name for path in TESTS for name in re.findall(r"^def (test_\w+)\(", path.read_text(), re.M)}
+    assert set(SLOW_TESTS) <= defined
+    assert {f"test_{name}.py" for name in SLOW_FILES} <= {path.name for path in TESTS}
+
+
+def test_no_file_of_tests_of_gen4d_takes_from_another():
+    for path in TESTS:
+        taken = re.findall(r"^(?:from|import) tests\.(test_\w+)", path.read_text(), re.M)
+        assert not taken or "train" in imports(path), (path.name, taken)

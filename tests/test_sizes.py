@@ -9,8 +9,8 @@ from gen4d.moving.feasible import with_heights
 from gen4d.moving.generate import Drawn, Rejection, draw_shape, group_shapes
 from gen4d.moving.models import Figures
 from gen4d.sources import MeshSource, height_ranges
-from tests import inputs, tiny
-from tests.make_files import CUBE_TRIANGLES, CUBE_VERTEX
+from tests.makers import commands, meshes, rooms
+from tests.makers.meshes import CUBE_TRIANGLES, CUBE_VERTEX
 
 
 def box(x, y, z):
@@ -53,8 +53,8 @@ def test_every_class_of_the_paper_has_heights():
 
 
 def test_shapes_with_a_unit_keep_their_sizes():
-    meshes = {"gnome": {"small": box(20, 20, 45), "large": box(30, 30, 90)}}
-    recording = gen4d.generate(floor(5), meshes, sequences=12, shape_metres=0.01)
+    given = {"gnome": {"small": box(20, 20, 45), "large": box(30, 30, 90)}}
+    recording = gen4d.generate(floor(5), given, sequences=12, shape_metres=0.01)
     assert {(s.shape, round(s.movers[0].height_m, 9)) for s in recording} == {("small", 0.45), ("large", 0.9)}
     assert all(sequence.movers[0].shrink == 1 for sequence in recording)
 
@@ -67,11 +67,11 @@ def test_a_shape_of_no_size_of_furniture_is_rejected_with_the_option_to_check():
 
 
 def test_the_command_line_takes_the_unit_of_shapes(tmp_path):
-    folder = tiny.write_rooms(tmp_path)
-    tiny.build(folder, "--shape-units", "m", out="metric")
+    folder = commands.write_rooms(tmp_path)
+    commands.build(folder, "--shape-units", "m", out="metric")
     mover = gen4d.open_dataset(folder / "metric")[0].movers[0]
     assert mover.height_m == pytest.approx(0.8, abs=1e-6)  # as it is in its file
-    outcome = tiny.gen4d(*tiny.build_arguments(folder, "--shape-units", "parsec", out="none"))
+    outcome = commands.gen4d(*commands.build_arguments(folder, "--shape-units", "parsec", out="none"))
     assert outcome.code == 1 and "--shape-units" in outcome.err
 
 
@@ -105,18 +105,20 @@ def test_a_sphere_is_asked_for_where_the_config_says_so():
 
 def test_a_shape_is_shrunk_in_the_later_half_of_the_attempts_alone():
     """On a floor of 1.2 m for chairs with a radius of 0.53 m, which fit but cannot take a step."""
-    meshes = {"chair": [box(0.75, 0.75, 1)]}
+    given = {"chair": [box(0.75, 0.75, 1)]}
     options = {"sequences": 6, "heights": {"chair": (1.0, 1.0)}, "keep": 1.0, "chunks_min": 0, "chunks_max": 0}
-    shrunk = gen4d.generate(floor(1.2), meshes, **options, shrink_min=0.5)
+    shrunk = gen4d.generate(floor(1.2), given, **options, shrink_min=0.5)
     assert len(shrunk) == 6
     assert all(sequence.attempt >= 25 and 0.5 <= sequence.movers[0].shrink < 1 for sequence in shrunk)
-    assert len(gen4d.generate(floor(1.2), meshes, **options, shrink_min=1.0)) == 0
+    assert len(gen4d.generate(floor(1.2), given, **options, shrink_min=1.0)) == 0
 
 
 def test_the_summary_says_how_many_were_shrunk_in_all_and_by_how_much(tmp_path):
-    scans, shapes = inputs.write_rooms(tmp_path / "scans", 1, 9000), inputs.write_shapes(tmp_path / "shapes")
+    scans, shapes = rooms.write_furnished(tmp_path / "scans", 1, 9000), meshes.write_shapes(tmp_path / "shapes")
     places = ("--scans", scans, "--shapes", shapes, "--classes", "table", "--sequences", "8")
-    outcome = tiny.gen4d("build", *places, "--out", tmp_path / "out", "--set", "shrink_min=0.3", "--set", "attempts=20")
+    outcome = commands.gen4d(
+        "build", *places, "--out", tmp_path / "out", "--set", "shrink_min=0.3", "--set", "attempts=20"
+    )
     assert outcome.code == 0
     shrunk = [m.shrink for s in gen4d.open_dataset(tmp_path / "out") for m in s.movers if m.shrink < 1]
     if shrunk:

@@ -14,8 +14,9 @@ from gen4d.report.doctor import examine_scans
 from gen4d.samples import write_samples
 from gen4d.sources import Orientation, find_scans, load_scan, scan_from_arrays
 from gen4d.sources.level import rotation_to_z
-from tests import inputs, tiny
-from tests.make_files import ply, room_points, write
+from tests.makers import builds, commands, meshes
+from tests.makers.files import ply, write
+from tests.makers.rooms import room_points
 from tests.shared import SHARED, needs_shared_data
 from tests.test_sources_level import furnished_room
 
@@ -99,13 +100,13 @@ def test_furniture_in_a_level_room_tilts_nothing():
 def test_the_library_and_a_build_level_alike(tmp_path):
     point = tilted(furnished_room(np.random.default_rng(6), (5, 4)), 6.0)
     write(tmp_path / "scans/scan.ply", ply(point))
-    shapes = inputs.write_shapes(tmp_path / "shapes")
-    planned = inputs.make_inputs(tmp_path / "scans", shapes, sequences=2)
-    inputs.run_build(tmp_path / "out", planned)
+    shapes = meshes.write_shapes(tmp_path / "shapes")
+    planned = builds.make_inputs(tmp_path / "scans", shapes, sequences=2)
+    builds.run_build(tmp_path / "out", planned)
     built = gen4d.open_dataset(tmp_path / "out")
     scan = load_scan(planned.scans[0], Orientation())
     assert built[0].actors[0].cloud.point.tobytes() == prepare_scan(scan, planned.config).cloud.point.tobytes()
-    outcome = tiny.gen4d("inspect", tmp_path / "out")
+    outcome = commands.gen4d("inspect", tmp_path / "out")
     assert "levelled by 6.0 degrees" in outcome.out
 
 
@@ -113,9 +114,9 @@ def test_doctor_and_build_print_the_tilt(tmp_path):
     point = tilted(furnished_room(np.random.default_rng(6), (5, 4)), 6.0)
     write(tmp_path / "scans/scan.ply", ply(point))
     assert "levelled by 6.0 degrees" in "\n".join(found.message for found in examine_scans(tmp_path / "scans"))
-    shapes = inputs.write_shapes(tmp_path / "shapes")
+    shapes = meshes.write_shapes(tmp_path / "shapes")
     places = ("--scans", tmp_path / "scans", "--shapes", shapes, "--classes", "chair", "--sequences", "1")
-    levelled, left = (tiny.gen4d("build", *places, "--out", tmp_path / up, "--up", up) for up in ("auto", "z"))
+    levelled, left = (commands.gen4d("build", *places, "--out", tmp_path / up, "--up", up) for up in ("auto", "z"))
     assert "levelled by 6.0 degrees" in levelled.out and "levelled" not in left.out
 
 
