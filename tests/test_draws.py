@@ -110,7 +110,7 @@ def drawn():
         for name, count in MEMBERS.items()
         for i in range(count)
     ]
-    config = Config(classes=tuple(MEMBERS), height_m=HEIGHTS)
+    config = Config(classes=tuple(MEMBERS), height_m=tuple((*row, 1.0) for row in HEIGHTS))
     shapes = generate.group_shapes(meshes, config.shape_up)
     return [generate.draw_shape(shapes, config, rng(2, k)) for k in range(DRAWS)]
 

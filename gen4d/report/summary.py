@@ -133,7 +133,25 @@ def _empty(scans: list[dict]) -> list[str]:
             reason = max(scan["rejections"], key=scan["rejections"].get)
             lines.append(f"no sequence from {scan['name']}: {scan['examples'][reason]}")
     more = len(lines) - _LISTED
-    return lines[:_LISTED] + ([f"and {more} scans more without a sequence"] if more > 0 else [])
+    lines = lines[:_LISTED] + ([f"and {more} scans more without a sequence"] if more > 0 else [])
+    return lines + _gaps([scan for scan in scans if scan["sequences"] and scan.get("gaps")])
+
+
+def _gaps(scans: list[dict]) -> list[str]:
+    """Scans that gave fewer sequences than asked for, the emptiest first, and the rule that most attempts failed."""
+    scans = sorted(scans, key=lambda scan: -len(scan["gaps"]))
+    rows = [f"  {scan['name']}: {explain_gaps(scan)}" for scan in scans[:_LISTED]]
+    more = len(scans) - _LISTED
+    return ["gaps:", *rows, *([f"  and {more} scans more"] if more > 0 else [])] if rows else []
+
+
+def explain_gaps(scan: dict) -> str:
+    """How many sequences of a scan were given up, and why most of its attempts failed."""
+    missing = f"{len(scan['gaps'])} of {counted(len(scan['gaps']) + len(scan['sequences']), 'sequence')} given up"
+    if not scan.get("rejections"):
+        return missing
+    reason = max(scan["rejections"], key=scan["rejections"].get)
+    return f"{missing}, mostly because of: {reason} ({scan['rejections'][reason]} of {scan['attempts']} attempts)"
 
 
 def counted(number: int, thing: str) -> str:
