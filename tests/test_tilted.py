@@ -16,9 +16,8 @@ from gen4d.sources import Orientation, find_scans, load_scan, scan_from_arrays
 from gen4d.sources.level import rotation_to_z
 from tests.makers import builds, commands, meshes
 from tests.makers.files import ply, write
-from tests.makers.rooms import room_points
+from tests.makers.rooms import room_of_size, room_points
 from tests.shared import SHARED, needs_shared_data
-from tests.test_sources_level import furnished_room
 
 TILTS = pytest.mark.parametrize("tilt_deg", [3.0, 7.5, 15.0])
 REAL = pytest.mark.parametrize("name, up", [("room_scan1", "z"), ("room_scan2", "z"), ("office1", "-y")])
@@ -50,7 +49,7 @@ def free_m2(scan) -> float:
 
 @TILTS
 def test_a_tilted_room_is_levelled_unasked_and_its_transform_says_so(tilt_deg):
-    room = furnished_room(np.random.default_rng(1), (6, 5))
+    room = room_of_size(np.random.default_rng(1), (6, 5))
     scan = loaded(tilted(room, tilt_deg))
     assert scan.tilt_deg == pytest.approx(tilt_deg, abs=0.05)
     assert np.degrees(np.arccos(scan.transform[2, 2])) == pytest.approx(tilt_deg, abs=0.05)
@@ -59,19 +58,19 @@ def test_a_tilted_room_is_levelled_unasked_and_its_transform_says_so(tilt_deg):
 
 @pytest.mark.parametrize("up, tilt_deg", [("z", 7.5), ("auto", 0.8), ("auto", 0.0)])
 def test_an_axis_and_a_floor_that_is_nearly_level_leave_the_points_alone(up, tilt_deg):
-    point = tilted(furnished_room(np.random.default_rng(2), (6, 5)), tilt_deg)
+    point = tilted(room_of_size(np.random.default_rng(2), (6, 5)), tilt_deg)
     scan = loaded(point, up)
     assert scan.tilt_deg == 0 and scan.point.tobytes() == point.tobytes()
     assert (scan.transform == np.eye(4)).all()
 
 
 def test_floor_levels_what_auto_would_leave():
-    point = tilted(furnished_room(np.random.default_rng(2), (6, 5)), 0.8)
+    point = tilted(room_of_size(np.random.default_rng(2), (6, 5)), 0.8)
     assert loaded(point, "floor").tilt_deg == pytest.approx(0.8, abs=0.05)
 
 
 def test_auto_starts_from_the_axis_that_is_given():
-    point = tilted(furnished_room(np.random.default_rng(3), (6, 5)), 5.0)
+    point = tilted(room_of_size(np.random.default_rng(3), (6, 5)), 5.0)
     scan = loaded(point[:, [0, 2, 1]] * np.float32([1, -1, 1]), "auto:-y")
     assert scan.tilt_deg == pytest.approx(5.0, abs=0.05)
     assert np.linalg.det(scan.transform[:3, :3]) == pytest.approx(1)
@@ -90,7 +89,7 @@ def test_furniture_in_a_level_room_tilts_nothing():
     """Beds and cupboards cover most of a small room: a plane over their tops must not be taken for the floor."""
     rng = np.random.default_rng(4)
     for key in range(12):
-        room = furnished_room(np.random.default_rng((5, key)), rng.uniform(2, 4, 2))
+        room = room_of_size(np.random.default_rng((5, key)), rng.uniform(2, 4, 2))
         low = [(room[:, 0] < 0.6, 0.45), (room[:, 1] < 0.5, 0.9), (room[:, 0] + room[:, 1] > 5, 0.6)]
         for where, height in low:
             room[where & (room[:, 2] < 0.3), 2] += height
@@ -98,7 +97,7 @@ def test_furniture_in_a_level_room_tilts_nothing():
 
 
 def test_the_library_and_a_build_level_alike(tmp_path):
-    point = tilted(furnished_room(np.random.default_rng(6), (5, 4)), 6.0)
+    point = tilted(room_of_size(np.random.default_rng(6), (5, 4)), 6.0)
     write(tmp_path / "scans/scan.ply", ply(point))
     shapes = meshes.write_shapes(tmp_path / "shapes")
     planned = builds.make_inputs(tmp_path / "scans", shapes, sequences=2)
@@ -111,7 +110,7 @@ def test_the_library_and_a_build_level_alike(tmp_path):
 
 
 def test_doctor_and_build_print_the_tilt(tmp_path):
-    point = tilted(furnished_room(np.random.default_rng(6), (5, 4)), 6.0)
+    point = tilted(room_of_size(np.random.default_rng(6), (5, 4)), 6.0)
     write(tmp_path / "scans/scan.ply", ply(point))
     assert "levelled by 6.0 degrees" in "\n".join(found.message for found in examine_scans(tmp_path / "scans"))
     shapes = meshes.write_shapes(tmp_path / "shapes")

@@ -25,7 +25,15 @@ def summary(sidecars: Iterable[dict]) -> list[str]:
         lines.append(f"{attempts} attempts, {sequences / attempts:.0%} accepted, {gaps} sequences given up")
         lines.append(_sizes(scans))
     measured = [scan for scan in scans if None not in (scan["valid_m2"], scan["free_m"])]
-    return lines + _free_space(measured) + doubts(measured) + _classes(scans) + _rejections(scans) + _empty(scans)
+    return (
+        lines
+        + _free_space(measured)
+        + doubts(measured)
+        + _classes(scans)
+        + _rejections(scans)
+        + _gaps(scans)
+        + _empty(scans)
+    )
 
 
 def _sizes(scans: list[dict]) -> str:
@@ -133,13 +141,14 @@ def _empty(scans: list[dict]) -> list[str]:
             reason = max(scan["rejections"], key=scan["rejections"].get)
             lines.append(f"no sequence from {scan['name']}: {scan['examples'][reason]}")
     more = len(lines) - _LISTED
-    lines = lines[:_LISTED] + ([f"and {more} scans more without a sequence"] if more > 0 else [])
-    return lines + _gaps([scan for scan in scans if scan["sequences"] and scan.get("gaps")])
+    return lines[:_LISTED] + ([f"and {more} scans more without a sequence"] if more > 0 else [])
 
 
 def _gaps(scans: list[dict]) -> list[str]:
     """Scans that gave fewer sequences than asked for, the emptiest first, and the rule that most attempts failed."""
-    scans = sorted(scans, key=lambda scan: -len(scan["gaps"]))
+    scans = sorted(
+        (scan for scan in scans if scan["sequences"] and scan.get("gaps")), key=lambda scan: -len(scan["gaps"])
+    )
     rows = [f"  {scan['name']}: {explain_gaps(scan)}" for scan in scans[:_LISTED]]
     more = len(scans) - _LISTED
     return ["gaps:", *rows, *([f"  and {more} scans more"] if more > 0 else [])] if rows else []
