@@ -267,7 +267,7 @@ ARRAY_DAMAGE = {
     "headless.npy": (npy(POINT)[:9], "truncated or broken"),
     "garbage.npz": (bytes(range(256)), "no sound archive"),
     "cut.npz": (npz(points=POINT)[:-30], "no sound archive"),
-    "names.npz": (npz(vertices=POINT, normals=POINT), r"has no array points.*its arrays: vertices, normals"),
+    "names.npz": (npz(vertices=POINT, normals=POINT), "its arrays: vertices, normals"),
     "counts.npz": (npz(points=POINT, label=LABEL[1:]), "150 points and 149 values"),
     "bomb.npz": (BOMB, "far more than points ever do"),
     "pickle.npz": (npz_of(npy(np.array([[{}, 1, 2]]), allow_pickle=True)), "Python objects are never loaded"),
