@@ -118,7 +118,7 @@ def _class_names(classes: str | None) -> tuple[str, ...]:
 @click.option(
     "--out", default=pathlib.Path("data/sequences"), type=_FOLDER, show_default=True, help="Data set to write."
 )
-@click.option("--split", type=_FOLDER, help="File with the names of the scans to use, one a line.")
+@click.option("--split", type=_FOLDER, help="List of the scans to use, one name a line, or train, val, ...")
 @click.option("--classes", help=f"Classes of shapes, separated by commas.  [default: {','.join(HEIGHT_CLASSES)}]")
 @click.option(
     "--up",
@@ -292,9 +292,8 @@ def inspect(dataset, sequence) -> None:
         return
     manifest = opened.manifest
     click.echo(f"{dataset}: gen4d data set, format {manifest['version']}, made by gen4d {manifest['gen4d']}")
-    click.echo(
-        "config: " + ", ".join(f"{name} {value}" for name, value in manifest["config"].items() if name != "height_m")
-    )
+    shown = {name: _plain(value) for name, value in manifest["config"].items() if name != "height_m"}
+    click.echo("config: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
     click.echo("versions: " + ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()))
     sidecars = [brief(read_sidecar(opened.home, n)) for n in range(len(manifest["shards"]))]
     try:
@@ -303,6 +302,11 @@ def inspect(dataset, sequence) -> None:
         raise FormatError(f"{dataset}: a shard's .json lacks what it should have: not written by gen4d") from None
     for line in lines:
         click.echo(line)
+
+
+def _plain(value) -> str:
+    """A value of a config in words: lists by their members."""
+    return "(" + " ".join(map(str, value)) + ")" if isinstance(value, list) else str(value)
 
 
 def _find(opened, sequence: str) -> int:

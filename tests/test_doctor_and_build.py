@@ -138,3 +138,22 @@ def test_a_hopeless_config_is_told_which_number_to_change_to_what(changes):
 def test_a_config_that_no_number_alone_can_save_says_so():
     with pytest.raises(ConfigError, match="no number alone helps, the defaults with 4 frames pass"):
         refuse_hopeless(Config(frames=8, keep=0.3, common_min=0.9))
+
+
+# Splits
+
+
+def test_a_split_may_be_named_as_the_data_set_names_it(tmp_path):
+    for number in range(3):
+        rooms.scannet_scan(tmp_path / "scans", f"scene000{number}_00", count=4000)
+    write(tmp_path / "scans" / "scannetv2_val.txt", "scene0001_00\n")
+    outcome = commands.gen4d("doctor", "--scans", tmp_path / "scans", "--split", "val")
+    assert "ScanNet v2: 1 scan" in outcome.out
+    missing = commands.gen4d("doctor", "--scans", tmp_path / "scans", "--split", "test")
+    assert missing.code == 1 and "scannetv2_test.txt is not beside the scans" in missing.out
+
+
+def test_a_split_that_is_not_there_says_what_there_may_be(tmp_path):
+    words = "nowhere.txt: is not there: give --split the path of a list"
+    for outcome in both(tmp_path, meshes.write_shapes(tmp_path / "shapes"), "--split", "nowhere.txt"):
+        assert outcome.code == 1 and words in outcome.text
