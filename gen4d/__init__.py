@@ -11,7 +11,7 @@ Every name is loaded when it is first used, so that importing gen4d takes no tim
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from gen4d.building import Built as Built

@@ -386,8 +386,8 @@ pickle.dump(result, open(target, "wb"))
 
 
 def test_anybody_reads_the_shards_with_zarr_and_numpy_alone(data, tmp_path):
-    """The README's recipe, in a process that cannot import gen4d, against the reader: frames, identities, pairs."""
-    text = (tiny.ROOT / "README.md").read_text().split("<!-- recipe -->")[1]
+    """The recipe of docs/format.md, in a process that cannot import gen4d, against the reader: frames, identities, pairs."""
+    text = (tiny.ROOT / "docs" / "format.md").read_text().split("<!-- recipe -->")[1]
     recipe = text.split("```python\n")[1].split("```")[0]
     dataset = open_dataset(data)
     counts = [(str(data / "shards" / s["file"]), sum(n for _, n in s["scans"])) for s in dataset.manifest["shards"]]

@@ -449,16 +449,16 @@ def test_a_merge_killed_at_every_effect_continues(rooms, whole, tmp_path):
         shutil.rmtree(out)
 
 
-# The README's script
+# The script of docs/cluster.md
 
 
-def _readme(name: str) -> str:
-    text = (tiny.ROOT / "README.md").read_text()
-    return re.search(rf"<!-- {name} -->\n```sh\n(.*?)```", text, re.S).group(1)
+def _block(name: str) -> str:
+    text = (tiny.ROOT / "docs" / "cluster.md").read_text()
+    return re.search(rf"<!-- {name}; [^\n]* -->\n```sh\n(.*?)```", text, re.S).group(1)
 
 
-def test_the_slurm_script_of_the_readme_with_all_its_tasks_at_once(rooms, whole, tmp_path):
-    script, submit = _readme("sbatch"), _readme("submit")
+def test_the_slurm_script_of_the_cluster_page_with_all_its_tasks_at_once(rooms, whole, tmp_path):
+    script, submit = _block("sbatch"), _block("submit")
     first, last = map(int, re.search(r"#SBATCH --array=(\d+)-(\d+)\n", script).groups())
     assert first == 1 and f"--part $SLURM_ARRAY_TASK_ID/{last} " in script
     for name, folder in (("scannet", "scans"), ("ModelNet40", "shapes")):
