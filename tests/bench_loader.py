@@ -4,7 +4,6 @@ Both read the same shards, draw the same numbers and give the same voxels and sa
 """
 
 import contextlib
-import dataclasses
 import pathlib
 import statistics
 import tempfile
@@ -14,13 +13,15 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from gen4d.shards import open_dataset
+from gen4d.shards import frame_pairs, open_dataset
 from tests import naive_train
-from train import pretrain
-from train.batch import draw_views, frame_pairs, keyed_generator
-from train.loader import Job, Loader
-from train.presets import PRESETS
-from train.world import World
+from train.config import change
+from train.inputs.order import BatchKey, keyed_generator
+from train.inputs.views import draw_views
+from train.methods.config import PRESETS
+from train.methods.contrast4d.batch import SequenceStream
+from train.methods.pretrain import make_stream, pretrain
+from train.run.world import World
 
 BATCH, WORKERS, ROUNDS = 12, 2, 3
 OWN_BATCHES = 12  # timed in a round, after as many as there are buffers
@@ -46,9 +47,9 @@ def build_data(folder: pathlib.Path, scans: int = 8) -> pathlib.Path:
 class UniqueParts(Dataset):
     """What a plain Dataset does: one sequence's frames, voxels by np.unique(axis=0), samples as rows of them."""
 
-    def __init__(self, dataset, recipe, jobs: list[Job]):
+    def __init__(self, dataset, recipe, keys: list[BatchKey]):
         self.dataset, self.recipe = dataset, recipe
-        self.items = [item for job in jobs for item in zip(job.sequence, job.key, strict=True)]
+        self.items = [item for key in keys for item in zip(key.item, key.key, strict=True)]
 
     def __len__(self):
         return len(self.items)
@@ -57,7 +58,7 @@ class UniqueParts(Dataset):
         index, key = self.items[number]
         sequence, recipe, rng = self.dataset[index], self.recipe, keyed_generator(*key)
         t = sequence.t
-        view = draw_views(t, recipe, rng)
+        view = draw_views(t, recipe.views, rng)
         pairs = [naive_train.sample_common(sequence.actors, i, j, recipe, rng) for i, j in frame_pairs(t)]
         points = [naive_train.sample_common(sequence.actors, i, i, recipe, rng) for i in range(t)]
         frames = [_frame(sequence, i) for i in range(t)]
@@ -167,7 +168,7 @@ def _sorted(coordinate):
     return values[np.lexsort(values.T[::-1])]
 
 
-def time_own(loader: Loader) -> float:
+def time_own(loader: SequenceStream) -> float:
     """Sequences a second into ready batches, after the buffers have been touched."""
     with contextlib.closing(loader.batches(0)) as batches:
         for _ in range(loader.workers + 1):
@@ -178,11 +179,11 @@ def time_own(loader: Loader) -> float:
         return OWN_BATCHES * BATCH / (time.perf_counter() - started)
 
 
-def time_unique(loader: Loader) -> float:
+def time_unique(loader: SequenceStream) -> float:
     """Sequences a second of np.unique in a plain DataLoader of as many processes, their start counted in."""
-    todo = loader.jobs_from(0)
-    jobs = [next(todo) for _ in range(WORKERS)]
-    parts = UniqueParts(loader.dataset, loader.recipe, jobs)
+    todo = loader.keys_from(0)
+    keys = [next(todo) for _ in range(WORKERS)]
+    parts = UniqueParts(loader.dataset, loader.recipe, keys)
     started = time.perf_counter()
     for _ in DataLoader(parts, BATCH, num_workers=WORKERS, collate_fn=collate):
         pass
@@ -191,9 +192,9 @@ def time_unique(loader: Loader) -> float:
 
 def bench_step(data: pathlib.Path, folder: pathlib.Path) -> str:
     """The share of a training step of the small preset that waits for data."""
-    config = dataclasses.replace(PRESETS["small"], steps=4, checkpoint_steps=100)
+    config = change(PRESETS["small"], steps=4, checkpoint_steps=100)
     world = World(0, 1, torch.device("cpu"))
-    with contextlib.closing(pretrain.pretrain(config, open_dataset(data), folder, world)) as records:
+    with contextlib.closing(pretrain(config, open_dataset(data), folder, world)) as records:
         timing = [record.timing for record in records][1:]
     wait, seconds = (statistics.median(row[key] for row in timing) for key in ("wait_share", "seconds"))
     return f"  a step of the small preset on the CPU takes {seconds:.2f} s and waits {wait:.1%} of it for data"
@@ -204,12 +205,13 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         data = build_data(pathlib.Path(name))
-        config = dataclasses.replace(PRESETS["paper"], batch=BATCH)
-        loaders = {w: pretrain.make_loader(dataclasses.replace(config, workers=w), open_dataset(data)) for w in (1, 2)}
+        config = change(PRESETS["paper"], batch=BATCH)
+        alone = World(0, 1, torch.device("cpu"))
+        loaders = {w: make_stream(change(config, workers=w), open_dataset(data), alone) for w in (1, 2)}
         loader = loaders[WORKERS]
-        job = next(loader.jobs_from(0))
+        key = next(loader.keys_from(0))
         print(f"loader: {len(loader.dataset)} sequences from shards into batches of {BATCH}, voxels of 2 and 5 cm")
-        parts = UniqueParts(loader.dataset, loader.recipe, [job])
+        parts = UniqueParts(loader.dataset, loader.recipe, [key])
         own = loader.sample(BATCH)
         check_equal(own, collate([parts[i] for i in range(BATCH)]))
         voxels = [len(v.coordinate) // BATCH for v in (own.frame[0], own.sequence)]

@@ -228,15 +228,17 @@ def step_train(folder: pathlib.Path, meter: Meter, name: str = "sim", batches: i
     """A trainer with the paper's preset and two threads, from nothing to batches in its own random order."""
     import torch
 
-    from train import pretrain
-    from train.presets import PRESETS
+    from train.config import change
+    from train.methods.config import PRESETS
+    from train.methods.pretrain import make_stream
+    from train.run.world import World
 
     torch.set_num_threads(1)
-    config = dataclasses.replace(PRESETS["paper"], workers=2)
+    config = change(PRESETS["paper"], workers=2)
     with meter.measure("open_dataset"):
         dataset = open_dataset(folder / name)
     with meter.measure("order and loader"):
-        loader = pretrain.make_loader(config, dataset)
+        loader = make_stream(config, dataset, World(0, 1, torch.device("cpu")))
     stream = loader.batches(0)
     with meter.measure("first batch"):
         next(stream)
@@ -244,7 +246,7 @@ def step_train(folder: pathlib.Path, meter: Meter, name: str = "sim", batches: i
         for _ in range(batches):
             next(stream)
     with meter.measure("a batch of the second epoch"):
-        next(loader.batches(len(dataset) // config.batch + 1))
+        next(loader.batches(len(dataset) // config.run.batch + 1))
     meter.result["files open"] = len(os.listdir("/proc/self/fd"))
     stream.close()
 

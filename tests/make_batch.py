@@ -3,7 +3,9 @@
 import numpy as np
 import torch
 
-from train.batch import Batch, Voxels, frame_pairs
+from gen4d.shards import frame_pairs
+from train.inputs.voxels import Voxels
+from train.methods.contrast4d.batch import Batch
 
 VOXEL_M, VOXEL_4D_M = 0.1, 0.15  # coarse, so that nets of two levels see more than one voxel
 

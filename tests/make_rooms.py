@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from tests.make_files import ply, write
-from train.metrics import NONE
-from train.tasks.scenes import LabelledScan
+from train.inputs.labels import NONE
+from train.inputs.scans import LabelledScan
 
 # Object -> (raw category, nyu40 id, class of the benchmark or NONE).
 OBJECTS = {

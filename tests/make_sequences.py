@@ -50,6 +50,10 @@ class MemoryDataset(list):
 
     digest = "in memory"
 
+    @property
+    def scan_names(self) -> list[str]:
+        return [f"room{number:04d}" for number in range(-(-len(self) // 4))]
+
     def scan_of(self, i: int) -> int:
         """Number of the scan of sequence i: four sequences a scan."""
         return i // 4

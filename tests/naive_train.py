@@ -1,9 +1,13 @@
-"""Plain NumPy twins of train/kernels.py and of the batch made with them: slow, and the definition of what is right."""
+"""Plain NumPy twins of train/inputs/kernels.py and of 4DContrast's batch made with them: slow, and the definition of
+what is right."""
 
 import numpy as np
 import torch
 
-from train import batch as fast
+from gen4d.shards import frame_pairs
+from train.inputs.views import draw_views
+from train.inputs.voxels import Voxels
+from train.methods.contrast4d.batch import Batch
 
 
 def unpack(plane, points):
@@ -18,7 +22,7 @@ def voxel_of(point, matrix):
 
 
 class Grid:
-    """Twin of train.batch.Grid: collects (block, time, voxel) rows and sorts them with np.unique."""
+    """Twin of train.inputs.voxels.Grid: collects (block, time, voxel) rows and sorts them with np.unique."""
 
     def __init__(self):
         self.touched, self.entry = [np.zeros((0, 3), np.int64)], [np.zeros((0, 4), np.int64)]
@@ -78,12 +82,12 @@ def sample_common(actors, i, j, recipe, rng):
 
 
 def make_batch(sequences, generators, recipe, t):
-    """Twin of train.batch.make_batch."""
+    """Twin of train.methods.contrast4d.batch.make_batch."""
     parts, start = [], np.zeros(t + 1, np.int64)  # rows so far in frame 0..t-1 and, last, in the 4D voxels
     for b, (sequence, rng) in enumerate(zip(sequences, generators, strict=True)):
         actors = [a for a in sequence.actors if recipe.moving_actors or a.role != 1]
-        view = fast.draw_views(t, recipe, rng)
-        pair_sample = [sample_common(actors, i, j, recipe, rng) for i, j in fast.frame_pairs(t)]
+        view = draw_views(t, recipe.views, rng)
+        pair_sample = [sample_common(actors, i, j, recipe, rng) for i, j in frame_pairs(t)]
         point_sample = [sample_common(actors, i, i, recipe, rng) for i in range(t)]
         part = _frames(actors, b, recipe, view, pair_sample, point_sample, start)
         part |= _four(actors, b, recipe, pair_sample, point_sample, start[t])
@@ -94,16 +98,16 @@ def make_batch(sequences, generators, recipe, t):
     row = {k: torch.from_numpy(np.concatenate([part[k] for part in parts], axis=a)) for k, a in axis.items()}
     frame = tuple(_voxels([p["frame"][i] for p in parts], [p["frame_size"][i] for p in parts]) for i in range(t))
     sequence = _voxels([p["sequence"] for p in parts], [p["sequence_size"] for p in parts], t)
-    return fast.Batch(frame, sequence if recipe.voxel_4d_m else None, **row, size=len(parts))
+    return Batch(frame, sequence if recipe.voxel_4d_m else None, **row, size=len(parts))
 
 
 def _voxels(coordinate, size, *more):
     joined = np.concatenate(coordinate).astype(np.int32)
-    return fast.Voxels(torch.from_numpy(joined), (*np.max(size, axis=0).tolist(), *more))
+    return Voxels(torch.from_numpy(joined), (*np.max(size, axis=0).tolist(), *more))
 
 
 def _frames(actors, b, recipe, view, pair_sample, point_sample, start):
-    t, pairs = len(view), fast.frame_pairs(len(view))
+    t, pairs = len(view), frame_pairs(len(view))
     out = {"frame": [], "frame_size": [], "pair_row": np.zeros((len(pairs), 2, recipe.samples), np.int64)}
     out["point_row"] = np.zeros((t, recipe.samples), np.int64)
     for i in range(t):
@@ -122,7 +126,7 @@ def _frames(actors, b, recipe, view, pair_sample, point_sample, start):
 
 
 def _four(actors, b, recipe, pair_sample, point_sample, start):
-    t, pairs = len(point_sample), fast.frame_pairs(len(point_sample))
+    t, pairs = len(point_sample), frame_pairs(len(point_sample))
     samples = recipe.samples if recipe.voxel_4d_m else 0
     out = {"pair_row_4d": np.zeros((len(pairs), 2, samples), np.int64)}
     out["point_row_4d"] = np.zeros((t, samples, t), np.int64)

@@ -10,20 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from gen4d.shards import frame_pairs
 from tests import naive_train
 from tests.make_sequences import actor_of, keyed, make_sequence, room_points
-from train import batch, kernels
-from train.batch import (
-    BatchBuffer,
-    BatchError,
-    Grid,
-    Recipe,
-    Rows,
-    keyed_generator,
-    make_batch,
-    new_scratch,
-    new_tensor,
-)
+from train.inputs import kernels
+from train.inputs.order import keyed_generator
+from train.inputs.views import draw_views
+from train.inputs.voxels import BatchError, Grid, Rows, new_tensor
+from train.methods.contrast4d.batch import BatchBuffer, Recipe, make_batch, new_scratch, sample_common
 
 SMALL = Recipe(voxel_m=0.05, voxel_4d_m=0.1, samples=64)
 
@@ -168,9 +162,9 @@ def test_pair_rows_lead_back_to_one_point_under_two_views():
     """Undo each frame's view: both voxel centres lie within a voxel's diagonal of each other."""
     sequence, recipe = make_sequence(1, shape_points=0), SMALL._replace(voxel_4d_m=None)
     result = made([sequence], recipe)
-    view = batch.draw_views(4, recipe, keyed_generator(3, 5, 0))
+    view = draw_views(4, recipe.views, keyed_generator(3, 5, 0))
     room = sequence.actors[0].cloud.point
-    for p, (i, j) in enumerate(batch.frame_pairs(4)):
+    for p, (i, j) in enumerate(frame_pairs(4)):
         centre = []
         for side, frame in enumerate((i, j)):
             moved = room @ view[frame, :3, :3].T + view[frame, :3, 3]
@@ -180,7 +174,7 @@ def test_pair_rows_lead_back_to_one_point_under_two_views():
             metres = (voxel + low + 0.5) * recipe.voxel_m - view[frame, :3, 3]
             centre.append(metres @ np.linalg.inv(view[frame, :3, :3]).T)
         distance = np.linalg.norm(centre[0] - centre[1], axis=1)
-        assert distance.max() < recipe.voxel_m * math.sqrt(3) / recipe.scale_low
+        assert distance.max() < recipe.voxel_m * math.sqrt(3) / recipe.views.scale_low
 
 
 def test_absent_points_have_no_4d_row_and_their_own_frame_always_has_one():
@@ -196,7 +190,7 @@ def test_absent_points_have_no_4d_row_and_their_own_frame_always_has_one():
 
 def test_samples_repeat_only_where_there_are_too_few_points():
     sequence = make_sequence(0, shape_points=30)
-    parts = batch.sample_common(sequence.actors, 0, 1, SMALL._replace(samples=200), keyed(1))
+    parts = sample_common(sequence.actors, 0, 1, SMALL._replace(samples=200), keyed(1))
     shared = [naive_train.common(a.planes[0], a.planes[1], len(a.cloud.point)) for a in sequence.actors]
     assert [part.index.size for part in parts] == [150, 50]
     assert len(np.unique(parts[0].index)) == 150 <= len(shared[0])
@@ -219,7 +213,7 @@ def test_uniform_samples_follow_the_number_of_points():
 def test_only_moving_points_left_in_common_fill_all_samples():
     sequence = make_sequence(0)
     sequence.actors[0].planes[0] = 0
-    parts = batch.sample_common(sequence.actors, 0, 1, SMALL, keyed(1))
+    parts = sample_common(sequence.actors, 0, 1, SMALL, keyed(1))
     assert [(part.actor, part.index.size) for part in parts] == [(1, 64)]
 
 
@@ -255,7 +249,7 @@ def test_seed_step_and_slot_each_change_the_draws():
 
 def test_views_stay_within_their_ranges():
     recipe = Recipe()
-    view = np.concatenate([batch.draw_views(4, recipe, keyed_generator(0, step, 0)) for step in range(500)])
+    view = np.concatenate([draw_views(4, recipe.views, keyed_generator(0, step, 0)) for step in range(500)])
     scale = np.cbrt(np.linalg.det(view[:, :3, :3]))
     assert 0.9 <= scale.min() < 0.91 and 1.09 < scale.max() <= 1.1
     assert 0.49 < np.abs(view[:, :3, 3]).max() <= 0.5

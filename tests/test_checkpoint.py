@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from gen4d import files
-from train import checkpoint
-from train.checkpoint import CheckpointError
+from train.run import checkpoint
+from train.run.checkpoint import CheckpointError
 
 FREE = frozenset({"steps"})
 
@@ -205,7 +205,7 @@ def test_a_checkpoint_of_another_version_is_refused_by_name(tmp_path):
     index = json.loads((folder / "checkpoint.json").read_bytes()) | {"version": 9}
     index.pop("sha256")
     (folder / "checkpoint.json").write_bytes(checkpoint.seal(index))
-    with pytest.raises(CheckpointError, match="gen4d-checkpoint 9, this version reads gen4d-checkpoint 1"):
+    with pytest.raises(CheckpointError, match="gen4d-checkpoint 9, this version reads gen4d-checkpoint 2"):
         checkpoint.read(folder)
 
 

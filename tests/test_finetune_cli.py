@@ -2,7 +2,6 @@
 is wrong."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import pathlib
@@ -22,18 +21,25 @@ from tests.make_files import ply, write
 from tests.make_rooms import OBJECTS, write_room, write_rooms
 from tests.naive_segment import scores, vote, voxels
 from tests.test_train_cli import call, refusal
-from train import checkpoint, presets, pretrain
-from train.log import Record, read_lines
-from train.loop import Stopped
-from train.metrics import NONE
+from train.config import change, resolve
+from train.inputs.labelled import Places, read_labelled
+from train.inputs.labels import NONE
+from train.methods import config as methods
+from train.methods.pretrain import make_model
+from train.nets.weights import stored_backbone, weights_digest
+from train.run import checkpoint, memory
+from train.run.log import Record, read_lines
+from train.run.loop import Stopped
+from train.run.optim import make_optimiser
+from train.run.world import World
 from train.tasks import finetune
-from train.tasks.finetune import Inputs, Validation
-from train.tasks.presets import PRESETS
-from train.world import World
+from train.tasks.backbone import read_weights
+from train.tasks.config import PRESETS
+from train.tasks.finetune import Validation
 
 TINY = ("net=small-4d", "voxel_m=0.2", "steps=6", "batch=2", "workers=1", "log_steps=1", "checkpoint_steps=2")
 TINY += ("validate_steps=2",)
-CONFIG = presets.resolve("small", TINY, PRESETS)
+CONFIG = resolve("small", TINY, PRESETS)
 ROOT = pathlib.Path(__file__).parents[1]
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -67,13 +73,18 @@ def run(data, tmp_path_factory):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """A pre-training run whose weights were drawn and not trained."""
-    config = presets.resolve("small", ("net_3d=small-4d", "voxel_m=0.2", "seed=5"))
+    config = resolve("small", ("net_3d=small-4d", "voxel_m=0.2", "seed=5"), methods.PRESETS)
     folder = tmp_path_factory.mktemp("runs") / "pretrain"
-    model = pretrain.make_model(config)
+    model = make_model(config)
     folder.mkdir()
-    stored = {"task": "pretrain"} | presets.to_plain(config)
-    checkpoint.save(folder, 9, stored, model, pretrain.make_optimiser(config, model), {})
+    backbone = stored_backbone("small-4d", 0.2, "encoder3d.backbone.", "4dcontrast")
+    stored = {"task": "pretrain", "backbone": backbone, "scans": ["scene0002_00", "scene0100_01"]}
+    checkpoint.save(folder, 9, stored, model, make_optimiser(config.optim, model), {})
     return folder
+
+
+def labelled(data, **more):
+    return read_labelled(Places(data, **more), CONFIG.labels, 1, print)
 
 
 def results_of(folder):
@@ -120,16 +131,16 @@ def test_a_few_steps_teach_floor_and_wall(data, tmp_path):
 
 
 def test_pretrained_weights_and_scratch_start_from_one_head_and_see_the_same_batches(data, weights, tmp_path):
-    jobs = [finetune.read_job(Inputs(data, weights=given), CONFIG, print) for given in (None, weights)]
-    heads = [finetune.make_model(CONFIG, 20, job.weights).head.weight for job in jobs]
-    loaders = [finetune.make_loader(CONFIG, job.train, 20, ALONE) for job in jobs]
-    firsts = [loader.sample(2) for loader in loaders]
+    scans, pretrained = labelled(data), read_weights(weights, 0.2)
+    tasks = [finetune.make_task(CONFIG, scans, given, ALONE) for given in (None, pretrained)]
+    heads = [task.model.head.weight for task in tasks]
+    firsts = [task.stream.sample(2) for task in tasks]
     assert torch.equal(*heads)
     assert torch.equal(firsts[0].voxels.coordinate, firsts[1].voxels.coordinate)
     result = call(*tune(data, tmp_path, weights=weights, changes=("steps=2",)))
     assert result.exit_code == 0, result.output
     assert f"segmentation from weights of {weights}" in result.output
-    assert json.loads((tmp_path / "config.json").read_text())["weights"] == finetune.weights_digest(jobs[1].weights)
+    assert json.loads((tmp_path / "config.json").read_text())["weights"] == weights_digest(pretrained)
 
 
 def test_a_frozen_random_backbone_is_a_fixed_function(data, tmp_path):
@@ -145,8 +156,26 @@ def test_a_frozen_random_backbone_is_a_fixed_function(data, tmp_path):
 def test_weights_of_other_voxels_are_warned_about(data, weights, tmp_path):
     result = call(*tune(data, tmp_path, "--dry-run", weights=weights, changes=("voxel_m=0.1",)))
     assert "warning: " in result.output and "trained on voxels of 20 cm, used on 10 cm" in result.output
-    assert "lr = 0.2" in result.output and "classes: wall, floor" in result.output
+    assert "optim.lr = 0.2" in result.output and "classes: wall, floor" in result.output
     assert not (tmp_path / "config.json").exists()
+
+
+def test_validation_rooms_that_were_pre_trained_on_are_warned_about(data, run, weights, tmp_path):
+    """By fine-tuning, by probing, through exported weights, and when the run is evaluated later."""
+    seen = "1 of 2 scans that are validated on were pre-trained on (1 as another scan of the room; first: scene0100_00)"
+    assert call("export-weights", weights, "--out", tmp_path / "own.safetensors").exit_code == 0
+    for given in (weights, tmp_path / "own.safetensors"):
+        result = call(*tune(data, tmp_path / "dry", "--dry-run", weights=given))
+        assert f"warning: {seen}: the result flatters" in result.output
+    given = ["--data", data, "--weights", weights, "--preset", "small", "--run", tmp_path / "probe"]
+    result = call("probe", *given, *settings("voxel_m=0.2", "samples=40", "queries=20", "workers=1"))
+    assert result.exit_code == 0 and seen in result.output
+    assert call(*tune(data, tmp_path / "run", weights=weights, changes=("steps=1",))).exit_code == 0
+    result = call("evaluate", tmp_path / "run", "--data", data, "--out", tmp_path / "out", "--checkpoint", "last")
+    assert seen in result.output and "fine-tuned on" not in result.output
+    result = call("evaluate", run, "--data", data, "--part", "train", "--out", tmp_path / "o", "--checkpoint", "last")
+    assert "5 of 5 scans that are validated on were fine-tuned on (5 themselves; first: scene0000_00)" in result.output
+    assert "pre-trained on" not in call("evaluate", run, "--data", data, "--out", tmp_path / "o2").output
 
 
 def test_a_share_of_the_labels_is_drawn_by_room_and_written_beside_the_run(data, tmp_path):
@@ -166,7 +195,7 @@ def test_a_share_of_the_labels_is_drawn_by_room_and_written_beside_the_run(data,
 def test_limited_points_leave_the_other_points_without_labels(data, tmp_path):
     names = ["scene0000_00", "scene0000_01", "scene0001_00", "scene0002_00", "scene0003_00"]
     torch.save({name: list(range(40)) for name in names}, tmp_path / "points40")
-    job = finetune.read_job(Inputs(data, points=tmp_path / "points40"), CONFIG, print)
+    job = labelled(data, points=tmp_path / "points40")
     assert all(0 < (scan.label != NONE).sum() <= 40 for scan in job.train)
     assert all((scan.label != NONE).sum() > 1000 for scan in job.val)
     result = call(*tune(data, tmp_path / "run", "--points", tmp_path / "points40", changes=("steps=1",)))
@@ -174,12 +203,24 @@ def test_limited_points_leave_the_other_points_without_labels(data, tmp_path):
     assert len(json.loads((tmp_path / "run" / "config.json").read_text())["points"]) == 64
 
 
+def test_a_fine_tuned_run_lends_its_backbone(data, run, tmp_path):
+    """As supervised pre-training: the first checkpoint of the second run goes on from the first run's last."""
+    assert call(*tune(data, tmp_path, weights=run, changes=("steps=1",))).exit_code == 0
+    before, after = (checkpoint.newest(folder)[0].model for folder in (run, tmp_path))
+    moved = [
+        (before[name] - after[name]).norm() / before[name].norm() for name in before if name.endswith("conv.weight")
+    ]
+    assert 0 < max(moved) < 0.2
+    lent = read_weights(run, 0.2).net.state_dict()
+    assert all(torch.equal(value, before[f"backbone.{name}"]) for name, value in lent.items())
+
+
 # Resuming ------------------------------------------------------------------------------------------------------------
 
 
 def run_until(job, run, stop=None, number=None):
     """Fine-tune until the record of a step, then stop without warning, or by a signal."""
-    with contextlib.closing(finetune.finetune(CONFIG, job, run, ALONE)) as found:
+    with contextlib.closing(finetune.finetune(CONFIG, job, None, run, ALONE)) as found:
         for item in found:
             if isinstance(item, Record) and item.step == stop:
                 if number is None:
@@ -200,7 +241,7 @@ def state_of(run):
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights_logs_validations_and_best(
     data, run, tmp_path, stop, number
 ):
-    job = finetune.read_job(Inputs(data), CONFIG, print)
+    job = labelled(data)
     with pytest.raises(Stopped) if number else contextlib.nullcontext():
         run_until(job, tmp_path, stop, number)
     assert not (tmp_path / "checkpoint-00000006").exists() or number
@@ -210,7 +251,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights_logs_validations_and
 
 def test_a_run_folder_of_other_labels_or_weights_is_refused(data, run, weights):
     assert "started with another configuration (weights: none there" in refusal(*tune(data, run, weights=weights))
-    assert "percent: 100.0 there, 50.0 here" in refusal(*tune(data, run, "--percent", "50"))
+    assert "labels.percent: 100.0 there, 50.0 here" in refusal(*tune(data, run, "--percent", "50"))
 
 
 # Evaluation ----------------------------------------------------------------------------------------------------------
@@ -347,7 +388,6 @@ def test_a_missing_list_a_room_on_both_sides_and_no_scans_are_one_line(data, tmp
 def test_weights_that_do_not_fit_are_one_line(data, weights, run, tmp_path):
     line = refusal(*tune(data, tmp_path / "r", weights=weights, changes=("net=small",)))
     assert "--weights are of the net small-4d, the run is of small: --set net=small-4d" in line
-    assert "holds no 3D backbone" in refusal(*tune(data, tmp_path / "r", weights=run))
     assert "no checkpoint there" in refusal(*tune(data, tmp_path / "r", weights=tmp_path / "nowhere"))
     line = refusal("evaluate", weights, "--data", data, "--checkpoint", "last")
     assert "of the task pretrain: give a run of finetune" in line
@@ -372,17 +412,16 @@ def test_probes_of_pretrained_weights_stand_beside_random_ones(data, weights, tm
 
 
 def test_more_memory_than_there_is_is_refused_before_training(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("train.memory.available", lambda device: 1_000_000)
+    monkeypatch.setattr("train.run.memory.available", lambda device: 1_000_000)
     line = refusal(*tune(data, tmp_path / "run"))
     assert "a step needs about" in line and not (tmp_path / "run").exists()
 
 
 def test_the_estimate_counts_what_autograd_keeps(data):
-    config = dataclasses.replace(CONFIG, voxel_m=0.05)
-    job = finetune.read_job(Inputs(data), config, print)
-    loader = finetune.make_loader(config, job.train, 20, ALONE)
-    model = finetune.make_model(config, 20, None)
-    needed = finetune.estimate(loader, model, "float32")
+    config = change(CONFIG, voxel_m=0.05)
+    job = labelled(data)
+    task = finetune.make_task(config, job, None, ALONE)
+    needed = memory.estimate(task.stream, task.model, "float32")
     kept = {}
 
     def pack(tensor):
@@ -390,15 +429,15 @@ def test_the_estimate_counts_what_autograd_keeps(data):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        model(loader.sample(2)).total.backward()
+        task.model(task.stream.sample(2)).total.backward()
     assert 0.5 < needed.kept / sum(kept.values()) < 2
-    frozen = finetune.make_model(dataclasses.replace(config, freeze="backbone"), 20, None)
-    assert finetune.estimate(loader, frozen, "float32").kept == 0
+    frozen = finetune.make_task(change(config, freeze="backbone"), job, None, ALONE)
+    assert memory.estimate(frozen.stream, frozen.model, "float32").kept == 0
 
 
 def test_validation_records_carry_their_step(data, tmp_path):
-    job = finetune.read_job(Inputs(data), CONFIG, print)
-    with contextlib.closing(finetune.finetune(CONFIG, job, tmp_path, ALONE)) as found:
+    job = labelled(data)
+    with contextlib.closing(finetune.finetune(CONFIG, job, None, tmp_path, ALONE)) as found:
         items = list(found)
     assert [item.step for item in items] == [1, 2, 2, 3, 4, 4, 5, 6, 6]
     assert [isinstance(item, Validation) for item in items].count(True) == 3
@@ -440,15 +479,15 @@ def test_two_processes_make_the_update_of_one_that_takes_its_batch_in_two_parts(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_fine_tuning_on_a_gpu_is_close_to_the_cpu(data, tmp_path, precision):
-    job = finetune.read_job(Inputs(data), CONFIG, print)
+    job = labelled(data)
     losses = {}
     for device, kind in (("cpu", "float32"), ("cuda", precision)):
         world = World(0, 1, torch.device(device))
-        config = dataclasses.replace(CONFIG, precision=kind)
-        with contextlib.closing(finetune.finetune(config, job, tmp_path / device, world)) as found:
+        config = change(CONFIG, precision=kind)
+        with contextlib.closing(finetune.finetune(config, job, None, tmp_path / device, world)) as found:
             items = list(found)
         losses[device] = [item.loss for item in items if isinstance(item, Record)]
-        assert [item.evaluation.points.sum() for item in items if isinstance(item, Validation)] == [
+        assert [item.findings.details.points.sum() for item in items if isinstance(item, Validation)] == [
             sum((scan.label != NONE).sum() for scan in job.val)
         ] * 3
     np.testing.assert_allclose(losses["cuda"][:3], losses["cpu"][:3], atol=5e-3 if precision == "float32" else 5e-2)

@@ -9,8 +9,9 @@ import pytest
 
 from tests.make_sequences import MemoryDataset, keyed, make_dataset
 from tests.test_batch import SMALL, assert_equal
-from train.batch import BatchError
-from train.loader import Loader, LoaderError, Order, Share, jobs
+from train.inputs.order import LoaderError, Order, Share, batch_keys
+from train.inputs.voxels import BatchError
+from train.methods.contrast4d.batch import SequenceStream
 
 DATA = make_dataset(12)
 
@@ -24,7 +25,7 @@ FOUR = Share(4)
 
 def loader_of(workers, share=FOUR, data=DATA, seed=1):
     order = Order(np.array([data.scan_of(i) for i in range(len(data))]), seed)
-    return Loader(data, order, SMALL, share, seed, workers)
+    return SequenceStream(data, order, SMALL, share, seed, workers)
 
 
 def copied(batches, count):
@@ -50,7 +51,7 @@ def workers_alive():
 def test_every_sequence_comes_once_an_epoch(sequences, scans, block):
     order = order_of(sequences, scans, block=block)
     for epoch in range(3):
-        seen = [order.sequence_at(epoch * sequences + place) for place in range(sequences)]
+        seen = [order.item_at(epoch * sequences + place) for place in range(sequences)]
         assert sorted(seen) == list(range(sequences))
 
 
@@ -75,22 +76,22 @@ def test_neighbours_share_a_block_of_scans_and_batches_mix_scans():
 def test_processes_share_one_global_order_resumed_anywhere(world, accumulate, first):
     """Slot by slot the same sequences and random keys as one process that never stopped, epochs crossed."""
     order, batch, steps = order_of(50, 10), 12, 9
-    whole = jobs(order, Share(batch), 5, 0)
-    expected = [(job.sequence, job.key) for job, _ in zip(whole, range(first + steps), strict=False)][first:]
+    whole = batch_keys(order, Share(batch), 5, 0)
+    expected = [(key.item, key.key) for key, _ in zip(whole, range(first + steps), strict=False)][first:]
     found = [([], []) for _ in range(steps)]
     for rank in range(world):
-        mine = jobs(order, Share(batch, rank, world, accumulate), 5, first)
+        mine = batch_keys(order, Share(batch, rank, world, accumulate), 5, first)
         for step in range(steps):
             for _ in range(accumulate):
-                job = next(mine)
-                found[step][0].extend(job.sequence)
-                found[step][1].extend(job.key)
+                key = next(mine)
+                found[step][0].extend(key.item)
+                found[step][1].extend(key.key)
     assert [(tuple(s), tuple(k)) for s, k in found] == expected
     assert found[0][1][0] == (5, first, 0)
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_the_remedy():
-    with pytest.raises(LoaderError, match="batch of 12 does not divide into 8 processes x 1 parts: set batch or accum"):
+    with pytest.raises(LoaderError, match="12 does not divide into 8 processes x 1 parts: set batch=8 or batch=16"):
         Share(12, 0, 8).slots(0)
     with pytest.raises(LoaderError, match="does not divide"):
         loader_of(0, Share(2, 0, 4))
@@ -143,7 +144,7 @@ class Failing(MemoryDataset):
 def test_an_error_in_a_worker_is_raised_at_its_batch_and_nothing_hangs(workers):
     data = Failing(DATA)
     loader = loader_of(workers, data=data)
-    place = next(p for p in range(12) if loader.order.sequence_at(p) == 5)
+    place = next(p for p in range(12) if loader.order.item_at(p) == 5)
     batches, made = loader.batches(0), 0
     with pytest.raises(ValueError, match="the shard is missing"):
         while True:

@@ -1,7 +1,7 @@
 """The loop: resumed anywhere bit for bit, split over processes without changing gradients, stopped by bad numbers."""
 
 import contextlib
-import dataclasses
+import functools
 import gc
 import hashlib
 import json
@@ -18,19 +18,20 @@ import torch
 from torch import nn
 
 from tests.make_sequences import make_dataset
-from tests.two_processes import CONFIG, run_frozen
-from train import checkpoint, loop, memory
-from train.log import Log, Record, read_lines
-from train.loop import LoopError
-from train.methods.contrast import Loss
-from train.presets import PRESETS
-from train.pretrain import make_loader, make_model, pretrain
-from train.world import World
+from tests.two_processes import CONFIG, run_free, run_frozen
+from train.config import change
+from train.methods.config import PRESETS
+from train.methods.pretrain import make, make_stream, pretrain
+from train.run import checkpoint, loop, memory
+from train.run.checkpoint import CheckpointError
+from train.run.log import Log, Record, read_lines
+from train.run.loop import LoopError, Loss
+from train.run.world import World
 
 DATA = make_dataset(8, points=200)
 SHORT = make_dataset(8, points=120, shape_points=40, t=2)  # half the work a step
 ALONE = World(0, 1, torch.device("cpu"))
-TINY = dataclasses.replace(CONFIG, steps=12, batch=2, checkpoint_steps=5, precision="float32")
+TINY = change(CONFIG, steps=12, batch=2, checkpoint_steps=5, precision="float32")
 GOLDEN = pathlib.Path(__file__).parent / "golden_pretrain.json"
 
 
@@ -73,9 +74,9 @@ def whole_run(tmp_path_factory):
 def test_a_run_killed_at_any_step_ends_in_the_same_bits(stop, whole_run, tmp_path):
     """With another number of loader workers before and after; the steps since the last checkpoint are made again."""
     workers = (0, 2, 1)
-    run_until(tmp_path, dataclasses.replace(TINY, workers=workers[stop % 3]), stop)
+    run_until(tmp_path, change(TINY, workers=workers[stop % 3]), stop)
     assert len(log_of(tmp_path)) == stop
-    run_until(tmp_path, dataclasses.replace(TINY, workers=workers[(stop + 1) % 3]))
+    run_until(tmp_path, change(TINY, workers=workers[(stop + 1) % 3]))
     assert digest(tmp_path) == digest(whole_run)
     assert log_of(tmp_path) == log_of(whole_run)
 
@@ -91,16 +92,24 @@ def test_the_log_holds_every_steps_terms_spread_and_timing(whole_run):
 
 
 def test_another_seed_gives_another_run(whole_run, tmp_path):
-    run_until(tmp_path, dataclasses.replace(TINY, seed=1, steps=1))
+    run_until(tmp_path, change(TINY, seed=1, steps=1))
     assert log_of(tmp_path)[0]["loss"] != log_of(whole_run)[0]["loss"]
 
 
 def test_more_steps_extend_a_finished_run(tmp_path, whole_run):
-    run_until(tmp_path, dataclasses.replace(TINY, steps=7))
+    run_until(tmp_path, change(TINY, steps=7))
     run_until(tmp_path, TINY)
     assert digest(tmp_path) == digest(whole_run)
     run_until(tmp_path, TINY)
     assert log_of(tmp_path) == log_of(whole_run)
+
+
+def test_milestones_stay_besides_the_last_two_checkpoints(tmp_path):
+    config = change(TINY, steps=11, checkpoint_steps=2, milestone_steps=5)
+    run_until(tmp_path, config)
+    steps = sorted(int(path.name[-8:]) for path in tmp_path.glob("checkpoint-*"))
+    assert steps == [5, 10, 11]
+    assert checkpoint.read(tmp_path / "checkpoint-00000005").step == 5
 
 
 def test_a_log_line_cut_by_a_kill_is_dropped(tmp_path):
@@ -117,10 +126,10 @@ def test_a_log_line_cut_by_a_kill_is_dropped(tmp_path):
 
 
 def test_the_learning_rate_falls_by_one_hundredth_every_thousand_steps():
-    paper = PRESETS["paper"]
-    assert [paper.lr_at(step) for step in (0, 999)] == [0.25, 0.25]
-    assert paper.lr_at(1000) == pytest.approx(0.2475)
-    assert paper.lr_at(49_999) == pytest.approx(0.25 * 0.99**49)
+    lr_at = functools.partial(PRESETS["paper"].optim.lr_at, steps=50_000)
+    assert [lr_at(step) for step in (0, 999)] == [0.25, 0.25]
+    assert lr_at(1000) == pytest.approx(0.2475)
+    assert lr_at(49_999) == pytest.approx(0.25 * 0.99**49)
 
 
 class Toy(nn.Module):
@@ -136,16 +145,23 @@ class Toy(nn.Module):
         return Loss(total, {"toy": total.detach()}, {})
 
 
-def toy_batches(step):
-    while True:
-        yield (torch.full((3,), 0.1 * (step + 1)),)
-        step += 1
+class ToyStream:
+    """Batches of one growing number."""
+
+    def batches(self, step):
+        while True:
+            yield (torch.full((3,), 0.1 * (step + 1)),)
+            step += 1
+
+
+def toy_plan(steps, every, lr_at):
+    return loop.Plan(loop.Running(steps=steps, batch=1, checkpoint_steps=every, log_steps=1), "float32", lr_at, {})
 
 
 def run_toy(run, model, plan=None, optimiser=None):
-    plan = plan or loop.Plan(9, 1, 1, "float32", 2, 1, lambda step: 0.1, {})
+    plan = plan or toy_plan(9, 2, lambda step: 0.1)
     optimiser = optimiser or torch.optim.SGD(model.parameters(), lr=0.1)
-    with contextlib.closing(loop.train(model, optimiser, toy_batches, plan, run, ALONE)) as records:
+    with contextlib.closing(loop.train(loop.Prepared(model, optimiser, ToyStream(), plan), run, ALONE)) as records:
         return list(records)
 
 
@@ -168,7 +184,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_p
 
 def test_every_update_is_made_with_its_own_learning_rate(tmp_path):
     model = Toy({})
-    plan = loop.Plan(4, 1, 1, "float32", 9, 1, lambda step: (0.5, 0.25, 0.0, 0.0)[step], {})
+    plan = toy_plan(4, 9, lambda step: (0.5, 0.25, 0.0, 0.0)[step])
     weight = [1.0]
     for step, lr in enumerate((0.5, 0.25, 0.0, 0.0)):
         x = 0.1 * (step + 1)
@@ -190,7 +206,7 @@ def test_any_model_and_optimiser_can_be_trained_and_resumed(tmp_path):
     """What fine-tuning needs: the loop knows a loss, not a method."""
     first, second = Toy({}), Toy({})
     whole = run_toy(tmp_path / "a", first, optimiser=torch.optim.Adam(first.parameters()))
-    short = loop.Plan(5, 1, 1, "float32", 2, 1, lambda step: 0.1, {})
+    short = toy_plan(5, 2, lambda step: 0.1)
     run_toy(tmp_path / "b", second, short, torch.optim.Adam(second.parameters()))
     third = Toy({})
     rest = run_toy(tmp_path / "b", third, optimiser=torch.optim.Adam(third.parameters()))
@@ -201,12 +217,12 @@ def test_any_model_and_optimiser_can_be_trained_and_resumed(tmp_path):
 def test_a_part_of_the_batch_at_a_time_gives_the_same_update(tmp_path):
     """With frozen norms: free ones see one part at a time, so `accumulate` belongs to the configuration."""
     whole, _ = run_frozen(tmp_path / "1", ALONE)
-    parts, _ = run_frozen(tmp_path / "4", ALONE, dataclasses.replace(CONFIG, accumulate=4))
+    parts, _ = run_frozen(tmp_path / "4", ALONE, change(CONFIG, accumulate=4))
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-9, atol=1e-12, msg=name)
 
 
-def start_processes(folder, size):
+def start_processes(folder, size, what="order"):
     """Run `tests.two_processes` in processes that gloo joins; fails with what they say."""
     folder.mkdir(exist_ok=True)
     with socket.socket() as probe:
@@ -214,7 +230,7 @@ def start_processes(folder, size):
         port = probe.getsockname()[1]
     shared = os.environ | {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     shared |= {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.two_processes", str(folder)]
+    command = [sys.executable, "-m", "tests.two_processes", str(folder), what]
     root = pathlib.Path(__file__).parents[1]
     started = [
         subprocess.Popen(command, cwd=root, env=shared | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
@@ -236,6 +252,38 @@ def test_two_processes_joined_by_gloo_make_the_one_process_update(tmp_path):
     assert_global_order(folder, 2)
 
 
+def test_two_processes_with_shared_norms_make_the_update_of_one_process_with_the_whole_batch(tmp_path):
+    """Weights and running statistics; norms of their own would differ in the first digits, which is looked at too."""
+    alone = run_free(tmp_path / "alone", ALONE)
+    start_processes(tmp_path / "together", 2, "shared")
+    found, _ = checkpoint.newest(tmp_path / "together")
+    for name, value in alone.state_dict().items():
+        torch.testing.assert_close(found.model[name], value, rtol=1e-8, atol=1e-10, msg=name)
+    parts = run_free(tmp_path / "parts", ALONE, change(CONFIG, accumulate=2))
+    name = "encoder3d.backbone.stem.norm.running_var"
+    assert not torch.allclose(parts.state_dict()[name], alone.state_dict()[name], rtol=1e-3)
+
+
+def test_processes_that_see_different_folders_resume_from_the_first_ones(tmp_path):
+    """As on two machines with disks of their own. Each reading for itself, they would go on at steps 3 and 1."""
+    start_processes(tmp_path, 2, "apart")
+    first, second = json.loads((tmp_path / "apart.json").read_text())
+    (whole_steps, *whole), (steps, *resumed) = first
+    assert (whole_steps, steps) == ([1, 2, 3, 4], [3, 4])
+    assert first == second and whole == resumed
+    assert not (tmp_path / "own1").exists()
+
+
+def test_a_second_training_in_the_same_folder_is_refused_until_the_first_has_ended(tmp_path):
+    with contextlib.closing(pretrain(TINY, SHORT, tmp_path, ALONE)) as records:
+        assert next(records).step == 1
+        with pytest.raises(CheckpointError, match=rf"process {os.getpid()} on .* trains here: wait for its end"):
+            run_until(tmp_path, TINY)
+        assert next(records).step == 2
+    run_until(tmp_path, change(TINY, steps=3))
+    assert [line["step"] for line in log_of(tmp_path)] == [1, 2, 3]
+
+
 def test_four_processes_joined_by_gloo_share_the_global_order(tmp_path):
     start_processes(tmp_path, 4)
     assert_global_order(tmp_path, 4)
@@ -245,8 +293,8 @@ def assert_global_order(folder, size):
     """From step 3 on, what the processes took is what one process takes, each sequence once an epoch."""
     order = json.loads((folder / "order.json").read_text())
     together = [[number for rank in range(size) for number in order[rank][step][0]] for step in range(5)]
-    expected = make_loader(CONFIG, DATA).jobs_from(3)
-    assert together == [list(next(expected).sequence) for _ in range(5)]
+    expected = make_stream(CONFIG, DATA, ALONE).keys_from(3)
+    assert together == [list(next(expected).item) for _ in range(5)]
     assert sorted(together[1] + together[2]) == list(range(8))
 
 
@@ -259,7 +307,7 @@ def test_ten_steps_give_the_golden_losses(precision, tolerance, tmp_path):
 
 def golden_losses(precision, run):
     """Total loss and terms of ten steps."""
-    run_until(run, dataclasses.replace(TINY, steps=10, precision=precision, samples=64), data=DATA)
+    run_until(run, change(TINY, steps=10, precision=precision, samples=64), data=DATA)
     return [[line["loss"], *line["terms"].values()] for line in log_of(run)]
 
 
@@ -267,16 +315,21 @@ def golden_losses(precision, run):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_the_loop_runs_on_a_gpu_close_to_the_cpu(precision, tmp_path):
-    config = dataclasses.replace(TINY, precision=precision, samples=64)
+    config = change(TINY, precision=precision, samples=64)
     world = World(0, 1, torch.device("cuda"))
     with contextlib.closing(pretrain(config, DATA, tmp_path / "gpu", world)) as records:
         gpu = [record.loss for record in records]
-    run_until(tmp_path / "cpu", dataclasses.replace(TINY, samples=64), data=DATA)
+    run_until(tmp_path / "cpu", change(TINY, samples=64), data=DATA)
     cpu = [line["loss"] for line in log_of(tmp_path / "cpu")]
     same = 3 if precision == "float32" else 1  # half precision leaves out the first updates until its scale fits
     np.testing.assert_allclose(gpu[:same], cpu[:same], atol=2e-3 if precision == "float32" else 2e-2)
-    with contextlib.closing(pretrain(dataclasses.replace(config, steps=14), DATA, tmp_path / "gpu", world)) as records:
+    with contextlib.closing(pretrain(change(config, steps=14), DATA, tmp_path / "gpu", world)) as records:
         assert [record.step for record in records] == [13, 14]
+
+
+def estimate(config, data, precision, world):
+    prepared = make(config, data, world)
+    return memory.estimate(prepared.stream, prepared.model, precision)
 
 
 @pytest.mark.gpu
@@ -285,21 +338,20 @@ def test_the_loop_runs_on_a_gpu_close_to_the_cpu(precision, tmp_path):
 def test_a_step_of_the_paper_preset_is_measured(precision, tmp_path, capsys):
     """Prints what a step takes at full size, or says what does not fit."""
     data = make_dataset(12, points=110_000, shape_points=1000, extent_m=6.0)
-    config = dataclasses.replace(PRESETS["paper"], steps=6, precision=precision, log_steps=1, checkpoint_steps=100)
+    config = change(PRESETS["paper"], steps=6, precision=precision, log_steps=1, checkpoint_steps=100)
     world = World(0, 1, torch.device("cuda"))
     gc.collect()
     torch.cuda.empty_cache()  # what an earlier test left in torch's cache is not free for the estimate
     free = memory.available(world.device)
-    while memory.estimate(make_loader(config, data), make_model(config), precision).device > free:
-        config = dataclasses.replace(config, accumulate={1: 2, 2: 3, 3: 4, 4: 6, 6: 12}[config.accumulate])
-    needed = memory.estimate(make_loader(config, data), make_model(config), precision)
+    while (needed := estimate(config, data, precision, world)).device > free:
+        config = change(config, accumulate={1: 2, 2: 3, 3: 4, 4: 6, 6: 12}[config.run.accumulate])
     torch.cuda.reset_peak_memory_stats()
     with contextlib.closing(pretrain(config, data, tmp_path, world)) as records:
         timing = [record.timing for record in records][2:]
     seconds = np.median([t["seconds"] for t in timing])
     with capsys.disabled():
         print(
-            f"\npaper preset, {precision}, accumulate {config.accumulate}, {torch.cuda.get_device_name()}: "
+            f"\npaper preset, {precision}, accumulate {config.run.accumulate}, {torch.cuda.get_device_name()}: "
             f"{seconds:.2f} s a step, peak {timing[-1]['memory_gb']:.1f} GB (estimated {needed.device / 1e9:.1f}), "
             f"waits {np.median([t['wait_share'] for t in timing]):.1%}, {needed.voxels_3d} voxels a frame index"
         )

@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from tests.make_batch import make_batch
+from train.config import ConfigError
 from train.methods import losses
-from train.methods.contrast import METHODS, Contrast, ContrastConfig, frame_places
+from train.methods.config import PretrainConfig
+from train.methods.contrast4d.batch import places_of
+from train.methods.contrast4d.config import METHODS, Contrast4D
+from train.methods.contrast4d.model import Contrast
 from train.nets.unet import NetShape
 
-NET_3D = NetShape((1, 1), (32, 32), 16)
-NET_4D = NetShape((1, 1), (16, 16), 16)
+NETS = {"34": NetShape((1, 1), (32, 32), 16), "14a": NetShape((1, 1), (16, 16), 16)}
 PARTS = {"3d-3d": "weight_3d", "3d-4d": "weight_3d4d", "4d-4d": "weight_4d"}
 
 
@@ -23,8 +26,8 @@ def batch_for(method: str, **sizes):
 
 
 def model_of(method: str, **fields) -> Contrast:
-    config = ContrastConfig(method, NET_3D, NET_4D, width=32, hidden=32, **fields)
-    return Contrast(config, torch.Generator().manual_seed(0))
+    config = Contrast4D(width=32, hidden=32, **fields)
+    return Contrast(method, config, torch.Generator().manual_seed(0), NETS)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -158,13 +161,13 @@ def test_one_forward_per_frame_index_one_of_the_sequence_and_heads_once(method):
 
 
 def test_frame_places_name_each_frame_s_part_in_every_pair():
-    assert frame_places(3) == [[(0, 0), (1, 0)], [(0, 1), (2, 0)], [(1, 1), (2, 1)]]
+    assert [places_of(i, 3) for i in range(3)] == [[(0, 0), (1, 0)], [(0, 1), (2, 0)], [(1, 1), (2, 1)]]
 
 
-@pytest.mark.parametrize("fields", [{"method": "simclr"}, {"stop_gradient": "both"}])
-def test_unknown_names_are_refused_with_what_there_is(fields):
-    with pytest.raises(ValueError, match="one of"):
-        ContrastConfig(**fields)
+@pytest.mark.parametrize("kind, fields", [(PretrainConfig, {"method": "x"}), (Contrast4D, {"stop_gradient": "both"})])
+def test_unknown_names_are_refused_with_what_there_is(kind, fields):
+    with pytest.raises(ConfigError, match="one of"):
+        kind(**fields)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import naive_segment
-from train.metrics import NONE, MetricError, confusion, scores
+from train.inputs.labels import NONE
+from train.tasks.metrics import MetricError, confusion, scores
 
 PAIRS = st.integers(1, 6).flatmap(
     lambda k: st.tuples(st.just(k), st.lists(st.tuples(st.integers(-1, k - 1), st.integers(-1, k - 1)), max_size=60))

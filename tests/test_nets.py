@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests.make_batch import make_batch
-from train import sparse
-from train.batch import Voxels
+from train.inputs.voxels import Voxels
+from train.nets import sparse
 from train.nets.heads import Encoder, Predictor, gather, occupancy
 from train.nets.unet import DEFAULT_NORM, NETS, NetShape, Norm, UNet
 

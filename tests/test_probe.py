@@ -8,20 +8,22 @@ import pytest
 import torch
 
 from tests.make_rooms import keyed, labelled
-from train.features import Backbone, voxelise
-from train.metrics import NONE, confusion, scores
+from train.config import ConfigError, resolve
+from train.inputs.labelled import LabelledData
+from train.inputs.labels import NONE, label_table
+from train.inputs.voxels import voxelise
 from train.nets.unet import NETS, UNet
-from train.presets import ConfigError, resolve
-from train.tasks import probe, scenes, segment
-from train.tasks.finetune import Job
-from train.tasks.presets import PROBES
-from train.tasks.probe import Samples, Scale
-from train.tasks.segment import SegmentError
+from train.nets.weights import Backbone
+from train.tasks import probe
+from train.tasks.metrics import confusion, scores
+from train.tasks.probe import PRESETS, Samples, Scale
+from train.tasks.segment.batch import voxel_labels
+from train.tasks.segment.model import Segmenter, SegmentError
 
 CPU = torch.device("cpu")
 SCANS = [labelled(number) for number in range(4)]
-TABLE = scenes.label_table("nyu40")
-CONFIG = dataclasses.replace(PROBES["small"], net="small-4d", voxel_m=0.15, samples=600, queries=300, workers=0)
+TABLE = label_table("nyu40")
+CONFIG = dataclasses.replace(PRESETS["small"], net="small-4d", voxel_m=0.15, samples=600, queries=300, workers=0)
 
 
 def samples(count=60, channels=5, classes=3, seed=0):
@@ -61,7 +63,7 @@ def test_the_linear_probe_is_the_same_for_any_scale_of_the_features():
 
 
 def test_the_probe_put_into_a_segmenter_gives_the_same_logits():
-    model = segment.Segmenter(random_net(), 3, torch.Generator().manual_seed(0), frozen=True).eval()
+    model = Segmenter(random_net(), 3, torch.Generator().manual_seed(0), frozen=True).eval()
     voxels, _ = voxelise(SCANS[0].point, 0.2)
     features, _ = probe.voxel_features(Backbone(model.backbone, 0.2), SCANS[0], CPU)
     scale = Scale(features.mean(0), features.std(0))
@@ -101,7 +103,7 @@ def test_samples_have_a_class_do_not_repeat_and_are_an_equal_share_of_every_scan
     every = dataclasses.replace(CONFIG, samples=10**6, queries=10**6)
     assert len(probe.sample_points(backbone, SCANS, every, CPU).label) == sum((s.label != NONE).sum() for s in SCANS)
     voxels, row = voxelise(SCANS[0].point, 0.15)
-    label = segment.voxel_labels(row, SCANS[0].label, len(voxels.coordinate), 20, "majority")
+    label = voxel_labels(row, SCANS[0].label, len(voxels.coordinate), 20, "majority")
     alone = probe.sample_voxels(backbone, SCANS[:1], every, 20, CPU)
     assert alone.label.tolist() == label[label != NONE].tolist()
 
@@ -116,15 +118,15 @@ def test_sampled_points_have_the_features_of_their_voxels():
 
 
 def test_both_probes_read_the_floor_from_random_features_and_all_numbers_are_written(tmp_path):
-    job = Job(TABLE, SCANS[:3], SCANS[3:], None)
-    (found,) = probe.probe(CONFIG, job, CPU)
+    data = LabelledData(TABLE, SCANS[:3], SCANS[3:])
+    (found,) = probe.probe(CONFIG, data, None, CPU)
     guess = confusion(SCANS[3].label, np.full(len(SCANS[3].label), 1), 20)
     assert found.features == "random"
     for matrix in (found.linear.points, found.knn):
         assert scores(matrix).accuracy > scores(guess).accuracy + 0.1
     assert found.linear.points.sum() == (SCANS[3].label != NONE).sum()
     assert found.knn.sum() == 300
-    lines = probe.write_probes(tmp_path, [found], job, CONFIG, "a machine")
+    lines = probe.write_probes(tmp_path, [found], data, None, CONFIG, "a machine")
     results = json.loads((tmp_path / "probe.json").read_text())
     assert results["results"]["random"]["linear"]["points"]["miou"] == scores(found.linear.points).miou
     assert results["results"]["random"]["knn"]["miou"] == scores(found.knn).miou
@@ -134,10 +136,10 @@ def test_both_probes_read_the_floor_from_random_features_and_all_numbers_are_wri
 
 def test_weights_are_probed_beside_a_random_net_of_their_shape_that_does_not_depend_on_them():
     config = dataclasses.replace(CONFIG, net="small", samples=100, queries=50)
-    weights = Backbone(random_net(7), 0.15)
-    of_weights, of_random = probe.probe(config, Job(TABLE, SCANS[:2], SCANS[3:], weights), CPU)
+    weights, data = Backbone(random_net(7), 0.15), LabelledData(TABLE, SCANS[:2], SCANS[3:])
+    of_weights, of_random = probe.probe(config, data, weights, CPU)
     assert (of_weights.features, of_random.features) == ("weights", "random")
-    (alone,) = probe.probe(dataclasses.replace(config, net="small-4d"), Job(TABLE, SCANS[:2], SCANS[3:], None), CPU)
+    (alone,) = probe.probe(dataclasses.replace(config, net="small-4d"), data, None, CPU)
     assert np.array_equal(alone.linear.points, of_random.linear.points)
     assert np.array_equal(alone.knn, of_random.knn)
     assert not np.array_equal(of_weights.linear.points, of_random.linear.points)
@@ -153,4 +155,4 @@ def test_features_that_are_not_finite_are_an_error():
 
 def test_settings_that_break_a_rule_are_refused():
     with pytest.raises(ConfigError, match=r"decay = 0.0: above 0"):
-        resolve("small", ("decay=0",), PROBES)
+        resolve("small", ("decay=0",), PRESETS)

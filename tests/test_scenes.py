@@ -9,9 +9,8 @@ import torch
 
 from gen4d import sources
 from tests.make_files import ply, pointcept_scan, room_points, scannet_scan, write
-from train.metrics import NONE
-from train.tasks import scenes
-from train.tasks.scenes import SceneError
+from train.inputs import labels, scans, subsets
+from train.inputs.labels import NONE, SceneError
 
 # ScanNet's benchmark: name and nyu40 id of its 20 classes.
 BENCHMARK = {
@@ -33,11 +32,11 @@ def lists(folder, **parts):
 def read_one(folder, name="scene0000_00", space="auto"):
     found = sources.find_scans(folder)
     source = next(source for source in found.sources if source.name == name)
-    return scenes.read_scan(source, scenes.table_of(source.entry, space))
+    return scans.read_scan(source, labels.table_of(source.entry, space))
 
 
 def test_nyu40_ids_become_the_benchmarks_20_classes_and_the_rest_no_label():
-    table = scenes.label_table("nyu40")
+    table = labels.label_table("nyu40")
     assert dict(zip(table.names, table.ids, strict=True)) == BENCHMARK
     found = table.classes_of(np.arange(41))
     expected = {number: place for place, number in enumerate(BENCHMARK.values())}
@@ -45,17 +44,17 @@ def test_nyu40_ids_become_the_benchmarks_20_classes_and_the_rest_no_label():
 
 
 def test_both_label_spaces_of_scannet_have_the_same_classes_and_the_same_ids_in_result_files():
-    raw, processed = scenes.label_table("nyu40"), scenes.label_table("scannet20")
+    raw, processed = labels.label_table("nyu40"), labels.label_table("scannet20")
     assert raw.names == processed.names
     assert processed.classes_of(np.arange(-1, 20)).tolist() == list(range(-1, 20))
     for table in (raw, processed):
-        assert scenes.benchmark_ids(table.names, table) == tuple(BENCHMARK.values())
-    s3dis = scenes.label_table("s3dis13")
-    assert scenes.benchmark_ids(s3dis.names, s3dis) == tuple(range(13))
+        assert labels.benchmark_ids(table.names, table) == tuple(BENCHMARK.values())
+    s3dis = labels.label_table("s3dis13")
+    assert labels.benchmark_ids(s3dis.names, s3dis) == tuple(range(13))
 
 
 def test_slips_in_the_released_labels_mean_no_label():
-    assert scenes.label_table("nyu40").classes_of(np.array([50, 149, 1])).tolist() == [NONE, NONE, 0]
+    assert labels.label_table("nyu40").classes_of(np.array([50, 149, 1])).tolist() == [NONE, NONE, 0]
 
 
 def test_labels_of_a_mesh_with_labels_are_read_as_classes(tmp_path):
@@ -97,7 +96,7 @@ def test_rows_lead_back_to_the_points_file_where_points_are_dropped(tmp_path):
     write(tmp_path / "room.ply", ply(point, {"label": label.astype(np.uint16)}))
     scan = read_one(tmp_path, "room", "nyu40")
     assert scan.rows == 300 and len(scan.row) == 298
-    assert np.array_equal(scan.label, scenes.label_table("nyu40").classes_of(label)[scan.row])
+    assert np.array_equal(scan.label, labels.label_table("nyu40").classes_of(label)[scan.row])
 
 
 def test_a_scan_without_labels_is_refused_in_one_line(tmp_path):
@@ -120,7 +119,7 @@ def test_an_unknown_label_is_refused_with_file_number_and_remedy(tmp_path):
 
 def test_a_label_space_that_nobody_declared_is_refused():
     with pytest.raises(SceneError, match=r"label space 'nyu41' is unknown: .* nyu40, scannet20, s3dis13"):
-        scenes.label_table("nyu41")
+        labels.label_table("nyu41")
 
 
 def test_scans_without_any_class_are_refused(tmp_path):
@@ -129,7 +128,7 @@ def test_scans_without_any_class_are_refused(tmp_path):
     write(tmp_path / "scene0000_00" / "scene0000_00_vh_clean_2.labels.ply", ply(point, {"label": label}))
     found = sources.find_scans(tmp_path).sources
     with pytest.raises(SceneError, match=r"no point of 1 scans \(first: scene0000_00\) has a class"):
-        scenes.read_scans(found, scenes.label_table("nyu40"), 1)
+        scans.read_scans(found, labels.label_table("nyu40"), 1)
 
 
 # Splits --------------------------------------------------------------------------------------------------------------
@@ -139,35 +138,35 @@ def test_train_and_val_follow_the_lists_beside_the_scans(tmp_path):
     for name in ("scene0000_00", "scene0000_01", "scene0001_00"):
         scannet_scan(tmp_path, name)
     lists(tmp_path, train=["scene0000_00", "scene0000_01"], val=["scene0001_00"])
-    assert names_of(scenes.find_part(tmp_path, "train")) == ["scene0000_00", "scene0000_01"]
-    assert names_of(scenes.find_part(tmp_path, "val")) == ["scene0001_00"]
+    assert names_of(subsets.find_part(tmp_path, "train")) == ["scene0000_00", "scene0000_01"]
+    assert names_of(subsets.find_part(tmp_path, "val")) == ["scene0001_00"]
     write(tmp_path / "mine.txt", "scene0000_01\n")
-    assert names_of(scenes.find_part(tmp_path, "val", tmp_path / "mine.txt")) == ["scene0000_01"]
+    assert names_of(subsets.find_part(tmp_path, "val", tmp_path / "mine.txt")) == ["scene0000_01"]
 
 
 def test_pointcepts_parts_are_folders(tmp_path):
     pointcept_scan(tmp_path / "train", "scene0000_00")
     pointcept_scan(tmp_path / "val", "scene0001_00")
-    assert names_of(scenes.find_part(tmp_path, "train")) == ["scene0000_00"]
-    assert names_of(scenes.find_part(tmp_path, "val")) == ["scene0001_00"]
+    assert names_of(subsets.find_part(tmp_path, "train")) == ["scene0000_00"]
+    assert names_of(subsets.find_part(tmp_path, "val")) == ["scene0001_00"]
 
 
 def test_a_part_without_a_list_is_refused_with_the_option_that_helps(tmp_path):
     scannet_scan(tmp_path, "scene0000_00")
     with pytest.raises(SceneError, match=r"no scannetv2_val.txt beside the scans: give a file .* to --val-split"):
-        scenes.find_part(tmp_path, "val")
+        subsets.find_part(tmp_path, "val")
     write(tmp_path / "plain" / "room.ply", ply(room_points()))
     with pytest.raises(SceneError, match=r"no list of the part 'train' .* to --split"):
-        scenes.find_part(tmp_path / "plain", "train")
+        subsets.find_part(tmp_path / "plain", "train")
 
 
 def test_an_empty_split_is_refused(tmp_path):
     scannet_scan(tmp_path, "scene0000_00")
     for content, message in (("\n", "holds no names"), ("scene0707_00\n", "holds none of the 1 names")):
         with pytest.raises(sources.SourceError, match=message):
-            scenes.find_part(tmp_path, "val", write(tmp_path / "list.txt", content))
+            subsets.find_part(tmp_path, "val", write(tmp_path / "list.txt", content))
     with pytest.raises(SceneError, match="no scan is left in the list"):
-        scenes.read_scans([], scenes.label_table("nyu40"), 1)
+        scans.read_scans([], labels.label_table("nyu40"), 1)
 
 
 def test_a_listed_scan_that_cannot_be_loaded_is_refused_and_not_left_out(tmp_path):
@@ -176,13 +175,13 @@ def test_a_listed_scan_that_cannot_be_loaded_is_refused_and_not_left_out(tmp_pat
     (tmp_path / "scene0001_00" / "scene0001_00_vh_clean_2.ply").unlink()
     lists(tmp_path, train=["scene0000_00", "scene0001_00"])
     with pytest.raises(SceneError, match=r"scene0001_00: has no scene0001_00_vh_clean_2.ply"):
-        scenes.find_part(tmp_path, "train")
+        subsets.find_part(tmp_path, "train")
 
 
 def test_a_room_on_both_sides_is_refused():
-    scenes.check_apart(["scene0000_00", "scene0002_01"], ["scene0001_00"])
+    subsets.check_apart(["scene0000_00", "scene0002_01"], ["scene0001_00"])
     with pytest.raises(SceneError, match=r"1 rooms are in the training and .* \(first: scene0002\)"):
-        scenes.check_apart(["scene0000_00", "scene0002_01"], ["scene0001_00", "scene0002_00"])
+        subsets.check_apart(["scene0000_00", "scene0002_01"], ["scene0001_00", "scene0002_00"])
 
 
 # Subsets -------------------------------------------------------------------------------------------------------------
@@ -191,7 +190,7 @@ SCANS = [f"scene{room:04d}_{scan:02d}" for room in range(60) for scan in range(1
 
 
 def subset(tmp_path, percent, seed=0, names=SCANS):
-    return scenes.choose_subset(tmp_path, "scannet", names, percent, seed)
+    return subsets.choose_subset(tmp_path, "scannet", names, percent, seed)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -200,15 +199,15 @@ def test_subsets_are_nested_and_never_cut_a_room(tmp_path, seed):
     for percent, rooms in ((1, 1), (5, 3), (10, 6), (20, 12), (50, 30), (100, 60)):
         chosen = set(subset(tmp_path, percent, seed).names)
         assert smaller <= chosen
-        assert len({scenes.room_of(name) for name in chosen}) == rooms
+        assert len({subsets.room_of(name) for name in chosen}) == rooms
         for name in SCANS:
-            mates = [other for other in SCANS if scenes.room_of(other) == scenes.room_of(name)]
+            mates = [other for other in SCANS if subsets.room_of(other) == subsets.room_of(name)]
             assert (name in chosen) == all(mate in chosen for mate in mates)
         smaller = chosen
 
 
 def test_the_smallest_share_is_one_room():
-    assert len(scenes.nested_rooms({"a", "b", "c"}, 1, 0)) == 1
+    assert len(subsets.nested_rooms({"a", "b", "c"}, 1, 0)) == 1
 
 
 def test_seeds_draw_other_rooms_and_repeat(tmp_path):
@@ -220,14 +219,14 @@ def test_seeds_draw_other_rooms_and_repeat(tmp_path):
 def test_further_rooms_leave_the_order_of_the_others_as_it_is():
     rooms = {f"scene{k:04d}" for k in range(40)}
     more = rooms | {f"scene{k:04d}" for k in range(40, 80)}
-    first, second = scenes.nested_rooms(rooms, 25, 7), scenes.nested_rooms(more, 100 * 30 / 80, 7)
+    first, second = subsets.nested_rooms(rooms, 25, 7), subsets.nested_rooms(more, 100 * 30 / 80, 7)
     assert len(second) == 30
     taken = second & rooms
     assert taken <= first or first <= taken
 
 
 def test_a_scan_that_is_no_rescan_is_a_room_of_its_own():
-    assert [scenes.room_of(n) for n in ("scene0012_03", "Area_1_office_2", "b_01")] == [
+    assert [subsets.room_of(n) for n in ("scene0012_03", "Area_1_office_2", "b_01")] == [
         "scene0012", "Area_1_office_2", "b_01"
     ]  # fmt: skip
 
@@ -249,16 +248,14 @@ def test_the_benchmarks_list_goes_before_a_draw(tmp_path, place):
 
 def labelled(name="scene0000_00", points=20, rows=25):
     row = np.delete(np.arange(rows, dtype=np.int32), [0, 5, 6, 7, 8])[:points]
-    return scenes.LabelledScan(
-        name, np.zeros((points, 3), np.float32), np.arange(points, dtype=np.int16), row, rows, ""
-    )
+    return scans.LabelledScan(name, np.zeros((points, 3), np.float32), np.arange(points, dtype=np.int16), row, rows, "")
 
 
 @pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
 def test_only_the_listed_rows_of_the_points_file_keep_their_labels(tmp_path, kind):
     torch.save({"scene0000_00": kind([1, 6, 10])}, tmp_path / "points3")
-    kept = scenes.read_limited_points(tmp_path / "points3")
-    (scan,) = scenes.limit([labelled()], kept, tmp_path / "points3")
+    kept = subsets.read_limited_points(tmp_path / "points3")
+    (scan,) = subsets.limit([labelled()], kept, tmp_path / "points3")
     assert scan.row[scan.label != NONE].tolist() == [1, 10]
     assert scan.label[scan.label != NONE].tolist() == labelled().label[np.isin(labelled().row, [1, 10])].tolist()
 
@@ -274,7 +271,7 @@ class _Bomb:
 def test_a_file_of_limited_points_runs_no_code(tmp_path):
     torch.save({"scene0000_00": _Bomb(tmp_path / "exploded")}, tmp_path / "points", pickle_module=pickle)
     with pytest.raises(SceneError, match="points: no file of limited points"):
-        scenes.read_limited_points(tmp_path / "points")
+        subsets.read_limited_points(tmp_path / "points")
     assert not (tmp_path / "exploded").exists()
 
 
@@ -292,4 +289,4 @@ def test_limited_points_that_do_not_fit_are_refused(tmp_path, content, message):
     path = tmp_path / "points20"
     torch.save(content, path)
     with pytest.raises(SceneError, match=f"points20: .*{message}"):
-        scenes.limit([labelled()], scenes.read_limited_points(path), path)
+        subsets.limit([labelled()], subsets.read_limited_points(path), path)

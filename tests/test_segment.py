@@ -1,6 +1,5 @@
 """Labelled scans to batches, the segmenter, and its evaluation, each against plain loops."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -11,25 +10,29 @@ from hypothesis import strategies as st
 
 from tests import naive_segment
 from tests.make_rooms import keyed, labelled
-from train import kernels
-from train.batch import BatchError, Grid, Rows, new_tensor, to_device
-from train.features import Backbone, voxelise
-from train.loader import LoaderError
-from train.metrics import NONE
+from train.config import ConfigError, change, resolve
+from train.inputs import kernels
+from train.inputs.labels import NONE
+from train.inputs.order import LoaderError, Share
+from train.inputs.views import Augmentation, augment, distort
+from train.inputs.voxels import BatchError, Grid, Rows, new_tensor, voxelise
 from train.nets.unet import NETS, UNet
-from train.presets import ConfigError, resolve
-from train.tasks import segment
-from train.tasks.augment import Augmentation, augment, distort
-from train.tasks.evaluate import evaluate, predict
-from train.tasks.presets import PRESETS, VOXEL_LABELS, SegmentConfig
-from train.tasks.segment import Recipe, ScanBatch, ScanLoader, Segmenter, SegmentError, make_batch, voxel_labels
-from train.world import World
+from train.nets.weights import Backbone
+from train.run.optim import make_optimiser
+from train.run.world import World, to_device
+from train.tasks.backbone import WeightsError, calibrate
+from train.tasks.config import PRESETS, FinetuneConfig
+from train.tasks.segment.batch import ScanBatch, ScanRecipe, ScanStream, make_scan_batch, voxel_labels
+from train.tasks.segment.config import VOXEL_LABELS
+from train.tasks.segment.evaluate import evaluate, predict
+from train.tasks.segment.make import make_model
+from train.tasks.segment.model import Segmenter, SegmentError
 
 CPU = torch.device("cpu")
 ALONE = World(0, 1, CPU)
-TINY = dataclasses.replace(PRESETS["small"], net="small-4d", voxel_m=0.2, workers=0)
+TINY = change(PRESETS["small"], net="small-4d", voxel_m=0.2, workers=0)
 SCANS = [labelled(number) for number in range(5)]
-RECIPE = Recipe(0.2, "majority", 20, Augmentation())
+RECIPE = ScanRecipe(0.2, "majority", 20, Augmentation())
 
 
 def tiny_model(seed=0, classes=20, frozen=False):
@@ -39,7 +42,7 @@ def tiny_model(seed=0, classes=20, frozen=False):
 
 def batch_of(scans, keys=None, recipe=RECIPE):
     keys = keys or range(len(scans))
-    return make_batch(scans, [keyed(9, key) for key in keys], recipe, Rows(4, new_tensor), Grid())
+    return make_scan_batch(scans, [keyed(9, key) for key in keys], recipe, Rows(4, new_tensor), Grid())
 
 
 def cells_of(batch, number):
@@ -170,19 +173,19 @@ def same(first, second):
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_batches_are_identical_for_any_number_of_workers_and_from_any_step(workers):
-    share = segment.Share(2)
-    expected = steps_of(ScanLoader(SCANS, RECIPE, share, 3, 0), 0, 7)
-    loader = ScanLoader(SCANS, RECIPE, share, 3, workers)
+    share = Share(2)
+    expected = steps_of(ScanStream(SCANS, RECIPE, share, 3, 0), 0, 7)
+    loader = ScanStream(SCANS, RECIPE, share, 3, workers)
     assert same(steps_of(loader, 0, 7), expected)
     assert same(steps_of(loader, 4, 3), expected[4:])
 
 
 def test_every_scan_comes_once_an_epoch_and_a_batch_may_be_larger_than_the_data():
-    loader = ScanLoader(SCANS, RECIPE, segment.Share(7), 0, 0)
-    taken = [number for _, job in zip(range(5), loader.jobs_from(0), strict=False) for number in job.sequence]
+    loader = ScanStream(SCANS, RECIPE, Share(7), 0, 0)
+    taken = [number for _, key in zip(range(5), loader.keys_from(0), strict=False) for number in key.item]
     assert all(sorted(taken[start : start + 5]) == list(range(5)) for start in range(0, 35, 5))
     with pytest.raises(LoaderError, match="does not divide"):
-        ScanLoader(SCANS, RECIPE, segment.Share(7, world=2), 0, 0)
+        ScanStream(SCANS, RECIPE, Share(7, world=2), 0, 0)
 
 
 # Model ---------------------------------------------------------------------------------------------------------------
@@ -220,7 +223,7 @@ def test_a_frozen_backbone_gets_no_gradient_and_keeps_its_norms():
     assert all(p.grad is None for p in model.backbone.parameters())
     assert model.head.weight.grad.abs().sum() > 0
     assert all(torch.equal(before[name], value) for name, value in model.backbone.state_dict().items())
-    learned = segment.make_optimiser(TINY, model).param_groups[0]["params"]
+    learned = make_optimiser(TINY.optim, model).param_groups[0]["params"]
     assert {id(p) for p in learned} == {id(p) for p in model.head.parameters()}
 
 
@@ -231,7 +234,7 @@ def test_calibrated_norms_see_a_scan_in_evaluation_as_they_saw_it_in_training():
     wanted = net(voxels, ones, 1).detach()
     assert not torch.allclose(net.eval()(voxels, ones, 1), wanted, atol=0.2)
     momentum = [m.momentum for m in net.modules() if isinstance(m, torch.nn.BatchNorm1d)]
-    segment.calibrate(net, SCANS[:1], 0.1, CPU)
+    calibrate(net, SCANS[:1], 0.1, CPU)
     assert not net.training
     assert momentum == [m.momentum for m in net.modules() if isinstance(m, torch.nn.BatchNorm1d)]
     difference = (net(voxels, ones, 1) - wanted).abs().mean() / wanted.abs().mean()
@@ -240,19 +243,19 @@ def test_calibrated_norms_see_a_scan_in_evaluation_as_they_saw_it_in_training():
 
 def test_pretrained_weights_replace_the_backbone_and_leave_the_head():
     weights = Backbone(UNet(NETS["small-4d"], 3, torch.Generator().manual_seed(5)), 0.2)
-    scratch, tuned = (segment.make_model(TINY, 20, given) for given in (None, weights))
+    scratch, tuned = (make_model(TINY, 20, given) for given in (None, weights))
     assert torch.equal(scratch.head.weight, tuned.head.weight)
     for name, value in weights.net.state_dict().items():
         assert torch.equal(tuned.backbone.state_dict()[name], value)
     assert not torch.equal(scratch.backbone.stem.conv.weight, tuned.backbone.stem.conv.weight)
     norms = [m.momentum for m in tuned.modules() if isinstance(m, torch.nn.BatchNorm1d)]
-    assert set(norms) == {TINY.norm_momentum}
+    assert set(norms) == {TINY.backbone.norm_momentum}
 
 
 def test_weights_of_another_net_are_refused_with_the_setting_that_helps():
     weights = Backbone(UNet(NETS["small"], 3, torch.Generator().manual_seed(5)), 0.2)
-    with pytest.raises(SegmentError, match="--weights are of the net small, the run is of small-4d: --set net=small"):
-        segment.make_model(TINY, 20, weights)
+    with pytest.raises(WeightsError, match="--weights are of the net small, the run is of small-4d: --set net=small"):
+        make_model(TINY, 20, weights)
 
 
 # Settings ------------------------------------------------------------------------------------------------------------
@@ -260,11 +263,12 @@ def test_weights_of_another_net_are_refused_with_the_setting_that_helps():
 
 def test_the_presets_have_the_papers_schedules():
     paper, efficient = PRESETS["paper"], PRESETS["efficient"]
-    assert (paper.batch, paper.lr, paper.lr_power, paper.steps, paper.voxel_m) == (48, 0.8, 0.9, 10_000, 0.02)
-    assert (efficient.batch, efficient.steps, efficient.lr) == (6, 15_000, 0.8)
-    assert paper.lr_at(0) == 0.8
-    assert paper.lr_at(5_000) == pytest.approx(0.8 * 0.5**0.9)
-    assert 0 < paper.lr_at(9_999) < 1e-3
+    assert (paper.run.batch, paper.optim.lr, paper.optim.power, paper.run.steps) == (48, 0.8, 0.9, 10_000)
+    assert paper.backbone.voxel_m == 0.02
+    assert (efficient.run.batch, efficient.run.steps, efficient.optim.lr) == (6, 15_000, 0.8)
+    assert paper.optim.lr_at(0, 10_000) == 0.8
+    assert paper.optim.lr_at(5_000, 10_000) == pytest.approx(0.8 * 0.5**0.9)
+    assert 0 < paper.optim.lr_at(9_999, 10_000) < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -286,8 +290,8 @@ def test_settings_that_break_a_rule_are_refused(assignment, message):
 
 def test_settings_are_of_the_kind_that_the_presets_have():
     config = resolve("small", ("percent=20", "net=34"), PRESETS)
-    assert isinstance(config, SegmentConfig)
-    assert (config.percent, config.net) == (20.0, "34")
+    assert isinstance(config, FinetuneConfig)
+    assert (config.labels.percent, config.backbone.net) == (20.0, "34")
 
 
 # Evaluation ----------------------------------------------------------------------------------------------------------
@@ -297,7 +301,7 @@ def test_settings_are_of_the_kind_that_the_presets_have():
 def test_an_evaluation_equals_counting_points_and_voxels_one_by_one(voxel_m):
     model = tiny_model(seed=3, classes=8)
     scans = [scan._replace(point=(scan.point * 0.2).astype(np.float32)) for scan in SCANS[:2]]  # several a voxel
-    segment.calibrate(model.backbone, scans, voxel_m, CPU)
+    calibrate(model.backbone, scans, voxel_m, CPU)
     seen = {}
     found = evaluate(model, scans, voxel_m, CPU, lambda scan, prediction: seen.update({scan.name: prediction}))
     points, voxels = np.zeros((8, 9), int), np.zeros((8, 9), int)

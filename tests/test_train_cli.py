@@ -1,11 +1,13 @@
 """The command line: what users see when it works, when they stop it, and when something is wrong."""
 
+import dataclasses
 import json
 import os
 import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,10 +24,20 @@ from gen4d.shards.format import seal
 from tests.make_sequences import write_dataset
 from tests.shared import SHARED, needs_shared_data
 from tests.test_loop import digest, log_of
-from train import doctor, features, memory, presets
-from train.__main__ import _CollapseWatch, main
-from train.log import Record, read_lines
-from train.pretrain import make_loader, make_model
+from train import doctor
+from train.__main__ import main
+from train.commands.progress import CollapseWatch
+from train.config import ConfigError, from_plain, resolve, to_plain
+from train.inputs.order import Share
+from train.methods.config import PRESETS
+from train.methods.pretrain import make
+from train.nets import sparse
+from train.nets.cost import widths
+from train.nets.unet import NETS
+from train.nets.weights import load_backbone
+from train.run import memory
+from train.run.log import Record, read_lines
+from train.run.world import World
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = ("net_3d=small-4d", "width=8", "hidden=4", "samples=16", "voxel_m=0.2", "voxel_4d_m=0.4", "workers=1", "steps=3")
@@ -78,7 +90,9 @@ def test_pretraining_prints_every_step_and_leaves_a_run_folder(data, run):
         "tensorboard",
     ]
     config = json.loads((run / "config.json").read_text())
-    assert (config["task"], config["data"], config["precision"]) == ("pretrain", open_dataset(data).digest, "float32")
+    assert (config["task"], config["data"]) == ("pretrain", open_dataset(data).digest)
+    assert config["settings"]["run"]["precision"] == "float32"
+    assert config["scans"] == list(open_dataset(data).scan_names) == ["room0000", "room0001"]
     again = call(*pretrain(data, run, "--set", "steps=4"))
     assert re.search(r"^step 4/4  loss -?\d\.\d+  3d-3d .* spread 3d 0\.\d+ 4d 0\.\d+  lr 1 ", again.output, re.M)
     assert "step 3/" not in again.output
@@ -95,15 +109,19 @@ def test_every_method_trains(method, data, tmp_path):
 def test_a_dry_run_prints_the_configuration_and_the_memory_and_writes_nothing(data, tmp_path):
     result = call(*pretrain(data, tmp_path / "none", "--dry-run", "--set", "lr=0.125"))
     assert result.exit_code == 0
-    for line in ("lr = 0.125", "method = 4dcontrast", "data: 8 sequences of 2 scans, seen 0.75 times"):
+    for line in ("optim.lr = 0.125", "method = 4dcontrast", "data: 8 sequences of 2 scans, seen 0.75 times"):
         assert line in result.output.splitlines()
     assert re.search(r"memory on the device: about \d+\.\d\d GB, free \d+", result.output)
     assert not (tmp_path / "none").exists()
 
 
+def prepared(data, *settings):
+    """What the loop would get."""
+    return make(resolve("small", settings, PRESETS), open_dataset(data), World(0, 1, torch.device("cpu")))
+
+
 def test_the_memory_estimate_is_what_autograd_keeps(data):
-    config = presets.resolve("small", ("batch=2", "samples=64"))
-    loader, model = make_loader(config, open_dataset(data)), make_model(config)
+    model, _, loader, _ = prepared(data, "batch=2", "samples=64")
     kept, weights = {}, {p.untyped_storage().data_ptr() for p in model.parameters()}
 
     def keep(tensor):
@@ -121,7 +139,7 @@ def test_the_memory_estimate_is_what_autograd_keeps(data):
 
 
 def test_an_unknown_setting_suggests_the_one_that_was_meant(data, tmp_path):
-    assert "--set momentun=0.5: no such key; did you mean momentum?" in refusal(
+    assert "--set momentun=0.5: no such key; did you mean optim.momentum?" in refusal(
         *pretrain(data, tmp_path, "--set", "momentun=0.5")
     )
     assert "--preset papr: did you mean paper?" in refusal(*pretrain(data, tmp_path, preset="papr"))
@@ -137,13 +155,80 @@ def test_an_unknown_setting_suggests_the_one_that_was_meant(data, tmp_path):
         ("method=4d", "method = 4d: one of static-3d, moving-3d, 4dcontrast, moving-3d-simclr, 4dcontrast-simclr"),
         ("batch=0", "batch = 0: at least 1"),
         ("moving_share=1.5", "moving_share = 1.5: a share from 0 to 1, or none"),
-        ("accumulate=5", "a batch of 2 does not divide into 1 processes x 5 parts: set batch or accumulate"),
+        ("accumulate=5", "a batch of 2 does not divide into 1 processes x 5 parts: set batch=5, or accumulate"),
         ("precision=float16", "precision = float16: needs CUDA; set precision=float32 on a CPU"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_rule(setting, message, data, tmp_path):
     extra = ("--device", "cpu", "--set", setting)
     assert message in refusal(*pretrain(data, tmp_path, *extra))
+
+
+# Settings ------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    size: int = 1
+    share: float | None = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    first: Inner = Inner()
+    second: Inner = Inner(size=2)
+    names: tuple[str, ...] = ()
+    sure: bool = False
+
+
+def test_a_setting_is_named_by_its_path_or_by_an_end_of_it_that_is_its_own():
+    found = resolve("a", ("first.size=5", "second.share=none", "names=x, y", "sure=yes"), {"a": Outer()})
+    assert found == Outer(Inner(5), Inner(2, None), ("x", "y"), True)
+    with pytest.raises(ConfigError, match=r"--set size=3: size is first.size and second.size: name one of them"):
+        resolve("a", ("size=3",), {"a": Outer()})
+    with pytest.raises(ConfigError, match=r"no such key; did you mean first.size\?"):
+        resolve("a", ("first.sice=3",), {"a": Outer()})
+    with pytest.raises(ConfigError, match="neither true nor false"):
+        resolve("a", ("sure=perhaps",), {"a": Outer()})
+
+
+def test_settings_survive_their_way_through_json_and_other_versions_are_refused():
+    config = resolve("small", ("moving_share=none", "lr=2"), PRESETS)
+    plain = json.loads(json.dumps(to_plain(config)))
+    assert from_plain(plain, type(config)) == config
+    del plain["contrast"]["views"]["tilt_rad"]
+    with pytest.raises(ConfigError, match=r"another version: it differs in the settings contrast.views.tilt_rad"):
+        from_plain(plain, type(config))
+
+
+def test_a_runs_own_settings_are_a_configuration_file(data, run, tmp_path):
+    result = call("pretrain", "--data", data, "--config", run / "config.json", "--set", "steps=5", "--dry-run")
+    assert result.exit_code == 0, result.output
+    for line in ("contrast.net_3d = small-4d", "contrast.voxel_4d_m = 0.4", "run.steps = 5", "optim.lr = 1.0"):
+        assert line in result.output.splitlines()
+    again = call("pretrain", "--data", data, "--config", run / "config.json", "--run", run, "--set", "steps=4")
+    assert again.exit_code == 0, again.output
+    file = tmp_path / "mine.toml"
+    file.write_text("method = 'moving-3d'\n[optim]\nlr = 2\n")
+    result = call("pretrain", "--data", data, "--preset", "small", "--config", file, "--dry-run")
+    assert {"method = moving-3d", "optim.lr = 2.0", "run.steps = 120"} < set(result.output.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "neither JSON nor TOML"),
+        ("[1]", "holds a list, not settings"),
+        ('{"optim": {"rate": 1}}', "no setting optim.rate here"),
+        ('{"optim": {"lr": "fast"}}', "optim.lr: 'fast' is no float"),
+        ('{"run": {"steps": 1.5}}', "run.steps: 1.5 is no int"),
+        ('{"run": {"steps": 0}}', "steps = 0: at least 1"),
+    ],
+)
+def test_a_bad_file_of_settings_is_one_line(content, message, data, tmp_path):
+    (tmp_path / "mine.json").write_text(content)
+    assert message in refusal(*pretrain(data, tmp_path / "run", "--config", tmp_path / "mine.json", settings=()))
+    assert "mine2.json: No such file" in refusal(*pretrain(data, tmp_path, "--config", tmp_path / "mine2.json"))
 
 
 def copied(data, tmp_path):
@@ -183,7 +268,7 @@ def test_a_folder_that_is_no_data_set_is_refused(tmp_path):
 
 def test_another_configuration_in_the_same_folder_is_refused_with_the_difference(data, run):
     line = refusal(*pretrain(data, run, "--set", "lr=0.5", "--set", "workers=0"))
-    assert "started with another configuration (lr: 1.0 there, 0.5 here)" in line
+    assert "started with another configuration (optim.lr: 1.0 there, 0.5 here)" in line
 
 
 def test_another_data_set_in_the_same_folder_is_refused(run, tmp_path):
@@ -207,14 +292,15 @@ def test_an_interrupted_checkpoint_is_left_and_a_damaged_one_named(data, run, tm
 def test_a_checkpoint_of_another_architecture_is_refused(data, run, tmp_path):
     copy = pathlib.Path(shutil.copytree(run, tmp_path / "run"))
     config = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps(config | {"width": 16}))
+    config["settings"]["contrast"]["width"] = 16
+    (copy / "config.json").write_text(json.dumps(config))
     line = refusal(*pretrain(data, copy, "--set", "width=16", "--set", "steps=9"))
     assert "another architecture: encoder3d.projector.weight is (8, 16) there, (16, 16) in this model" in line
 
 
 def test_too_little_memory_is_refused_before_the_start_with_the_split_that_fits(data, tmp_path, monkeypatch):
-    config = presets.resolve("small", (*TINY, "batch=8"))
-    needed = memory.estimate(make_loader(config, open_dataset(data)), make_model(config), "float32")
+    model, _, loader, _ = prepared(data, *TINY, "batch=8")
+    needed = memory.estimate(loader, model, "float32")
     monkeypatch.setattr(memory, "available", lambda device: needed.device // 2)
     extra = ("--set", "batch=8", "--device", "cpu")
     line = refusal(*pretrain(data, tmp_path / "run", *extra))
@@ -226,8 +312,38 @@ def test_too_little_memory_is_refused_before_the_start_with_the_split_that_fits(
     assert "use larger voxels or smaller nets" in refusal(*pretrain(data, tmp_path / "run", *extra))
 
 
+def test_a_tensor_that_spconv_cannot_address_is_foreseen_with_the_split_that_fits():
+    """Fine-tuning's batch of 48 scans of 90,000 voxels in one forward, on a device with memory enough for it."""
+    shape = NETS["34"]
+    assert widths(shape) == [128, 128, 256, 384, 256]
+    needed = memory.Estimate(4_320_000, 0, 1, 1, 1, 4_320_000 * max(widths(shape)[:1]) * 4, 1, 1)
+    cpu = torch.device("cpu")
+    assert memory.problem(needed._replace(widest=needed.widest // 2), Share(48), cpu) == ""  # in half precision
+    with pytest.raises(
+        memory.NeedsMemory, match=r"of about 2.21 GB, spconv addresses less than 2.15 GB: set accum.*=2"
+    ):
+        memory.check(needed, Share(48), cpu)
+    assert "set accumulate=6" in memory.problem(needed._replace(widest=2**31), Share(48, accumulate=3), cpu)
+
+
+def test_the_widest_tensor_is_what_the_layers_of_a_net_read_and_write(data):
+    """Seen by hooks on every convolution of one forward."""
+    model, _, loader, _ = prepared(data, "batch=2", "samples=64", "method=moving-3d")
+    batch, seen = loader.sample(2), []
+
+    def see(layer, given, out):
+        rows = max(len(given[0].features), len(out.features)) if layer.inverse else len(given[0].features)
+        seen.append(rows * max(layer.in_channels, layer.out_channels) * 4)
+
+    for part in model.modules():
+        if isinstance(part, sparse.Conv):
+            part.register_forward_hook(see)
+    model(batch)
+    assert max(forward.widest for forward in model.forwards(batch, 4)) == max(seen)
+
+
 def test_a_collapse_is_warned_about_once_in_a_hundred_steps():
-    watch, said = _CollapseWatch(), []
+    watch, said = CollapseWatch(), []
     for step in range(1, 202):
         spread = {"3d": 0.59 if step > 50 else 0.61, "4d": 0.9}
         watch.see(Record(step, 0.0, {}, spread, 0.1, 1.0, 0, {}), said.append)
@@ -269,6 +385,39 @@ def test_a_run_stopped_by_kill_sigterm_and_ctrl_c_ends_in_the_same_bits(data, tm
     assert re.findall(r"^step (\d+)", resumed.output, re.M) == [str(k) for k in range(stopped + 1, 41)]
     assert digest(run) == digest(whole)
     assert log_of(run) == log_of(whole)
+
+
+def start_two(data, run, steps=12):
+    """The command in two processes that gloo joins, as torchrun starts them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    settings = ("--set", f"steps={steps}", "--set", "checkpoint_steps=4", "--device", "cpu")
+    command = [sys.executable, "-m", "train", *pretrain(data, run, *settings)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    ranks = [shared | {"RANK": str(rank), "OMP_NUM_THREADS": "1"} for rank in range(2)]
+    return [subprocess.Popen(command, cwd=ROOT, env=env, **pipes) for env in ranks]
+
+
+def end_of(processes):
+    """Exit codes and what was printed."""
+    said = [process.communicate(timeout=120)[0] for process in processes]
+    return [process.returncode for process in processes], said
+
+
+def test_two_processes_of_which_one_is_killed_resume_to_the_bits_of_an_unbroken_run(data, tmp_path):
+    codes, said = end_of(start_two(data, tmp_path / "whole"))
+    assert codes == [0, 0], said
+    assert said[1] == "" and "done: 12 steps" in said[0]
+    killed = start_two(data, tmp_path / "run")
+    stop_after(killed[1], tmp_path / "run", 6, signal.SIGKILL)
+    codes, said = end_of(killed)
+    assert codes[1] == -signal.SIGKILL and codes[0] not in (0, None), said
+    codes, said = end_of(start_two(data, tmp_path / "run"))
+    assert codes == [0, 0], said
+    assert digest(tmp_path / "run") == digest(tmp_path / "whole")
+    assert log_of(tmp_path / "run") == log_of(tmp_path / "whole")
 
 
 # What a backbone is used for -----------------------------------------------------------------------------------------
@@ -315,14 +464,12 @@ def test_exported_weights_give_the_same_features_and_say_how_they_lie(data, run,
 
 def test_the_layout_note_is_true_for_dense_convolutions(run):
     """weight.permute(0, 4, 1, 2, 3) in torch.nn.functional.conv3d computes what the sparse stem does."""
-    net = features.load_backbone(run).net
+    net = load_backbone(run).net
     dense = torch.zeros(1, 3, 5, 5, 5)
     dense[0, :, 1:4, 2, 1:3] = torch.tensor([1.0, 2.0, 3.0])[:, None, None]
     coordinate = torch.nonzero(dense[0, 0]).int()
     coordinate = torch.cat([torch.zeros(len(coordinate), 1, dtype=torch.int32), coordinate], dim=1)
     values = dense[0][:, *coordinate[:, 1:].long().T].T.contiguous()
-    from train import sparse
-
     out = net.stem.conv(sparse.tensor(coordinate, values, (5, 5, 5), 1)).features
     expected = torch.nn.functional.conv3d(dense, net.stem.conv.weight.permute(0, 4, 1, 2, 3), padding=1)
     torch.testing.assert_close(out, expected[0][:, *coordinate[:, 1:].long().T].T, rtol=1e-5, atol=1e-6)
@@ -365,6 +512,17 @@ def test_the_doctor_finds_this_machine_fit():
     assert "equal dense ones" in result.output and "spconv" in result.output
 
 
+@pytest.mark.parametrize("missing", ["torch", "spconv"])
+@pytest.mark.parametrize("command", [["doctor"], ["features", "run", "--data", "data"]])
+def test_without_its_packages_a_command_says_what_to_install(missing, command):
+    """As where only the generator was installed."""
+    code = f"import sys; sys.modules['{missing}'] = None; from train.__main__ import main; main({command})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "gen4d[cpu]" in done.stdout + done.stderr and missing in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("installed", "cuda", "message"),
     [
@@ -391,7 +549,7 @@ def test_the_doctor_compares_gpus_with_the_wheels(capability, levels):
     assert [finding.level for finding in doctor.check_capability(capability, archs)] == levels
 
 
-@pytest.mark.parametrize("command", ["pretrain", "features", "export-weights", "doctor"])
+@pytest.mark.parametrize("command", sorted(main.commands))
 def test_help_has_an_example(command):
     result = call(command, "--help")
     assert result.exit_code == 0 and f"python -m train {command}" in result.output

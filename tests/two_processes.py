@@ -1,10 +1,12 @@
-"""Run by tests in several processes that gloo joins: `python -m tests.two_processes FOLDER`.
+"""Run by tests in several processes that gloo joins: `python -m tests.two_processes FOLDER WHAT`.
 
-Two processes train two steps in float64 with frozen norms; any number writes down which sequences each process takes.
+order: two processes train two steps in float64 with frozen norms; any number writes down which sequences each takes.
+shared: two processes train two steps with norms that see both of them.
+apart: each process has a run folder of its own, of which only the first one's is ever written, and resumes from it.
 """
 
 import contextlib
-import dataclasses
+import hashlib
 import json
 import pathlib
 import sys
@@ -13,11 +15,13 @@ import torch
 from torch import distributed, nn
 
 from tests.make_sequences import make_dataset
-from train import pretrain
-from train.loop import train
-from train.presets import PRESETS
+from train.config import change
+from train.methods.config import PRESETS
+from train.methods.pretrain import make, make_stream, pretrain_prepared
+from train.run.loop import train
+from train.run.world import join_world
 
-CONFIG = dataclasses.replace(
+CONFIG = change(
     PRESETS["small"],
     net_3d="small-4d",
     width=8,
@@ -43,26 +47,53 @@ def freeze_norms(model):
 
 def run_frozen(folder, world, config=CONFIG):
     """Two steps; returns the model and the log's records."""
-    loader = pretrain.make_loader(config, make_dataset(8, points=200), world.rank, world.size)
-    model = freeze_norms(pretrain.make_model(config).double())
-    plan = pretrain.make_plan(config, "float64", {})
-    with contextlib.closing(
-        train(model, pretrain.make_optimiser(config, model), loader.batches, plan, folder, world)
-    ) as r:
-        records = list(r)
-    return model, records
+    prepared = make(config, make_dataset(8, points=200), world)
+    freeze_norms(prepared.model)
+    with contextlib.closing(train(prepared, folder, world)) as records:
+        return prepared.model, list(records)
 
 
-def main(folder: pathlib.Path) -> None:
+def run_free(folder, world, config=CONFIG):
+    """Two steps with norms that learn; returns the model."""
+    prepared = make(config, make_dataset(8, points=200), world)
+    with contextlib.closing(pretrain_prepared(prepared, folder, world)) as records:
+        list(records)
+    return prepared.model
+
+
+def run_apart(folder, world):
+    """Four steps at once and, with a folder for each process, two and then two more: of all processes the steps that
+    they made, and a hash of weights and momentum."""
+    found = []
+    for run, stops in ((folder / "whole", (4,)), (folder / f"own{world.rank}", (2, 4))):
+        for steps in stops:
+            prepared = make(change(CONFIG, steps=steps), make_dataset(8, points=200), world)
+            with contextlib.closing(pretrain_prepared(prepared, run, world)) as records:
+                made = [record.step for record in records]
+        sha = hashlib.sha256()
+        for value in prepared.model.parameters():
+            sha.update(value.detach().numpy().tobytes())
+            sha.update(prepared.optimiser.state[value]["momentum_buffer"].numpy().tobytes())
+        found.append((made, sha.hexdigest()))
+    everyone = [None] * world.size
+    distributed.all_gather_object(everyone, found)
+    if world.leads:
+        (folder / "apart.json").write_text(json.dumps(everyone))
+
+
+def main(folder: pathlib.Path, what: str) -> None:
     """One process of several."""
-    from train.world import join_world
-
     torch.set_num_threads(1)
     with join_world("cpu") as world:
+        if what == "apart":
+            run_apart(folder, world)
+        if what == "shared":
+            run_free(folder, world, change(CONFIG, shared_norms=True))
+        if what != "order":
+            return
         if world.size == 2:
             run_frozen(folder, world)
-        loader = pretrain.make_loader(CONFIG, make_dataset(8, points=200), world.rank, world.size)
-        todo = loader.jobs_from(3)
+        todo = make_stream(CONFIG, make_dataset(8, points=200), world).keys_from(3)
         mine = [next(todo) for _ in range(5)]
         everyone = [None] * world.size
         distributed.all_gather_object(everyone, mine)
@@ -71,4 +102,4 @@ def main(folder: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]))
+    main(pathlib.Path(sys.argv[1]), sys.argv[2])

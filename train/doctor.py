@@ -5,10 +5,11 @@ import platform
 from importlib import metadata
 from typing import Literal, NamedTuple
 
-import torch
+from gen4d import __version__
 
 # Compute capabilities that spconv's wheels were compiled for; newer GPUs compile from PTX, or fail.
 SPCONV_NEWEST = (9, 0)
+REMEDY = "install one of the extras: pip install 'gen4d[cpu]', or with an NVIDIA GPU 'gen4d[cu126]'"
 
 
 class Finding(NamedTuple):
@@ -20,6 +21,10 @@ class Finding(NamedTuple):
 
 def examine() -> list[Finding]:
     """Every finding, worst or not, in the order in which to mend them. Takes some seconds."""
+    try:
+        import torch
+    except ImportError as error:
+        return [Finding("bad", f"Python {platform.python_version()}: {error}; {REMEDY}")]
     findings = [Finding("ok", f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}")]
     installed = installed_sparse()
     findings += check_packages(installed, torch.cuda.is_available())
@@ -63,6 +68,8 @@ def check_packages(installed: dict[str, str], cuda: bool) -> list[Finding]:
 
 def check_gpus() -> list[Finding]:
     """Each GPU against what torch and spconv were compiled for."""
+    import torch
+
     if not torch.cuda.is_available():
         built = f"torch is built for CUDA {torch.version.cuda}, but" if torch.version.cuda else "torch is a CPU build:"
         return [Finding("ok", f"{built} no GPU can be used; training runs on the CPU, preset small")]
@@ -92,6 +99,8 @@ def check_capability(capability: tuple[int, int], torch_archs: list[str]) -> lis
 
 
 def _threads() -> Finding:
+    import torch
+
     cores = len(os.sched_getaffinity(0))
     text = f"{cores} cores, torch uses {torch.get_num_threads()} threads; spconv's CPU code is held to one"
     return Finding("ok", text)
@@ -99,10 +108,12 @@ def _threads() -> Finding:
 
 def check_numbers() -> list[Finding]:
     """Sparse convolutions against dense ones, on the CPU and on the GPU, in the precisions of training."""
+    import torch
+
     try:
-        from train import sparse
+        from train.nets import sparse
     except (ImportError, OSError, RuntimeError) as error:
-        return [Finding("bad", f"spconv does not import: {str(error).splitlines()[0]}")]
+        return [Finding("bad", f"spconv does not import ({str(error).splitlines()[0]}): {REMEDY}")]
     runs = [("cpu", torch.float32)]
     if torch.cuda.is_available():
         runs = [("cuda", torch.float32), ("cuda", torch.float16)]
@@ -114,3 +125,12 @@ def check_numbers() -> list[Finding]:
         except (ValueError, RuntimeError, AssertionError) as error:
             findings.append(Finding("bad", f"sparse convolutions on {device} in {dtype}: {str(error).splitlines()[0]}"))
     return findings
+
+
+def machine(device) -> str:
+    """Versions and hardware that a number was measured with."""
+    import torch
+
+    spconv = next((f"{n} {v}" for n, v in installed_sparse().items() if n.startswith("spconv")), "no spconv")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
+    return f"gen4d {__version__}, torch {torch.__version__}, {spconv}, {name}"

@@ -4,16 +4,12 @@ Shapes. n sampled points. A 1x1x1(x1) sparse convolution is a linear layer on ro
 sampled.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from train.inputs.voxels import Voxels
 from train.nets.unet import NetShape, Norm, UNet, initialise
-
-if TYPE_CHECKING:
-    from train.batch import Voxels
 
 CHANNELS_IN = 3  # occupancy, repeated to the width that the field's nets take (appendix A)
 
@@ -39,16 +35,16 @@ class Encoder(nn.Module):
         self.projector = Projector(self.backbone.channels, width)
         initialise(self.projector, generator)
 
-    def features(self, voxels: "Voxels", batch_size: int) -> torch.Tensor:
+    def features(self, voxels: Voxels, batch_size: int) -> torch.Tensor:
         """Backbone features (n, channels) of the occupancy of n voxels."""
         return self.backbone(voxels, occupancy(voxels, self.projector.weight), batch_size)
 
-    def forward(self, voxels: "Voxels", row: torch.Tensor, batch_size: int) -> torch.Tensor:
+    def forward(self, voxels: Voxels, row: torch.Tensor, batch_size: int) -> torch.Tensor:
         """z of the sampled rows: row (...) int64 of voxel rows -> (..., width)."""
         return self.projector(gather(self.features(voxels, batch_size), row))
 
 
-def occupancy(voxels: "Voxels", like: torch.Tensor) -> torch.Tensor:
+def occupancy(voxels: Voxels, like: torch.Tensor) -> torch.Tensor:
     """Ones (n, 3) with the dtype of `like`: the net sees geometry only."""
     return like.new_ones(len(voxels.coordinate), CHANNELS_IN)
 

@@ -15,15 +15,12 @@ over the fan-out.
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from train import sparse
-
-if TYPE_CHECKING:
-    from train.batch import Voxels
+from train.inputs.voxels import Voxels
+from train.nets import sparse
 
 
 @dataclass(frozen=True)
@@ -135,7 +132,7 @@ class UNet(nn.Module):
             self.decoder.append(blocks(dims, (width + skips[level], width), shape.layers[stage], level, norm))
         initialise(self, generator)
 
-    def forward(self, voxels: "Voxels", features: torch.Tensor, batch_size: int | None = None) -> torch.Tensor:
+    def forward(self, voxels: Voxels, features: torch.Tensor, batch_size: int | None = None) -> torch.Tensor:
         """(n, channels_in) features of n voxels -> (n, channels). batch_size: clouds in it, counted where not given.
 
         Raises sparse.SparseError for coordinates that spconv would get wrong without a word, or too many of them."""

@@ -11,6 +11,7 @@ Shapes. n sampled voxels, q queried points, C channels, K classes.
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -18,20 +19,60 @@ import torch
 import torch.nn.functional as F
 
 from gen4d import files
-from train.batch import keyed_generator, to_device
-from train.features import Backbone, voxelise
-from train.metrics import NONE, confusion
+from train.config import check, one_of, positive, seed, to_plain, voxel_sizes, workers
+from train.inputs.labelled import LabelledData, LabelUse
+from train.inputs.labels import NONE
+from train.inputs.order import keyed_generator
+from train.inputs.scans import LabelledScan
+from train.inputs.voxels import voxelise
 from train.nets.heads import CHANNELS_IN, occupancy
 from train.nets.unet import NETS, UNet
-from train.presets import to_plain
-from train.tasks import outputs
-from train.tasks.evaluate import Evaluation, evaluate
-from train.tasks.finetune import Job, weights_digest
-from train.tasks.presets import ProbeConfig
-from train.tasks.scenes import LabelledScan
-from train.tasks.segment import Segmenter, SegmentError, calibrate, voxel_labels
+from train.nets.weights import Backbone, weights_digest
+from train.run.world import to_device
+from train.tasks.backbone import calibrate
+from train.tasks.metrics import confusion, scores
+from train.tasks.segment.batch import voxel_labels
+from train.tasks.segment.evaluate import Evaluation, evaluate
+from train.tasks.segment.model import Segmenter, SegmentError
+from train.tasks.segment.report import as_json, scored, summary
+from train.tasks.tables import aligned, percent
 
 _CHUNK = 1024  # queries compared with all samples at a time
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """Linear and k-NN probe of frozen features; all choices are ours (A)."""
+
+    net: str = "34"  # of random features, where no weights say which
+    voxel_m: float = 0.02
+    labels: LabelUse = LabelUse()
+    samples: int = 50_000  # labelled voxels of the training scans that probes learn from, an equal share a scan
+    decay: float = 1e-4  # weight of half the squared norm of the linear probe's weights, on standardised features
+    iterations: int = 200  # of L-BFGS, at most
+    neighbours: int = 20
+    temperature: float = 0.07  # a neighbour's vote is exp(cosine / temperature)
+    queries: int = 20_000  # labelled points of the validation scans that k-NN is asked for, an equal share a scan
+    seed: int = 0  # of random features, samples and queries
+    workers: int = 2
+
+    def __post_init__(self):
+        rules = [
+            one_of(self, "net", NETS),
+            *voxel_sizes(self, "voxel_m"),
+            *positive(self, "samples", "iterations", "neighbours", "queries"),
+            ("decay", self.decay > 0, "above 0, or separable classes have no solution"),
+            ("temperature", self.temperature > 0, "above 0"),
+            seed(self),
+            workers(self),
+        ]
+        check(self, rules)
+
+
+PRESETS = {
+    "paper": ProbeConfig(),
+    "small": ProbeConfig(net="small", voxel_m=0.05, samples=20_000, queries=10_000),
+}
 
 
 class Samples(NamedTuple):
@@ -60,27 +101,27 @@ class Probed(NamedTuple):
     knn: np.ndarray  # (K, K + 1) confusion over sampled points
 
 
-def probe(config: ProbeConfig, job: Job, device: torch.device) -> Iterator[Probed]:
-    """Probe the features of the job's weights, where there are any, and random ones. Raises SegmentError."""
-    shape = NETS[config.net] if job.weights is None else job.weights.net.shape
+def probe(config: ProbeConfig, data: LabelledData, weights: Backbone | None, device: torch.device) -> Iterator[Probed]:
+    """Probe the features of weights, where there are any, and random ones. Raises SegmentError."""
+    shape = NETS[config.net] if weights is None else weights.net.shape
     random = UNet(shape, 3, torch.Generator().manual_seed(config.seed), CHANNELS_IN)
-    nets = {"random": random} if job.weights is None else {"weights": job.weights.net, "random": random}
+    nets = {"random": random} if weights is None else {"weights": weights.net, "random": random}
     for name, net in nets.items():
-        calibrate(net, job.train, config.voxel_m, device)
-        yield _probe(name, net, config, job, device)
+        calibrate(net, data.train, config.voxel_m, device)
+        yield _probe(name, net, config, data, device)
 
 
-def _probe(name: str, net: UNet, config: ProbeConfig, job: Job, device: torch.device) -> Probed:
+def _probe(name: str, net: UNet, config: ProbeConfig, data: LabelledData, device: torch.device) -> Probed:
     """Both probes of one net in evaluation mode on its device."""
-    classes = len(job.table.names)
+    classes = len(data.table.names)
     backbone = Backbone(net, config.voxel_m)
-    known = sample_voxels(backbone, job.train, config, classes, device)
+    known = sample_voxels(backbone, data.train, config, classes, device)
     scale = Scale(known.features.mean(0), known.features.std(0, correction=0).clamp(min=1e-6))
     known = known._replace(features=scale.of(known.features))
     model = Segmenter(net, classes, torch.Generator().manual_seed(config.seed), frozen=True).to(device)
     put_linear(model, scale, *fit_linear(known, classes, config.decay, config.iterations))
-    linear = evaluate(model, job.val, config.voxel_m, device)
-    asked = sample_points(backbone, job.val, config, device)
+    linear = evaluate(model, data.val, config.voxel_m, device)
+    asked = sample_points(backbone, data.val, config, device)
     found = vote(known, scale.of(asked.features), classes, config.neighbours, config.temperature)
     return Probed(name, linear, confusion(asked.label.cpu().numpy(), found.cpu().numpy(), classes))
 
@@ -175,20 +216,36 @@ def vote(known: Samples, asked: torch.Tensor, classes: int, neighbours: int, tem
     return torch.cat(found)
 
 
+PROBE_HEAD = ("features", "probe", "mIoU", "mAcc", "mIoU 2 cm", "mAcc 2 cm", "counted on")
+
+
+def probe_rows(name: str, linear: Evaluation, knn: np.ndarray) -> list[list[str]]:
+    """Rows under PROBE_HEAD: of the linear probe, on all points and on 2 cm voxels, and of k-NN on sampled points."""
+    points, voxels, sampled = scores(linear.points), scores(linear.voxels), scores(knn)
+    shares = [percent(as_json(share)) for share in (points.miou, points.macc, voxels.miou, voxels.macc)]
+    some = [percent(as_json(share)) for share in (sampled.miou, sampled.macc)]
+    return [
+        [name, "linear", *shares, f"all {points.count.sum()} points"],
+        [name, "k-NN", *some, "-", "-", f"{sampled.count.sum()} sampled points"],
+    ]
+
+
 def write_probes(
-    folder: pathlib.Path, found: Sequence[Probed], job: Job, config: ProbeConfig, machine: str
+    folder: pathlib.Path,
+    found: Sequence[Probed],
+    data: LabelledData,
+    weights: Backbone | None,
+    config: ProbeConfig,
+    machine: str,
 ) -> list[str]:
     """probe.json and probe.md of a run; returns the lines of probe.md."""
-    names = job.table.names
-    rows = [row for one in found for row in outputs.probe_rows(one.features, one.linear, one.knn)]
-    lines = outputs.aligned(outputs.PROBE_HEAD, rows)
-    lines += ["", f"{len(job.train)} scans to learn from, {len(job.val)} to be tested on; {machine}"]
-    results = {
-        one.features: {"linear": outputs.summary(one.linear, names), "knn": outputs.scored(one.knn, names)}
-        for one in found
-    }
-    about = {"machine": machine, "config": to_plain(config), "train_scans": [scan.name for scan in job.train]}
-    about["weights"] = "none" if job.weights is None else weights_digest(job.weights)
+    names = data.table.names
+    rows = [row for one in found for row in probe_rows(one.features, one.linear, one.knn)]
+    lines = aligned(PROBE_HEAD, rows)
+    lines += ["", f"{len(data.train)} scans to learn from, {len(data.val)} to be tested on; {machine}"]
+    results = {one.features: {"linear": summary(one.linear, names), "knn": scored(one.knn, names)} for one in found}
+    about = {"machine": machine, "config": to_plain(config), "train_scans": [scan.name for scan in data.train]}
+    about["weights"] = "none" if weights is None else weights_digest(weights)
     files.make_folder(folder)
     files.write(folder / "probe.json", (json.dumps(about | {"results": results}) + "\n").encode())
     files.write(folder / "probe.md", ("\n".join(lines) + "\n").encode())

@@ -1,0 +1,38 @@
+"""`evaluate`: a fine-tuned run on scans."""
+
+import click
+
+from train.commands import frame
+
+
+@click.command()
+@click.argument("run", type=frame.PATH)
+@click.option("--data", type=frame.PATH, required=True, help="Folder of scans, as for finetune.")
+@click.option("--part", default="val", show_default=True, help="Part of the data set: val, train or test.")
+@click.option("--split", type=frame.PATH, help="File with the names of the scans, in place of --part.")
+@click.option("--checkpoint", "which", type=click.Choice(["both", "last", "best"]), default="both", show_default=True)
+@click.option("--write", "formats", multiple=True, type=click.Choice(["npy", "txt", "ply"]), help="Predictions.")
+@click.option("--no-labels", is_flag=True, help="The scans have no labels: write predictions only.")
+@click.option("--out", type=frame.PATH, help="Folder to write to.  [default: RUN/evaluation]")
+@frame.device
+def evaluate(run, which, out, device, no_labels, **given) -> None:
+    """Evaluate a fine-tuned run: mIoU and mAcc on all points and on 2 cm voxels, confusion, predictions.
+
+    RUN is a run folder of finetune, or one of its checkpoints. --write npy: a class a row of the points file; txt: ids
+    as ScanNet's benchmark takes them; ply: points coloured by class.
+
+    \b
+    python -m train evaluate runs/finetune --data scannet --write npy
+    python -m train evaluate runs/finetune --data scannet --part test --no-labels --write txt --checkpoint last
+    """
+    with frame.one_line_errors():
+        from train.doctor import machine
+        from train.run.world import join_world
+        from train.tasks.segment.trained import Wanted, evaluate_run
+
+        wanted = Wanted(labels=not no_labels, **given)
+        with join_world(device) as world:
+            frame.check_machine(world)
+            place = out or run / "evaluation"
+            for line in evaluate_run(run, which, wanted, place, world.device, machine(world.device)):
+                click.echo(line)

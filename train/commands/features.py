@@ -1,0 +1,39 @@
+"""`features`: per-point features of a scan, and their picture."""
+
+import click
+
+from train.commands import frame
+
+
+@click.command()
+@click.argument("weights", type=frame.PATH)
+@click.option("--scan", type=frame.PATH, help="A points file that gen4d reads (.ply, .pcd).")
+@click.option("--data", type=frame.PATH, help="A data set, and with --name one of its scans.")
+@click.option("--name", help="Name of the scan in --data; by default its first.")
+@click.option("--up", default="z", show_default=True, help="Of --scan: an axis, a vector, or floor.")
+@click.option("--units", default="m", show_default=True, help="Of --scan: m, cm, mm, ... or metres per unit.")
+@click.option(
+    "--out", type=frame.PATH, default="features.npy", show_default=True, help="A .npy; a .png goes beside it."
+)
+@frame.device
+def features(weights, scan, data, name, up, units, out, device) -> None:
+    """Write per-point features of a scan as .npy, with a picture of their principal components.
+
+    WEIGHTS is a run folder, a checkpoint folder, or a file of export-weights. One row per point of the file, in its
+    order; rows of points that are not finite are NaN.
+
+    \b
+    python -m train features runs/pretrain --scan scene0000_00_vh_clean_2.ply --out features.npy
+    """
+    with frame.one_line_errors():
+        from train.nets.weights import load_backbone
+        from train.run.world import join_world
+        from train.tasks import features as task
+
+        if (scan is None) == (data is None):
+            raise click.UsageError("give either --scan or --data")
+        point, row, rows = task.read_scan(scan, up, units) if scan else task.read_stored_scan(data, name)
+        with join_world(device) as world:
+            found = task.point_features(load_backbone(weights), point, world.device)
+        shape = task.write_features(out, point, found, row, rows)
+    click.echo(f"{out}: {shape[0]} points x {shape[1]} features; picture in {out.with_suffix('.png')}")

@@ -1,0 +1,108 @@
+"""`finetune`: labelled scans and weights in, a run folder and a table out."""
+
+import contextlib
+
+import click
+
+from train.commands import frame
+
+
+@click.command()
+@click.option("--data", type=frame.PATH, required=True, help="Folder of labelled scans: ScanNet, Pointcept's, samples.")
+@click.option("--weights", required=True, help="Run folder, checkpoint or exported weights; none: from scratch.")
+@click.option("--preset", default="paper", show_default=True, help="paper, efficient, or small: minutes on a CPU.")
+@frame.run_option("runs/finetune")
+@frame.percent
+@frame.split
+@frame.val_split
+@frame.points
+@frame.assignments
+@frame.settings_file
+@frame.device
+@frame.dry_run
+@frame.no_memory_check
+def finetune(
+    weights, preset, run, percent, assignments, settings_file, device, dry_run, no_memory_check, **places
+) -> None:
+    """Fine-tune a backbone to semantic segmentation. The same command goes on where it was stopped.
+
+    \b
+    python -m train finetune --data scannet --weights runs/pretrain
+    python -m train finetune --data scannet --weights none --preset efficient --percent 10 --run runs/scratch10
+    """
+    with frame.one_line_errors():
+        from train.config import resolve
+        from train.inputs.labelled import Places
+        from train.run.world import join_world
+        from train.tasks.config import PRESETS
+
+        config = resolve(preset, frame.with_share(percent, assignments), PRESETS, settings_file)
+        with join_world(device) as world:
+            _finetune(Places(**places), frame.weights_path(weights), config, run, world, dry_run, no_memory_check)
+
+
+def _finetune(places, path, config, run, world, dry_run, no_memory_check) -> None:
+    from train.inputs.labelled import read_labelled
+    from train.inputs.subsets import warn_of_seen
+    from train.run import memory
+    from train.tasks.backbone import read_weights
+    from train.tasks.finetune import make
+
+    say = click.echo if world.leads else lambda text: None
+    data = read_labelled(places, config.labels, config.run.workers, say)
+    weights = read_weights(path, config.backbone.voxel_m)
+    if weights and world.leads:
+        warn_of_seen([scan.name for scan in data.val], weights.scans, "pre-trained on")
+    task, prepared = make(config, data, weights, world)
+    needed = memory.estimate(task.stream, task.model, prepared.plan.precision)
+    if dry_run:
+        for line in _describe(config, data, needed, task.stream.share, world):
+            say(line)
+        return
+    if not no_memory_check:
+        memory.check(needed, task.stream.share, world.device)
+    frame.check_machine(world, prepared.plan.precision)
+    origin = f"weights of {path}" if path else "scratch"
+    kind = f"{world.size} x {world.device.type}, {prepared.plan.precision}"
+    say(f"{TITLES[config.task]} from {origin}, {kind}, into {run}")
+    _follow(task, prepared, data, config, run, world, say)
+    say(f"done: {config.run.steps} steps in {run}")
+
+
+TITLES = {"segment": "segmentation"}
+
+
+def _follow(task, prepared, data, config, run, world, say) -> None:
+    """Prints what fine-tuning does, and the report of the last validation."""
+    from train.doctor import machine
+    from train.run.log import Record
+    from train.run.loop import Stopped
+    from train.tasks.finetune import conclude, finetune_prepared
+
+    last = None
+    try:
+        steps = finetune_prepared(task, prepared, data, config.validate_steps, run, world)
+        with contextlib.closing(steps) as items:
+            for item in items:
+                if isinstance(item, Record):
+                    say(item.line(config.run.steps, "scans"))
+                    continue
+                last, note = item, " (best so far)" if item.best else ""
+                say(f"validation at step {item.step}{note}: {item.findings.headline}")
+    except Stopped as stopped:
+        say(str(stopped))
+        raise SystemExit(128 + stopped.number) from None
+    if last:  # None where another process makes them
+        say("\n".join(conclude(task, run, last, {"machine": machine(world.device)})))
+
+
+def _describe(config, data, needed, share, world) -> list[str]:
+    """Lines of a dry run."""
+    epochs = config.run.steps * config.run.batch / len(data.train)
+    return [
+        *frame.describe_settings(config),
+        f"classes: {', '.join(data.table.names)}",
+        f"data: {len(data.train)} training scans, seen {epochs:.1f} times",
+        f"voxels of one forward: {needed.voxels_3d}, {needed.parameters} parameters",
+        *frame.describe_memory(needed, share, world.device),
+    ]

@@ -1,0 +1,105 @@
+"""What commands have around them: options that several share, errors as one line, and a machine that was checked."""
+
+import contextlib
+import pathlib
+import sys
+
+import click
+
+from train.errors import Refused
+
+PATH = click.Path(path_type=pathlib.Path)
+TRAINING = {"torch", "spconv", "cumm", "safetensors", "tensorboard"}  # packages of the extras cpu, cu126, cu120
+INSTALL = "from a clone of gen4d, pip install '.[cpu]', or with an NVIDIA GPU '.[cu126]', into this Python"
+
+device = click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda where there is a GPU.")
+assignments = click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting; --dry-run lists all."
+)
+settings_file = click.option(
+    "--config", "settings_file", type=PATH, help="File of settings, JSON or TOML; a run's own config.json will do."
+)
+dry_run = click.option("--dry-run", is_flag=True, help="Print the resolved configuration and memory needed, and stop.")
+no_memory_check = click.option(
+    "--no-memory-check", is_flag=True, help="Start even if the estimate exceeds what is free."
+)
+percent = click.option("--percent", type=float, help="Of the training scans whose labels are used, by room.")
+split = click.option("--split", type=PATH, help="File with the names of the training scans.")
+val_split = click.option("--val-split", type=PATH, help="File with the names of the scans to validate on.")
+points = click.option("--points", type=PATH, help="The benchmark's file of limited points: others lose their labels.")
+
+
+def run_option(default: str):
+    """The run folder. torchrun takes --run for an option of its own, so there it is --run-dir."""
+    return click.option("--run", "--run-dir", "run", type=PATH, default=default, show_default=True, help="Its folder.")
+
+
+def weights_path(text: str) -> pathlib.Path | None:
+    """What --weights names; `none` is none."""
+    return None if text == "none" else pathlib.Path(text)
+
+
+def with_share(percent: float | None, assignments: tuple[str, ...]) -> tuple[str, ...]:
+    """Assignments, with --percent as the first."""
+    return assignments if percent is None else (f"labels.percent={percent}", *assignments)
+
+
+@contextlib.contextmanager
+def one_line_errors():
+    """What a user can mend becomes one line; everything else is a defect and keeps its traceback."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in TRAINING:
+            raise
+        raise click.ClickException(f"{missing} is not installed: {INSTALL}") from None
+    except Exception as error:
+        if not _can_be_mended(error):
+            raise
+        text = " ".join(str(error).split())
+        if type(error).__name__ == "OutOfMemoryError":
+            text = f"{text.partition('.')[0]}: raise accumulate (a divisor of batch), or use larger voxels"
+        raise click.ClickException(text) from None
+
+
+def _can_be_mended(error: Exception) -> bool:
+    """Whether an error is for the user, not a bug: ours, the system's, gen4d's own kinds of ValueError, memory."""
+    torch = sys.modules.get("torch")
+    memory = (torch.OutOfMemoryError,) if torch else ()
+    below = isinstance(error, ValueError) and type(error).__module__.startswith("gen4d.")
+    return below or isinstance(error, (OSError, Refused, *memory))
+
+
+def check_machine(world, precision: str = "float32") -> None:
+    """Before anything is computed: threads, and whether sparse convolutions are right here. Raises SparseError."""
+    import torch
+
+    from train.nets import sparse
+    from train.run.precision import CHECKED
+
+    if world.device.type == "cpu":
+        # spconv's share of a step is held to one thread; a second for the rest spins against the loader's, and the
+        # numbers would depend on the machine's cores.
+        torch.set_num_threads(1)
+    sparse.self_check(world.device, CHECKED[precision])
+
+
+def describe_settings(config) -> list[str]:
+    """A line for every setting."""
+    from train.config import flatten, to_plain
+
+    return [f"{path} = {value}" for path, value in flatten(to_plain(config)).items()]
+
+
+def describe_memory(needed, share, device) -> list[str]:
+    """What a run needs and what is there, and whether it would be refused."""
+    from train.run import memory
+
+    free, refused = memory.available(device), memory.problem(needed, share, device)
+    lines = [
+        f"memory on the device: about {needed.device / 1e9:.2f} GB, free {free / 1e9:.2f} GB",
+        f"largest tensor of a convolution: about {needed.widest / 1e9:.3f} GB",
+        f"memory for batches made ahead: about {needed.host / 1e9:.2f} GB",
+    ]
+    return [*lines, f"would be refused: {refused}"] if refused else lines

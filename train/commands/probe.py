@@ -1,0 +1,46 @@
+"""`probe`: what frozen features tell."""
+
+import click
+
+from train.commands import frame
+
+
+@click.command()
+@click.option("--data", type=frame.PATH, required=True, help="Folder of labelled scans, as for finetune.")
+@click.option("--weights", required=True, help="Run folder, checkpoint or exported weights; none: random ones only.")
+@click.option("--preset", default="paper", show_default=True, help="paper, or small: minutes on a CPU.")
+@frame.run_option("runs/probe")
+@frame.percent
+@frame.split
+@frame.val_split
+@frame.points
+@frame.assignments
+@frame.settings_file
+@frame.device
+def probe(weights, preset, run, percent, assignments, settings_file, device, **places) -> None:
+    """Probe frozen features: a linear layer and nearest neighbours, beside a random net of the same shape.
+
+    \b
+    python -m train probe --data data/samples/scans --weights runs/pretrain --preset small
+    """
+    with frame.one_line_errors():
+        from train.config import resolve
+        from train.doctor import machine
+        from train.inputs.labelled import Places, read_labelled
+        from train.inputs.subsets import warn_of_seen
+        from train.run.world import join_world
+        from train.tasks import probe as task
+        from train.tasks.backbone import read_weights
+
+        config = resolve(preset, frame.with_share(percent, assignments), task.PRESETS, settings_file)
+        with join_world(device) as world:
+            frame.check_machine(world)
+            data = read_labelled(Places(**places), config.labels, config.workers, click.echo)
+            backbone, found = read_weights(frame.weights_path(weights), config.voxel_m), []
+            if backbone:
+                warn_of_seen([scan.name for scan in data.val], backbone.scans, "pre-trained on")
+            for item in task.probe(config, data, backbone, world.device):
+                click.echo(f"{item.features} features are probed")
+                found.append(item)
+            lines = task.write_probes(run, found, data, backbone, config, machine(world.device))
+            click.echo("\n".join(lines))

@@ -1,0 +1,31 @@
+"""`study`: ways of pre-training, compared."""
+
+import click
+
+from train.commands import frame
+
+
+@click.command()
+@click.option("--size", default="small", show_default=True, help="small: an hour and a half of two CPU cores; or full.")
+@click.option("--out", type=frame.PATH, default="runs/study", show_default=True, help="Folder of the study.")
+@frame.assignments
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(0), help="Processes; 0: this one.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+def study(size, out, assignments, workers, device) -> None:
+    """Compare ways of pre-training with training from scratch, on the built-in rooms. Goes on where it was stopped.
+
+    \b
+    python -m train study --size small --workers 2
+    """
+    with frame.one_line_errors():
+        import torch
+
+        from train.config import resolve
+        from train.doctor import machine
+        from train.study import report
+        from train.study.plan import STUDIES
+        from train.study.run import run_study
+
+        plan = resolve(size, assignments, STUDIES)
+        lines = run_study(plan, out, workers, device, click.echo)
+        click.echo("\n".join(report.write_report(out, lines, machine(torch.device(device)))))

@@ -1,0 +1,182 @@
+"""Which scans, and which of their labels, are used: parts of a data set, rooms apart, shares of rooms, limited points.
+
+A split is by room: several scans of one room never lie on both sides, nor does a subset cut a room in two.
+"""
+
+import hashlib
+import pathlib
+import pickle
+import re
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from gen4d import sources
+from gen4d.sources.manifest import entry_of, recognise
+from gen4d.sources.splits import read_split
+from train.inputs.labels import NONE, SceneError
+from train.inputs.scans import LabelledScan
+
+PERCENT_LISTS = ("tasks/scenes/{percent}.txt", "scenes/{percent}.txt", "limited-reconstruction-scenes/{percent}.txt")
+
+_RESCAN = re.compile(r"(scene\d{4,})_\d{2}")
+
+
+class Part(NamedTuple):
+    """Scans of one side of a split, and what the user should know."""
+
+    scans: tuple[sources.ScanSource, ...]
+    entry: str
+    warnings: tuple[str, ...]
+
+
+def find_part(data: pathlib.Path, part: str, split: pathlib.Path | None = None) -> Part:
+    """The scans of `data` that a list file names, or those of the data set's own part `train`, `val` or `test`.
+
+    Raises SceneError where there is no such part, SourceError for bad folders and lists.
+    """
+    entry, _ = recognise(data, shapes=False)
+    if split is None and part in entry.splits:
+        lists = [data / place / entry.splits[part].file for place in entry.places]
+        split = next((path for path in lists if path.is_file()), None)
+    if split is not None:
+        return _part(sources.find_scans(data, split))
+    if (data / part).is_dir():
+        return _part(sources.find_scans(data / part))
+    option = "--split" if part == "train" else "--val-split (evaluate: --split)"
+    wanted = f"no {entry.splits[part].file}" if part in entry.splits else f"no list of the part {part!r}"
+    raise SceneError(f"{data}: {wanted} beside the scans: give a file with one name a line to {option}")
+
+
+def _part(found: sources.FoundScans) -> Part:
+    if found.refused:
+        raise SceneError(found.refused[0][1])
+    return Part(found.sources, found.entry, found.warnings)
+
+
+def room_of(name: str) -> str:
+    """The room of a scan: ScanNet counts scans of one room after an underscore, elsewhere each scan is a room."""
+    rescan = _RESCAN.fullmatch(name)
+    return rescan[1] if rescan else name
+
+
+def check_apart(train: Sequence[str], val: Sequence[str]) -> None:
+    """Raises SceneError where a room has scans on both sides."""
+    both = sorted({room_of(name) for name in train} & {room_of(name) for name in val})
+    if both:
+        raise SceneError(
+            f"{len(both)} rooms are in the training and in the validation list (first: {both[0]}): a result would "
+            "be of rooms that were learned; take their scans out of one list"
+        )
+
+
+def warn_of_seen(validated: Sequence[str], seen: Sequence[str], how: str) -> None:
+    """Warns in one line where scans that are validated on, or others of their rooms, were seen before.
+
+    how: what was done with them, for the line.
+    """
+    scans, rooms = set(seen), {room_of(name) for name in seen}
+    same = [name for name in validated if name in scans]
+    room = [name for name in validated if name not in scans and room_of(name) in rooms]
+    if same or room:
+        counts = [f"{len(same)} themselves"] * bool(same) + [f"{len(room)} as another scan of the room"] * bool(room)
+        warnings.warn(
+            f"{len(same) + len(room)} of {len(validated)} scans that are validated on were {how} "
+            f"({', '.join(counts)}; first: {(same or room)[0]}): the result flatters; take their rooms out of either",
+            stacklevel=3,
+        )
+
+
+class Subset(NamedTuple):
+    """Names of the scans whose labels are used, and where the choice comes from."""
+
+    names: tuple[str, ...]
+    origin: str
+
+
+def choose_subset(data: pathlib.Path, entry: str, names: Sequence[str], percent: float, seed: int) -> Subset:
+    """`percent` of the training scans: the benchmark's list where the user has it, else whole rooms drawn by a seed.
+
+    Raises SceneError where a benchmark list names none of `names`.
+    """
+    if percent == 100:
+        return Subset(tuple(names), "all training scans")
+    for place in entry_of(entry).places:
+        for template in PERCENT_LISTS:
+            path = data / place / template.format(percent=f"{percent:g}")
+            if path.is_file():
+                return Subset(_listed(path, names), str(path))
+    chosen = nested_rooms({room_of(name) for name in names}, percent, seed)
+    kept = tuple(name for name in names if room_of(name) in chosen)
+    return Subset(kept, f"{len(chosen)} rooms, {percent:g} % drawn with seed {seed}")
+
+
+def _listed(path: pathlib.Path, names: Sequence[str]) -> tuple[str, ...]:
+    wanted = set(read_split(path))
+    kept = tuple(name for name in names if name in wanted)
+    if not kept:
+        raise SceneError(f"{path}: names none of the {len(names)} training scans (first: {names[0]}): replace the list")
+    return kept
+
+
+def nested_rooms(rooms: set[str], percent: float, seed: int) -> set[str]:
+    """`percent` of the rooms, at least one. Smaller shares lie in larger ones; a room's place depends on the seed and
+    its own name alone, so that further rooms leave the order of the others as it is."""
+    ordered = sorted(rooms, key=lambda room: hashlib.sha256(f"{seed} {room}".encode()).digest())
+    return set(ordered[: max(1, round(len(ordered) * percent / 100))])
+
+
+# Limited annotation --------------------------------------------------------------------------------------------------
+
+
+def read_limited_points(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Scan name -> rows of its points file that are labelled, as the data-efficient benchmark's files hold them.
+
+    Nothing but numbers in lists, arrays and tensors is unpickled. Raises SceneError.
+    """
+    try:
+        with torch.serialization.safe_globals(_numbers()):
+            stored = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        text = f"{path}: no file of limited points ({first}): take the benchmark's points20 to points200"
+        raise SceneError(text) from None
+    if not isinstance(stored, dict) or not all(isinstance(name, str) for name in stored):
+        raise SceneError(
+            f"{path}: holds a {type(stored).__name__}, not scan names with rows: take the benchmark's file"
+        )
+    return {name: _rows(path, name, rows) for name, rows in stored.items()}
+
+
+def _numbers() -> list:
+    """What an array of whole numbers is pickled as, by numpy 1 and by numpy 2."""
+    multiarray = np._core.multiarray
+    found = [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in (np.int64, np.int32, np.uint64, np.uint32))]
+    for name in ("_reconstruct", "scalar"):
+        found += [(getattr(multiarray, name), f"numpy.{core}.multiarray.{name}") for core in ("core", "_core")]
+    return found
+
+
+def _rows(path: pathlib.Path, name: str, rows) -> np.ndarray:
+    array = np.asarray(rows)
+    if array.ndim != 1 or array.dtype.kind not in "iu" or (len(array) and array.min() < 0):
+        raise SceneError(f"{path}: {name} has no list of rows from 0 on: take the benchmark's file")
+    return array.astype(np.int64)
+
+
+def limit(scans: Sequence[LabelledScan], kept: dict[str, np.ndarray], path: pathlib.Path) -> list[LabelledScan]:
+    """The scans with labels on the kept rows of their points files alone. Raises SceneError where a scan is missing."""
+    limited = []
+    for scan in scans:
+        if scan.name not in kept:
+            raise SceneError(f"{path}: says nothing of {scan.name}: take the file of these scans, or shorten the list")
+        rows = kept[scan.name]
+        if len(rows) and rows.max() >= scan.rows:
+            raise SceneError(
+                f"{path}: names row {rows.max()} of {scan.name}, which has {scan.rows}: take the file of these scans"
+            )
+        limited.append(scan._replace(label=np.where(np.isin(scan.row, rows), scan.label, np.int16(NONE))))
+    return limited

@@ -1,0 +1,256 @@
+"""Sequences in, one training batch of 4DContrast out: augmented 2 cm voxels of every frame, 5 cm voxels of the 4D
+sequence, and the rows of sampled points in both.
+
+Conventions: t frames, B sequences, P pairs of frames in the order of `gen4d.shards.frame_pairs`, n samples per pair and
+frame, S = B * n rows, sequence-major. Masks stay packed and frames are never written out.
+"""
+
+from collections.abc import Sequence as Many
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from gen4d.sequence import ROLE_MOVING, frame_pairs
+from train.inputs import kernels
+from train.inputs.order import BatchKey, Order, Share, keyed_generator
+from train.inputs.stream import Stream
+from train.inputs.views import Rigid, draw_views
+from train.inputs.voxels import Allocate, BatchError, Grid, Rows, Voxels, new_tensor
+
+
+class Batch(NamedTuple):
+    """What one forward pass reads. Row tensors index `frame[i].coordinate` and `sequence.coordinate`."""
+
+    frame: tuple[Voxels, ...]  # t, each sequence under its own rotation, translation and scale
+    sequence: Voxels | None  # as generated; None where the method has no 4D encoder
+    pair_row: torch.Tensor  # (P, 2, S) int64: corresponding points as rows of frame i and of frame j
+    pair_row_4d: torch.Tensor  # (P, 2, S) int64: the same points as rows of `sequence`; (P, 2, 0) without 4D
+    point_row: torch.Tensor  # (t, S) int64: points of each frame as rows of frame i
+    point_row_4d: torch.Tensor  # (t, S, t) int64: their rows in `sequence` at every time step, -1 where absent
+    moving: torch.Tensor  # (t, S) bool: whether the point of `point_row` lies on a moving shape
+    size: int  # B
+
+
+class Recipe(NamedTuple):
+    """How a sequence becomes a part of a batch (4DContrast, sections 3.3 and 4; ranges are assumptions)."""
+
+    voxel_m: float = 0.02
+    voxel_4d_m: float | None = 0.05  # None: no 4D voxels
+    samples: int = 1024
+    moving_share: float | None = 0.25  # share of samples on moving shapes, where there are any; None: uniform
+    moving_actors: bool = True  # False leaves only what stands still
+    views: Rigid = Rigid()
+
+
+def places_of(i: int, t: int) -> list[tuple[int, int]]:
+    """(pair, side) of frame i in every pair that it belongs to."""
+    return [(p, pair.index(i)) for p, pair in enumerate(frame_pairs(t)) if i in pair]
+
+
+# Sampled points ------------------------------------------------------------------------------------------------------
+
+
+class Part(NamedTuple):
+    """Sampled points of one actor: rows of its cloud, for sample slots start, start + 1, .."""
+
+    actor: int
+    start: int
+    index: np.ndarray  # (k,) int64 ascending
+
+
+def sample_common(actors: Many, i: int, j: int, recipe: Recipe, rng: np.random.Generator) -> list[Part]:
+    """Points that frames i and j both keep (i == j: points of one frame), `recipe.samples` slots in all.
+
+    Without replacement as long as there are enough. Moving shapes get `moving_share` of the slots where the frames
+    share any of their points, and everything where they share nothing else.
+    """
+    count = np.array([kernels.count_common(actor.planes[i], actor.planes[j]) for actor in actors], np.int64)
+    moving = np.array([actor.role == ROLE_MOVING for actor in actors])
+    if not count.sum():
+        return []
+    if recipe.moving_share is None:
+        groups = [(np.arange(len(actors)), recipe.samples)]
+    else:
+        slots = _moving_slots(int(count[moving].sum()), int(count[~moving].sum()), recipe)
+        groups = [(np.flatnonzero(~moving), recipe.samples - slots), (np.flatnonzero(moving), slots)]
+    parts, start = [], 0
+    for members, slots in groups:
+        for a, rank in _draw_ranks(count[members], slots, rng):
+            actor = int(members[a])
+            index = np.empty(rank.size, np.int64)
+            kernels.select_common(actors[actor].planes[i], actors[actor].planes[j], rank, index)
+            parts.append(Part(actor, start, index))
+            start += rank.size
+    return parts
+
+
+def _moving_slots(moving: int, still: int, recipe: Recipe) -> int:
+    """How many sample slots moving shapes get, given how many points of each kind there are."""
+    if not moving:
+        return 0
+    return int(recipe.samples * recipe.moving_share) if still else recipe.samples
+
+
+def _draw_ranks(count: np.ndarray, slots: int, rng: np.random.Generator):
+    """Yield (member, ascending ranks among its points) for `slots` draws from all members' points together."""
+    if not slots:
+        return
+    total = int(count.sum())
+    rank = np.sort(rng.choice(total, slots, replace=total < slots, shuffle=False))
+    end = np.cumsum(count)
+    cut = np.searchsorted(rank, end)
+    for member, (first, last) in enumerate(zip(np.concatenate(([0], cut[:-1])), cut, strict=True)):
+        if last > first:
+            yield member, rank[first:last] - (end[member] - count[member])
+
+
+# The batch -----------------------------------------------------------------------------------------------------------
+
+
+class BatchBuffer:
+    """Memory for one batch of `size` sequences of t frames; what `batch` returns is valid until the next `clear`."""
+
+    def __init__(self, size: int, t: int, recipe: Recipe, allocate: Allocate = new_tensor) -> None:
+        self.size, self.t, self.recipe = size, t, recipe
+        pairs, rows = len(frame_pairs(t)), size * recipe.samples
+        rows_4d = rows if recipe.voxel_4d_m else 0
+        self.frame = [Rows(4, allocate) for _ in range(t)]
+        self.sequence = Rows(5, allocate)
+        self._pair_row = allocate((pairs, 2, rows), torch.int64)
+        self._pair_row_4d = allocate((pairs, 2, rows_4d), torch.int64)
+        self._point_row = allocate((t, rows), torch.int64)
+        self._point_row_4d = allocate((t, rows_4d, t), torch.int64)
+        self._moving = allocate((t, rows), torch.bool)
+        self.pair_row, self.pair_row_4d = self._pair_row.numpy(), self._pair_row_4d.numpy()
+        self.point_row, self.point_row_4d = self._point_row.numpy(), self._point_row_4d.numpy()
+        self.moving = self._moving.numpy()
+
+    def clear(self) -> None:
+        for rows in (*self.frame, self.sequence):
+            rows.clear()
+
+    def batch(self) -> Batch:
+        """The tensors over this memory."""
+        frames = tuple(rows.voxels() for rows in self.frame)
+        sequence = self.sequence.voxels(self.t) if self.recipe.voxel_4d_m else None
+        row = (self._pair_row, self._pair_row_4d, self._point_row, self._point_row_4d)
+        return Batch(frames, sequence, *row, self._moving, self.size)
+
+
+class Scratch(NamedTuple):
+    """Grids of one worker."""
+
+    frame: Grid
+    sequence: Grid
+
+
+def new_scratch() -> Scratch:
+    return Scratch(Grid(), Grid())
+
+
+def make_batch(sequences: Many, generators: Many, buffer: BatchBuffer, scratch: Scratch) -> Batch:
+    """Fill `buffer` with sequences, each drawing from its own generator.
+
+    Raises BatchError where a sequence has another number of frames, or frames without common points.
+    """
+    buffer.clear()
+    for b, (sequence, rng) in enumerate(zip(sequences, generators, strict=True)):
+        try:
+            _add_sequence(sequence, b, rng, buffer, scratch)
+        except BatchError as error:
+            raise BatchError(f"sequence {sequence.id}: {error}") from None
+    return buffer.batch()
+
+
+def _add_sequence(sequence, b: int, rng: np.random.Generator, buffer: BatchBuffer, scratch: Scratch) -> None:
+    """One sequence's way into the batch: views, samples, 3D frames, 4D sequence."""
+    recipe, t = buffer.recipe, buffer.t
+    if sequence.t != t:
+        raise BatchError(f"{sequence.t} frames in a data set of {t}: rebuild the data set")
+    actors = [actor for actor in sequence.actors if recipe.moving_actors or actor.role != ROLE_MOVING]
+    view = draw_views(t, recipe.views, rng)
+    pairs = [_some(sample_common(actors, i, j, recipe, rng), i, j) for i, j in frame_pairs(t)]
+    points = [_some(sample_common(actors, i, i, recipe, rng), i, i) for i in range(t)]
+    slots = slice(b * recipe.samples, (b + 1) * recipe.samples)
+    for i in range(t):
+        matrix = _matrices(actors, i, view[i], recipe.voxel_m)
+        _add_frame(actors, i, matrix, b, buffer.frame[i], scratch.frame)
+        wanted = [(buffer.pair_row[p, side, slots], pairs[p]) for p, side in places_of(i, t)]
+        for out, parts in (*wanted, (buffer.point_row[i, slots], points[i])):
+            _look_up(actors, i, matrix, parts, scratch.frame, 0, out)
+        for part in points[i]:
+            moving = buffer.moving[i, slots][part.start : part.start + part.index.size]
+            moving[:] = actors[part.actor].role == ROLE_MOVING
+    if recipe.voxel_4d_m is None:
+        return
+    matrix = [_matrices(actors, i, np.eye(4), recipe.voxel_4d_m) for i in range(t)]
+    _add_4d(actors, matrix, b, buffer.sequence, scratch.sequence)
+    for i in range(t):
+        wanted = [(buffer.pair_row_4d[p, side, slots], pairs[p]) for p, side in places_of(i, t)]
+        wanted += [(buffer.point_row_4d[f, slots, i], points[f]) for f in range(t)]
+        for out, parts in wanted:
+            _look_up(actors, i, matrix[i], parts, scratch.sequence, i, out)
+
+
+def _some(parts: list[Part], i: int, j: int) -> list[Part]:
+    if not parts:
+        raise BatchError(f"frames {i} and {j} have no common point, so there is nothing to compare: leave it out")
+    return parts
+
+
+def _matrices(actors: Many, i: int, view: np.ndarray, voxel_m: float) -> list[np.ndarray]:
+    """Each actor's cloud metres -> voxel units in frame i, (3, 4) float64."""
+    scaled = view / voxel_m
+    return [np.ascontiguousarray((scaled @ actor.pose[i].astype(np.float64))[:3]) for actor in actors]
+
+
+def _add_frame(actors: Many, i: int, matrix: list[np.ndarray], b: int, out: Rows, grid: Grid) -> None:
+    """Voxels of frame i under its view."""
+    grid.clear(sum(len(actor.cloud.point) for actor in actors), 1)
+    for actor, to_voxel in zip(actors, matrix, strict=True):
+        grid.mark(actor.cloud.point, actor.planes[i : i + 1], 0, to_voxel)
+    grid.write(b, out)
+
+
+def _add_4d(actors: Many, matrix: list[list[np.ndarray]], b: int, out: Rows, grid: Grid) -> None:
+    """Voxels of the whole sequence, time steps as generated. An actor at rest is marked once for all steps."""
+    t = len(matrix)
+    at_rest = [bool((actor.pose == actor.pose[0]).all()) for actor in actors]
+    grid.clear(sum(len(actor.cloud.point) * (1 if rest else t) for actor, rest in zip(actors, at_rest, strict=True)), t)
+    for a, actor in enumerate(actors):
+        if at_rest[a]:
+            grid.mark(actor.cloud.point, actor.planes, 0, matrix[0][a])
+            continue
+        for i in range(t):
+            grid.mark(actor.cloud.point, actor.planes[i : i + 1], i, matrix[i][a])
+    grid.write(b, out)
+
+
+def _look_up(actors: Many, i: int, matrix: list[np.ndarray], parts: list[Part], grid: Grid, time: int, out) -> None:
+    """Voxel rows of sampled points in frame i of a grid, into out (samples,) int64."""
+    for part in parts:
+        actor, rows = actors[part.actor], out[part.start : part.start + part.index.size]
+        grid.rows_of(actor.cloud.point, actor.planes[i], time, matrix[part.actor], part.index, rows)
+
+
+# Many of them --------------------------------------------------------------------------------------------------------
+
+
+class SequenceStream(Stream):
+    """Batches of a data set's sequences."""
+
+    def __init__(self, dataset, order: Order, recipe: Recipe, share: Share, seed: int, workers: int = 1) -> None:
+        """dataset: as `gen4d.shards.open_dataset` gives it."""
+        super().__init__(order, share, seed, workers)
+        self.dataset, self.recipe = dataset, recipe
+        self.t = dataset[order.item_at(0)].t
+
+    def memory(self, size: int, allocate: Allocate = new_tensor) -> tuple[BatchBuffer, Scratch]:
+        """A batch's buffer and a worker's grids."""
+        return BatchBuffer(size, self.t, self.recipe, allocate), new_scratch()
+
+    def make(self, key: BatchKey, memory: tuple[BatchBuffer, Scratch]) -> Batch:
+        """Reads the sequences of a key and makes them a batch."""
+        sequences = [self.dataset[number] for number in key.item]
+        return make_batch(sequences, [keyed_generator(*one) for one in key.key], *memory)

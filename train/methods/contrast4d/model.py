@@ -1,0 +1,146 @@
+"""Encoders, predictors and the comparisons of the methods of `config.METHODS`.
+
+Shapes. t frames, P pairs of frames, B sequences, S sampled points of all of them, d projected width.
+
+Terms are sums over pairs or frames, divided by the number of pairs (A), so the lowest value of a cosine term is -1 for
+3d-3d and 4d-4d and -t / P for 3d-4d.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from gen4d.sequence import frame_pairs
+from train.methods.contrast4d.batch import Batch, places_of
+from train.methods.contrast4d.config import METHODS, Contrast4D
+from train.methods.losses import (
+    frame_loss,
+    hardest_contrastive,
+    match_average,
+    pair_loss,
+    same_voxel,
+    spread,
+)
+from train.nets.cost import forward_cost
+from train.nets.heads import Encoder, Predictor
+from train.nets.unet import DEFAULT_NORM, NETS, NetShape, Norm
+from train.run.loop import Loss
+from train.run.memory import Forward
+
+
+class Samples(NamedTuple):
+    """Features of the sampled points: pair (P, 2, S, d) and, where the method has 4D, point (t, S, d)."""
+
+    pair: torch.Tensor
+    point: torch.Tensor | None
+
+
+class Contrast(nn.Module):
+    """Encoders, predictors and the comparison of one method."""
+
+    def __init__(
+        self,
+        method: str,
+        config: Contrast4D,
+        generator: torch.Generator,
+        nets: Mapping[str, NetShape] = NETS,
+        norm: Norm = DEFAULT_NORM,
+    ):
+        """generator (a CPU one) draws all weights, so that equal seeds give equal models. nets: shapes of the nets that
+        `config` names."""
+        super().__init__()
+        self.config, self.method = config, METHODS[method]
+        self._margins = (config.positive_margin, config.negative_margin)
+        head = (config.width, config.hidden, norm, generator)
+        self.encoder3d = Encoder(nets[config.net_3d], 3, config.width, norm, generator)
+        if self.method.cosine:
+            self.predictor3d = Predictor(*head)
+        if self.method.has_4d:
+            self.encoder4d = Encoder(nets[config.net_4d], 4, config.width, norm, generator)
+        if self.method.has_4d and self.method.cosine:
+            self.predictor4d = Predictor(*head)
+
+    def forward(self, batch: Batch) -> Loss:
+        """One forward per frame index and one of the 4D sequences. Raises sparse.SparseError for a bad batch."""
+        terms, samples = self._cosine(batch) if self.method.cosine else self._hardest(batch)
+        pairs = len(batch.pair_row)
+        terms = {name: value / pairs for name, value in terms.items()}
+        total = sum(weight * terms[name] for name, weight in self.config.weights(self.method).items())
+        spreads = {name: spread(z) for name, z in samples.items()}
+        return Loss(total, {name: value.detach() for name, value in terms.items()}, spreads)
+
+    def forwards(self, batch: Batch, element: int) -> list[Forward]:
+        """What the passes over a batch cost in memory, given the bytes of a number."""
+        costs = [forward_cost(self.encoder3d.backbone.shape, 3, voxels, element) for voxels in batch.frame]
+        if batch.sequence:
+            costs.append(forward_cost(self.encoder4d.backbone.shape, 4, batch.sequence, element))
+        return costs
+
+    def _cosine(self, batch: Batch) -> tuple[dict, dict]:
+        """Eqs. 1-8."""
+        stop = self.config.stop_gradient
+        z3, p3 = self._frames(batch)
+        terms, samples = {"3d-3d": pair_loss(p3.pair, z3.pair, stop)}, {"3d": z3.pair}
+        if self.method.has_4d:
+            z4, p4 = self._sequence(batch)
+            terms["3d-4d"] = frame_loss(p3.point, z3.point, p4.point, z4.point, stop)
+            terms["4d-4d"] = pair_loss(p4.pair, z4.pair, stop)
+            samples["4d"] = z4.pair
+        return terms, samples
+
+    def _hardest(self, batch: Batch) -> tuple[dict, dict]:
+        """Appendix C.2: hardest-contrastive between frames and, with 4D, between a frame and time-averaged features."""
+        z3, _ = self._frames(batch)
+        apart = z3.pair.unflatten(2, (batch.size, -1))  # (P, 2, B, n, d)
+        frames = [
+            hardest_contrastive(first, second, same_voxel(row, batch.size), *self._margins)
+            for (first, second), row in zip(apart, batch.pair_row, strict=True)
+        ]
+        if not self.method.has_4d:
+            return {"3d-3d": sum(frames)}, {"3d": z3.pair}
+        features = self.encoder4d.features(batch.sequence, batch.size)
+        z4 = self.encoder4d.projector(match_average(features, batch.point_row_4d))  # affine: the mean of projections
+        own = torch.stack([batch.point_row_4d[i, :, i] for i in range(len(batch.frame))])
+        point, average = (z.unflatten(1, (batch.size, -1)) for z in (z3.point, z4))  # (t, B, n, d)
+        sequence = [
+            hardest_contrastive(
+                point[i], average[i], same_voxel(torch.stack([batch.point_row[i], own[i]]), batch.size), *self._margins
+            )
+            for i in range(len(batch.frame))
+        ]
+        return {"3d-3d": sum(frames), "3d-4d": sum(sequence)}, {"3d": z3.pair, "4d": z4}
+
+    def _frames(self, batch: Batch) -> tuple[Samples, Samples | None]:
+        """z, and p where there are predictors, of the sampled points by the 3D encoder, one forward per frame index."""
+        t, z, p = len(batch.frame), [], []
+        for i, voxels in enumerate(batch.frame):
+            rows = [batch.pair_row[pair, side] for pair, side in places_of(i, t)]
+            rows += [batch.point_row[i]] if self.method.has_4d else []
+            z.append(self.encoder3d(voxels, torch.stack(rows), batch.size))
+            if self.method.cosine:
+                p.append(_rowwise(self.predictor3d, z[i]))
+        return self._regroup(z), self._regroup(p) if p else None
+
+    def _regroup(self, frames: list[torch.Tensor]) -> Samples:
+        """Features (t - 1 or t, S, d) of each frame, its pairs first, back into pairs and points."""
+        t = len(frames)
+        row = {place: (i, r) for i in range(t) for r, place in enumerate(places_of(i, t))}
+        sides = [[row[p, side] for side in (0, 1)] for p in range(len(frame_pairs(t)))]
+        pair = torch.stack([torch.stack([frames[i][r] for i, r in both]) for both in sides])
+        point = torch.stack([features[t - 1] for features in frames]) if self.method.has_4d else None
+        return Samples(pair, point)
+
+    def _sequence(self, batch: Batch) -> tuple[Samples, Samples]:
+        """z and p of the sampled points by the 4D encoder, in one forward."""
+        pairs, frames = len(batch.pair_row_4d), range(len(batch.frame))
+        rows = [*batch.pair_row_4d.flatten(0, 1), *(batch.point_row_4d[i, :, i] for i in frames)]
+        z = self.encoder4d(batch.sequence, torch.stack(rows), batch.size)
+        p = _rowwise(self.predictor4d, z)
+        return tuple(Samples(x[: 2 * pairs].unflatten(0, (pairs, 2)), x[2 * pairs :]) for x in (z, p))
+
+
+def _rowwise(head: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """A head on rows, for (..., d): its norm takes all of them together."""
+    return head(x.flatten(0, -2)).unflatten(0, x.shape[:-1])

@@ -1,0 +1,100 @@
+"""The weights of a 3D backbone: read from runs and files, written for others."""
+
+import hashlib
+import json
+import pathlib
+from dataclasses import asdict
+from typing import NamedTuple
+
+import safetensors
+import safetensors.torch
+import torch
+
+from gen4d import files
+from train.nets.heads import CHANNELS_IN
+from train.nets.unet import NETS, NetShape, UNet
+from train.run import checkpoint
+from train.run.checkpoint import CheckpointError
+
+LAYOUT = (
+    "Sparse convolution weights are (out, kx, ky, kz, in), as spconv 2 keeps them, on coordinates [batch, x, y, z]. "
+    "spconv 1: weight.permute(1, 2, 3, 4, 0). torch.nn.Conv3d: weight.permute(0, 4, 1, 2, 3). "
+    "down.N: kernel 2, stride 2, channels kept; up.N: its inverse. shortcut.0: a linear layer (out, in). "
+    "Input: three channels of ones a voxel. Norms are torch.nn.BatchNorm1d."
+)
+
+
+class Backbone(NamedTuple):
+    """A pre-trained 3D U-Net in evaluation mode, the voxels that it was trained on, and the names of the scans that it
+    has seen, of which earlier versions say nothing."""
+
+    net: UNet
+    voxel_m: float
+    scans: tuple[str, ...] = ()
+
+
+def load_backbone(path: pathlib.Path) -> Backbone:
+    """From a run folder (its newest checkpoint), a checkpoint folder, or a file of `export_weights`.
+
+    Raises CheckpointError.
+    """
+    if path.is_file():
+        weights, about = _read_export(path)
+    else:
+        weights, about = backbone_weights(_find_checkpoint(path))
+    shape = {name: tuple(value) if isinstance(value, list) else value for name, value in about["shape"].items()}
+    net = UNet(NetShape(**shape), 3, torch.Generator().manual_seed(0), CHANNELS_IN)
+    checkpoint.load_weights(weights, net, str(path))
+    return Backbone(net.eval(), about["voxel_m"], tuple(about.get("scans", ())))
+
+
+def _find_checkpoint(path: pathlib.Path) -> checkpoint.Checkpoint:
+    if path.name.startswith("checkpoint-"):
+        return checkpoint.read(path)
+    found, _ = checkpoint.newest(path)
+    if not found:
+        raise CheckpointError(f"{path}: no checkpoint there: give a run folder, a checkpoint or exported weights")
+    return found
+
+
+def backbone_weights(found: checkpoint.Checkpoint) -> tuple[dict[str, torch.Tensor], dict]:
+    """The 3D backbone's tensors of a run's checkpoint, and what is needed to use them. Raises CheckpointError."""
+    own = found.config.get("backbone", {})
+    prefix = own.get("prefix", "nothing")
+    weights = {name.removeprefix(prefix): value for name, value in found.model.items() if name.startswith(prefix)}
+    if not weights or own.get("net") not in NETS:
+        raise CheckpointError(f"{found.path}: holds no 3D backbone of this version: give a run of this version")
+    about = {"net": own["net"], "shape": asdict(NETS[own["net"]]), "voxel_m": own["voxel_m"]}
+    seen = sorted({*found.config.get("scans", ()), *found.config.get("weights_scans", ())})
+    return weights, about | {"method": own["method"], "step": found.step, "scans": seen, "layout": LAYOUT}
+
+
+def stored_backbone(net: str, voxel_m: float, prefix: str, method: str) -> dict:
+    """What a run's checkpoints remember of the backbone in them. prefix: of its tensors' names; method: what taught
+    it."""
+    return {"net": net, "voxel_m": voxel_m, "prefix": prefix, "method": method}
+
+
+def export_weights(run: pathlib.Path, out: pathlib.Path) -> dict:
+    """Write the 3D backbone of a run or checkpoint as one safetensors file; returns what its header says."""
+    weights, about = backbone_weights(_find_checkpoint(run))
+    files.make_folder(out.parent)
+    files.write(out, safetensors.torch.save(weights, {"format": "pt", "gen4d": json.dumps(about)}))
+    return about
+
+
+def _read_export(path: pathlib.Path) -> tuple[dict[str, torch.Tensor], dict]:
+    try:
+        with safetensors.safe_open(path, "pt") as opened:
+            about = json.loads((opened.metadata() or {})["gen4d"])
+            return {name: opened.get_tensor(name) for name in opened.keys()}, about
+    except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
+        raise CheckpointError(f"{path}: not weights that export-weights wrote ({error}): give a run folder") from None
+
+
+def weights_digest(weights: Backbone) -> str:
+    """SHA-256 over a backbone's names and values."""
+    digest = hashlib.sha256()
+    for name, value in weights.net.state_dict().items():
+        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

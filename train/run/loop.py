@@ -1,0 +1,250 @@
+"""The training loop: resume, step, log, save, stop. It knows nothing of the method or the task.
+
+A model is called with a batch and returns a `Loss`. What it may have besides: `after_update(step)`, called when an
+update was made (a target that follows by a moving average). Steps are counted by updates made, everywhere.
+"""
+
+import contextlib
+import math
+import pathlib
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from train.config import check, one_of, positive, seed, workers
+from train.errors import Refused
+from train.run import checkpoint
+from train.run.log import Log, Meter, Record
+from train.run.precision import PRECISIONS, WEIGHTS
+from train.run.world import World, to_device
+
+LEAST_SCALE = 2.0**-10  # of half-precision gradients: below, overflow is no matter of scale
+
+
+class LoopError(Refused):
+    """Training cannot go on."""
+
+
+class Stopped(Exception):
+    """A signal asked for the end; the step that was being made is finished and saved."""
+
+    def __init__(self, number: int, step: int):
+        super().__init__(f"{signal.Signals(number).name} at step {step}: saved, the same command goes on from here")
+        self.number = number
+
+
+@dataclass(frozen=True)
+class Running:
+    """How long a run is and how it is carried out."""
+
+    steps: int = 50_000
+    batch: int = 12  # items of a step, over all processes
+    accumulate: int = 1  # parts in which a process takes its share of the batch; norms see one part at a time
+    shared_norms: bool = False  # over all processes: else norms see their own process's share
+    precision: str = "auto"  # float16 under autocast on CUDA, float32 elsewhere
+    seed: int = 0
+    workers: int = 2  # threads that make batches ahead; 0: none
+    checkpoint_steps: int = 500
+    milestone_steps: int = 10_000  # checkpoints of multiples of it stay, besides the last two
+    log_steps: int = 10
+
+    def __post_init__(self):
+        counts = positive(self, "steps", "batch", "accumulate", "checkpoint_steps", "milestone_steps", "log_steps")
+        check(self, [*counts, one_of(self, "precision", PRECISIONS), seed(self), workers(self)])
+
+
+class Loss(NamedTuple):
+    """What a model returns: total to minimise, and for the log its terms and the spread of its features, detached."""
+
+    total: torch.Tensor
+    terms: dict[str, torch.Tensor]
+    spread: dict[str, torch.Tensor]
+
+
+class Plan(NamedTuple):
+    """How to train. stored: what every checkpoint remembers; precision: resolved; lr_at: updates made -> rate of the
+    next."""
+
+    running: Running
+    precision: str
+    lr_at: Callable[[int], float]
+    stored: dict
+
+
+class Prepared(NamedTuple):
+    """What the loop trains: a model on the CPU, its optimiser, a stream of batches, a plan.
+
+    stream.batches(step) gives batches from a step on, `running.accumulate` a step, without end.
+    """
+
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    stream: Any
+    plan: Plan
+
+
+class Training(NamedTuple):
+    """What a step works on."""
+
+    model: nn.Module
+    replica: nn.Module  # the model, averaging gradients over processes
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    plan: Plan
+    world: World
+
+
+def train(prepared: Prepared, run: pathlib.Path, world: World) -> Iterator[Record]:
+    """Train from the newest checkpoint in `run`, or from the start, to the last step; yields what every log step did.
+
+    Raises LoopError at a step that is not finite, Stopped after a signal, CheckpointError, OSError.
+    """
+    model, optimiser, stream, plan = prepared
+    running = plan.running
+    model.to(world.device, WEIGHTS[plan.precision])  # in place: the optimiser keeps its parameters
+
+    # Resume -----------------------------------------------------------------------------------------------------------
+    scaler = torch.amp.GradScaler(world.device.type, enabled=plan.precision == "float16")
+    step, skipped = _resume(model, optimiser, scaler, run, world)
+    parts = Training(model, world.replicate(model, running.shared_norms), optimiser, scaler, plan, world)
+    with (
+        contextlib.closing(stream.batches(step)) as batches,
+        contextlib.closing(Log(run, step, world.leads)) as log,
+        _caught_signals() as caught,
+    ):
+        meter = Meter(world.device)
+        while step < running.steps:
+            # Step -----------------------------------------------------------------------------------------------------
+            lr = plan.lr_at(step)
+            figures, gradient, stop = _step(parts, lr, batches, meter, step + 1, caught)
+            step, skipped = step + 1, skipped + (gradient is None)
+
+            # Log ------------------------------------------------------------------------------------------------------
+            if step % running.log_steps == 0 or step == running.steps:
+                record = Record(step, *figures, lr, gradient, skipped, meter.take())
+                log.write(record)
+                yield record
+
+            # Save, and stop -------------------------------------------------------------------------------------------
+            due = step % running.checkpoint_steps == 0 or step % running.milestone_steps == 0
+            if due or step == running.steps or stop:
+                _save(parts, run, step, skipped)
+            if stop:
+                raise Stopped(stop, step)
+
+
+def _save(parts: Training, run: pathlib.Path, step: int, skipped: int) -> None:
+    """Write a checkpoint by the leading process; the others wait."""
+    plain = {"scaler": parts.scaler.state_dict(), "skipped": skipped}
+    given = (run, step, parts.plan.stored, parts.model, parts.optimiser, plain, parts.plan.running.milestone_steps)
+    parts.world.led(lambda: checkpoint.save(*given))
+
+
+def _resume(model, optimiser, scaler, run: pathlib.Path, world: World) -> tuple[int, int]:
+    """Load the newest checkpoint that the leading process sees, in all processes. Returns the updates made and how many
+    of them were left out."""
+    found, damaged = world.led(lambda: checkpoint.newest(run))
+    for line in damaged:
+        warnings.warn(line, stacklevel=2)
+    if not found:
+        return 0, 0
+    checkpoint.restore(found, model, optimiser)
+    scaler.load_state_dict(found.plain["scaler"])
+    return found.step, found.plain["skipped"]
+
+
+class Figures(NamedTuple):
+    """What a step computed, over all its batches."""
+
+    loss: float
+    terms: dict[str, float]
+    spread: dict[str, float]
+
+
+def _step(parts: Training, lr: float, batches: Iterator, meter: Meter, number: int, caught: list[int]):
+    """One update. Returns its Figures, the gradient's norm (None: overflow, left out), and a signal to stop at or 0."""
+    for group in parts.optimiser.param_groups:
+        group["lr"] = lr * group.get("scale", 1.0)
+    parts.optimiser.zero_grad(set_to_none=True)
+    sums = _accumulate(parts, batches, meter)
+    figures, stop = _agree(sums, caught, parts.world)
+    if not all(map(math.isfinite, (figures.loss, *figures.terms.values()))):
+        terms = ", ".join(f"{name} {value:.4g}" for name, value in figures.terms.items())
+        raise LoopError(f"step {number}: the loss is {figures.loss} ({terms}); {_remedy(lr)}")
+    gradient = _update(parts, lr, number)
+    meter.count(parts.plan.running.batch)
+    return figures, gradient, stop
+
+
+def _remedy(lr: float) -> str:
+    return f"training stops, and the same command would stop here again: start another run with lr below {lr:.4g}"
+
+
+def _accumulate(parts: Training, batches: Iterator, meter: Meter) -> dict[tuple[str, str], torch.Tensor]:
+    """Forward and backward of this process's share of a step. Returns (kind, name) -> mean over its batches."""
+    plan, world, means = parts.plan, parts.world, {}
+    count = plan.running.accumulate
+    for part in range(count):
+        batch = to_device(meter.next_of(batches), world.device)
+        apart = world.size > 1 and part < count - 1  # processes exchange gradients once a step
+        with parts.replica.no_sync() if apart else contextlib.nullcontext():
+            with torch.autocast(world.device.type, torch.float16, enabled=plan.precision == "float16"):
+                loss = parts.replica(batch)
+            parts.scaler.scale(loss.total / count).backward()
+        named = {("loss", ""): loss.total.detach()}
+        named |= {("terms", name): value for name, value in loss.terms.items()}
+        named |= {("spread", name): value for name, value in loss.spread.items()}
+        for key, value in named.items():
+            means[key] = means.get(key, 0) + value.double() / count
+    return means
+
+
+def _agree(means: dict[tuple[str, str], torch.Tensor], caught: list[int], world: World) -> tuple[Figures, int]:
+    """Means over processes, and a signal that any of them got: all stop after the same step."""
+    signals = torch.zeros(signal.NSIG, dtype=torch.float64)
+    signals[caught] = 1
+    agreed = world.mean(torch.cat([torch.stack(list(means.values())), signals.to(world.device)])).tolist()
+    named = {"terms": {}, "spread": {}, "loss": {}}
+    for (kind, name), value in zip(means, agreed, strict=False):
+        named[kind][name] = value
+    stop = next((number for number, share in enumerate(agreed[len(means) :]) if share), 0)
+    return Figures(named["loss"][""], named["terms"], named["spread"]), stop
+
+
+def _update(parts: Training, lr: float, number: int) -> float | None:
+    """Make the update. Returns the gradient's norm, None if half-precision gradients overflowed and it was left out."""
+    scaler = parts.scaler
+    scaler.unscale_(parts.optimiser)
+    norm = nn.utils.get_total_norm([p.grad for p in parts.model.parameters() if p.grad is not None]).item()
+    hopeless = not scaler.is_enabled() or scaler.get_scale() < LEAST_SCALE
+    if hopeless and not math.isfinite(norm):
+        raise LoopError(f"step {number}: the gradient's norm is {norm}; {_remedy(lr)}")
+    scaler.step(parts.optimiser)  # leaves the update out where a gradient is not finite
+    scaler.update()
+    if not math.isfinite(norm):
+        return None
+    if follow := getattr(parts.model, "after_update", None):
+        follow(number)
+    return norm
+
+
+@contextlib.contextmanager
+def _caught_signals() -> Iterator[list[int]]:
+    """Collects SIGTERM and Ctrl-C instead of dying of them; the second of a kind acts as usual."""
+    caught: list[int] = []
+
+    def catch(number, _frame):
+        caught.append(number)
+        signal.signal(number, before[number])
+
+    before = {number: signal.signal(number, catch) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,101 @@
+"""Per-point features of a scan by a pre-trained 3D backbone, and their picture."""
+
+import pathlib
+
+import numpy as np
+import torch
+
+from gen4d import sources
+from gen4d.shards import open_dataset
+from train.errors import Refused
+from train.inputs.voxels import voxelise
+from train.nets.heads import CHANNELS_IN
+from train.nets.weights import Backbone
+from train.run.world import to_device
+
+
+class FeatureError(Refused):
+    """A scan that is not there."""
+
+
+def read_scan(path: pathlib.Path, up: str, units: str) -> tuple[np.ndarray, np.ndarray, int]:
+    """Finite points (n, 3) of a file in metres, z up, their rows in the file (n,), and the file's number of rows.
+
+    Raises SourceError.
+    """
+    size = path.stat().st_size
+    source = sources.ScanSource(path.stem, path.parent, {"points": path.name}, "scan-files", size)
+    scan = sources.load_scan(source, sources.Orientation(up, sources.parse_units(units)))
+    return scan.point, scan.row, len(scan.row) + scan.dropped
+
+
+def read_stored_scan(data: pathlib.Path, name: str | None) -> tuple[np.ndarray, np.ndarray, int]:
+    """The cloud of a scan of a data set, by default of its first: points, rows, number of rows, as `read_scan`.
+
+    Raises ShardError, and FeatureError for a name that is not there.
+    """
+    dataset = open_dataset(data)
+    wanted = name or next(iter(dataset.scan_names), None)
+    for number in range(len(dataset)):
+        if dataset.scan_names[dataset.scan_of(number)] == wanted:
+            point = dataset[number].actors[0].cloud.point
+            return point, np.arange(len(point)), len(point)
+    known = ", ".join(dataset.scan_names[:5])
+    raise FeatureError(f"{data}: no sequence of a scan {wanted!r}; there are {len(dataset.scan_names)}: {known}, ...")
+
+
+def point_features(backbone: Backbone, point: np.ndarray, device: torch.device) -> np.ndarray:
+    """Features of points (n, 3) float32 metres, z up: those of the voxel of each, (n, channels) float32."""
+    voxels, row = voxelise(point, backbone.voxel_m)
+    voxels = to_device(voxels, device)
+    net = backbone.net.to(device)
+    with torch.no_grad():
+        features = net(voxels, torch.ones(len(voxels.coordinate), CHANNELS_IN, device=device), 1)
+    return features.float().cpu().numpy()[row]
+
+
+def principal_colours(features: np.ndarray) -> np.ndarray:
+    """Features (n, c) to colours (n, 3) in 0..1: their first three principal components, 1st to 99th percentile."""
+    centred = (features - features.mean(axis=0)).astype(np.float64)
+    _, vector = np.linalg.eigh(centred.T @ centred)
+    vector = vector[:, ::-1][:, :3]
+    vector = vector * np.sign(vector[np.abs(vector).argmax(axis=0), np.arange(vector.shape[1])])  # eigh's signs vary
+    score = centred @ vector
+    low, high = np.percentile(score, [1, 99], axis=0)
+    colours = np.zeros((len(features), 3))
+    colours[:, : score.shape[1]] = np.clip((score - low) / np.maximum(high - low, 1e-12), 0, 1)
+    return colours
+
+
+def draw(point: np.ndarray, colours: np.ndarray, out: pathlib.Path) -> None:
+    """A picture of points (n, 3) seen from above, without what lies over 2 m above the lowest percentile."""
+    import matplotlib  # not needed by any other command
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    seen = point[:, 2] < np.percentile(point[:, 2], 1) + 2
+    order = np.flatnonzero(seen)[np.argsort(point[seen, 2], kind="stable")]
+    figure, axes = pyplot.subplots(figsize=(8, 8), dpi=150)
+    axes.scatter(point[order, 0], point[order, 1], c=colours[order], s=1, linewidths=0)
+    axes.set_aspect("equal")
+    axes.set_xlabel("x, m")
+    axes.set_ylabel("y, m")
+    figure.savefig(out, bbox_inches="tight", metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def write_features(
+    out: pathlib.Path, point: np.ndarray, features: np.ndarray, row: np.ndarray, rows: int
+) -> tuple[int, int]:
+    """A file of features, one row a row of the points file (NaN where it holds no point), and a picture beside it.
+
+    point (n, 3), features (n, c) and row (n,) are of the points that are there. Returns the array's shape.
+    """
+    full = np.full((rows, features.shape[1]), np.nan, np.float32)
+    full[row] = features
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with open(out, "wb") as file:
+        np.save(file, full)
+    draw(point, principal_colours(features), out.with_suffix(".png"))
+    return full.shape

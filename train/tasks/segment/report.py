@@ -1,0 +1,120 @@
+"""What an evaluation leaves behind: a table, JSON, and a picture of the confusion matrix."""
+
+import io
+import json
+import math
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from gen4d import files
+from train.tasks.metrics import scores
+from train.tasks.segment.evaluate import Evaluation
+from train.tasks.tables import aligned, percent
+
+COUNTED = {"points": "all points", "voxels": "2 cm voxels"}
+
+
+def summary(evaluation: Evaluation, names: Sequence[str]) -> dict:
+    """Scores as JSON values; None where nothing defines one."""
+    return {"scans": evaluation.scans} | {kind: scored(getattr(evaluation, kind), names) for kind in COUNTED}
+
+
+def scored(matrix: np.ndarray, names: Sequence[str]) -> dict:
+    """Scores of a confusion matrix (K, K + 1) as JSON values."""
+    found = scores(matrix)
+    per_class = {
+        name: {"iou": as_json(iou), "recall": as_json(recall), "count": int(count)}
+        for name, iou, recall, count in zip(names, found.iou, found.recall, found.count, strict=True)
+    }
+    mean = {name: as_json(getattr(found, name)) for name in ("miou", "macc", "accuracy")}
+    return mean | {"count": int(found.count.sum()), "classes": per_class}
+
+
+def as_json(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def headline(summarised: dict) -> str:
+    """The scores of both ways of counting, on one line."""
+    parts = []
+    for kind, name in COUNTED.items():
+        found = summarised[kind]
+        parts.append(f"{name}: mIoU {percent(found['miou'])} mAcc {percent(found['macc'])}")
+    return "; ".join(parts)
+
+
+def table(summaries: dict[str, dict]) -> list[str]:
+    """Lines of a Markdown table: a row per class and one of the means; per named evaluation its IoU and accuracy on all
+    points, and its IoU on 2 cm voxels. All evaluations are of the same scans."""
+    names = list(next(iter(summaries.values()))["points"]["classes"])
+    head = ["class", "points", *(f"{name} {kind}" for name in summaries for kind in ("IoU", "acc", "IoU 2 cm"))]
+    points = next(iter(summaries.values()))["points"]
+    rows = [[name, points["classes"][name]["count"], *_cells(summaries, name)] for name in names]
+    rows.append(["mean", points["count"], *_means(summaries)])
+    return aligned(head, rows)
+
+
+def _cells(summaries: dict[str, dict], name: str) -> list[str]:
+    cells = []
+    for found in summaries.values():
+        points, voxels = (found[kind]["classes"][name] for kind in COUNTED)
+        cells += [percent(points["iou"]), percent(points["recall"]), percent(voxels["iou"])]
+    return cells
+
+
+def _means(summaries: dict[str, dict]) -> list[str]:
+    cells = []
+    for found in summaries.values():
+        cells += [percent(found["points"]["miou"]), percent(found["points"]["macc"]), percent(found["voxels"]["miou"])]
+    return cells
+
+
+def write_results(folder: pathlib.Path, summaries: dict[str, dict], drawn: Evaluation, about: dict) -> list[str]:
+    """results.json, results.md and confusion.png (of the evaluation `drawn`, the first of `summaries`) in a folder.
+
+    about: JSON values: `step` of each named summary, `machine`, and whatever else explains the numbers. Returns the
+    table's lines.
+    """
+    names = list(next(iter(summaries.values()))["points"]["classes"])
+    lines = table(summaries)
+    heads = [f"{name} (step {about['step'][name]}): {headline(found)}" for name, found in summaries.items()]
+    lines = [*lines, "", *heads, f"{drawn.scans} scans; {about['machine']}"]
+    if "best" in summaries and "validations" in about:
+        lines.append(f"best: the best of {about['validations']} validations on these same scans, so it flatters itself")
+    about = about | {"confusion": {kind: getattr(drawn, kind).tolist() for kind in COUNTED}}
+    files.make_folder(folder)
+    files.write(folder / "results.json", (json.dumps(about | {"results": summaries}) + "\n").encode())
+    files.write(folder / "results.md", ("\n".join(lines) + "\n").encode())
+    name = next(iter(summaries))
+    draw_confusion(drawn.points, names, f"{name}, all points of {drawn.scans} scans", folder / "confusion.png")
+    return lines
+
+
+def draw_confusion(matrix: np.ndarray, names: Sequence[str], title: str, path: pathlib.Path) -> None:
+    """A picture of a confusion matrix (K, K + 1): of each class's points, the share that each prediction got."""
+    import matplotlib  # not needed by any other command
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    count = matrix.sum(axis=1, keepdims=True)
+    share = np.divide(matrix, count, out=np.full(matrix.shape, np.nan), where=count > 0)
+    shown = share if matrix[:, -1].any() else share[:, :-1]
+    columns = [*names, "none"][: shown.shape[1]]
+    figure, axes = pyplot.subplots(figsize=(2 + 0.42 * len(columns), 1.5 + 0.42 * len(names)), dpi=120)
+    axes.imshow(shown, cmap="Blues", vmin=0, vmax=1)
+    for (i, j), value in np.ndenumerate(shown):
+        if value >= 0.005:
+            colour = "white" if value > 0.5 else "black"
+            axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=colour)
+    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_xlabel("predicted, % of the class's points")
+    axes.set_ylabel("truth (blank: no point)")
+    axes.set_title(title, fontsize=9)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight", metadata={"Software": None})
+    pyplot.close(figure)
+    files.write(path, buffer.getvalue())
