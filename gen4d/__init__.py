@@ -48,6 +48,7 @@ __all__ = ["__version__", *_MODULE]
 def __getattr__(name: str) -> Any:
     if name not in _MODULE:
         raise AttributeError(f"module 'gen4d' has no attribute {name!r}")
+    importlib.import_module("gen4d.files")  # says so if this system cannot run gen4d
     value = getattr(importlib.import_module(_MODULE[name]), name)
     globals()[name] = value
     return value

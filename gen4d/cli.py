@@ -22,6 +22,11 @@ from gen4d import __version__
 from gen4d.config import HEIGHT_CLASSES, Config, override
 from gen4d.report import summary as report
 
+try:
+    from gen4d import files  # noqa: F401, needs what Windows has not
+except ImportError as error:
+    raise SystemExit(f"Error: {error}") from None
+
 _FOLDER = click.Path(path_type=pathlib.Path)
 _SECONDS_A_LINE = 2.0
 _AGAIN_S = 3.0

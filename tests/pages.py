@@ -1,7 +1,7 @@
 """Writes the pages that are made from the code: cli.md, api.md, and the table of arrays in format.md.
 
-    python -m tests.pages           write them
-    python -m tests.pages --check   say which are stale; exit code 1 if one is
+python -m tests.pages           write them
+python -m tests.pages --check   say which are stale; exit code 1 if one is
 """
 
 import ast
@@ -154,9 +154,20 @@ def api_page() -> str:
 
 
 _INTRODUCTION = """\
-Everything is loaded when it is first used, so `import gen4d` takes no time. Annotations are complete (`py.typed`). Every error
-that you can mend is a `ValueError` of gen4d whose message names the value, the rule and the remedy; a wrong index is an
-`IndexError` or a `KeyError` that says what there is. Axes are right-handed with z up, lengths in metres."""
+```python
+import gen4d
+
+dataset = gen4d.open_dataset("data/sequences")
+print(dataset, len(dataset), dataset[0].id)
+print(dataset[-2:], dataset[dataset[0].id])  # slices and ids
+for frame in dataset[0]:
+    print(frame.point.shape, frame.point_index[:3])
+assert not any(gen4d.verify(dataset))  # one line per damaged file
+```
+
+Everything is loaded when it is first used, so `import gen4d` takes no time. Annotations are complete (`py.typed`).
+Every error that you can mend is a `ValueError` of gen4d whose message names the value, the rule and the remedy; a wrong
+index is an `IndexError` or a `KeyError` that says what there is. Axes are right-handed with z up, lengths in metres."""
 
 
 def _definition(value, module) -> tuple[ast.FunctionDef | ast.ClassDef, list[str]]:

@@ -386,7 +386,7 @@ pickle.dump(result, open(target, "wb"))
 
 
 def test_anybody_reads_the_shards_with_zarr_and_numpy_alone(data, tmp_path):
-    """The recipe of docs/format.md, in a process that cannot import gen4d, against the reader: frames, identities, pairs."""
+    """The recipe of docs/format.md, in a process that cannot import gen4d, against the reader."""
     text = (tiny.ROOT / "docs" / "format.md").read_text().split("<!-- recipe -->")[1]
     recipe = text.split("```python\n")[1].split("```")[0]
     dataset = open_dataset(data)
@@ -409,3 +409,21 @@ def test_anybody_reads_the_shards_with_zarr_and_numpy_alone(data, tmp_path):
             np.testing.assert_array_equal(identity, np.stack([frame.actor, frame.point_index], axis=1))
         for (i, j), rows in pairs.items():
             np.testing.assert_array_equal(rows, sequence.correspondences(i, j))
+
+
+WINDOWS = """
+import os, signal, sys
+
+sys.modules["fcntl"] = sys.modules["resource"] = None
+del signal.SIGHUP, signal.SIGALRM, os.pread
+"""
+
+
+@pytest.mark.parametrize(
+    "use", ["from gen4d.cli import main; main()", "import gen4d; gen4d.open_dataset('.')", "from gen4d import files"]
+)
+def test_a_system_without_posix_locks_is_told_so_in_one_line(use):
+    run = subprocess.run([sys.executable, "-c", WINDOWS + use], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "Linux and macOS" in run.stderr.strip().splitlines()[-1]
+    assert "cli" not in use or run.stderr.count("\n") == 1

@@ -122,7 +122,6 @@ def test_the_version_is_the_same_everywhere():
 # What runs -----------------------------------------------------------------------------------------------------------
 
 RUN_ELSEWHERE = re.compile(r"recipe|(sbatch|submit); run by (tests/\w+\.py)")
-TORCH = ("torch", "gen4d-train", "make pretrain", "make finetune")
 
 
 def runs_here(block: Block) -> bool:
@@ -154,6 +153,15 @@ def desk(tmp_path_factory):
         outcome = tiny.gen4d("build", "--scans", "floors/scans", "--shapes", "ModelNet40", *tiny.LIGHT, "--pairs")
         assert outcome.code == 0, outcome.text
     return folder
+
+
+@pytest.fixture(scope="module")
+def run_folder(desk, tmp_path_factory):
+    """A run of two steps of pre-training."""
+    pytest.importorskip("spconv")
+    with contextlib.chdir(desk):
+        run_trainer(["pretrain", "--data", "data/sequences", "--preset", "small", "--run", "runs/small"])
+    return desk / "runs/small"
 
 
 def commands(text: str) -> list[list[str]]:
@@ -220,10 +228,10 @@ with_blocks = [path for path in DOCUMENTS if any(map(runs_here, blocks(path)))]
 
 
 @pytest.mark.parametrize("document", with_blocks, ids=lambda path: path.name)
-def test_blocks_of_a_document_run_in_their_order(document, desk, tmp_path, monkeypatch):
+def test_blocks_of_a_document_run_in_their_order(document, desk, tmp_path, monkeypatch, request):
     here = [block for block in blocks(document) if runs_here(block)]
     if any(map(_training, here)):
-        pytest.importorskip("spconv")
+        request.getfixturevalue("run_folder")
     place = tmp_path / "desk"
     shutil.copytree(desk, place)
     monkeypatch.chdir(place)
