@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
 from typing import NamedTuple
 
@@ -92,6 +93,21 @@ def test_links_lead_to_files_and_headings_that_are_there(document):
 @documents
 def test_a_document_loads_nothing_from_elsewhere(document):
     assert not re.findall(r"!\[[^\]]*\]\(https?:|<(?:img|script|link|iframe)\b", document.read_text())
+
+
+def test_the_site_is_built_and_loads_nothing_from_elsewhere(tmp_path):
+    pytest.importorskip("zensical")
+    for name in ("docs", "mkdocs.yml"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    build = [sys.executable, "-m", "zensical", "build", "--strict"]
+    done = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    built = {path.stem: path.read_text() for path in (tmp_path / "site").glob("*.html")}
+    assert built.keys() == {path.stem for path in DOCS} | {"404"}
+    loads = re.compile(r"<(?:script|img|link|iframe|source)\b[^>]*(?:src|href)=\"?(?:https?:)?//[^\">]*")
+    for name, page in built.items():
+        assert not [tag for tag in loads.findall(page) if 'rel="canonical"' not in tag], name
 
 
 def test_every_page_can_be_reached_from_the_index():
