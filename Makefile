@@ -22,7 +22,7 @@ WORKERS ?= 2
 SOAK    ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo build pretrain finetune study test soak bench docs lint format clean
+.PHONY: help install demo build pretrain finetune study test quick soak bench docs lint format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,11 +65,14 @@ study: $(VENV)/.train ## compare ways of pre-training on built-in rooms: STUDY=s
 test: $(VENV)/.train ## run every test
 	$(BIN)/python -m pytest tests
 
+quick: $(VENV)/.train ## run the tests that take less than two minutes together, what a change needs
+	$(BIN)/python -m pytest -m 'not slow' tests
+
 soak: $(VENV)/.train ## the tests of crashes, signals, damage, parts, sameness and loaders at length: hours (SOAK=0.1: a tenth)
 	GEN4D_SOAK=$(SOAK) $(BIN)/python -m pytest -rP $(addprefix tests/test_,$(addsuffix .py,crash signals damage damage_files damage_large parts sameness dataloader))
 
 bench: $(VENV)/.train ## measure the generator against its references, then the loader
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m benchmarks
 
 docs: $(BIN)/python ## build the site of docs/ into site/
 	$(PIP_INSTALL) -e '.[docs]'

@@ -267,10 +267,10 @@ def _estimate(inputs, out: pathlib.Path, workers: int) -> None:
 
 
 @cli.command(epilog=_example("gen4d inspect data/sequences", "gen4d inspect data/sequences scene0000_00/003"))
-@click.argument("dataset", type=_FOLDER)
+@click.argument("dataset")
 @click.argument("sequence", required=False)
 def inspect(dataset, sequence) -> None:
-    """Say what a data set holds, or one SEQUENCE of it (its id or number)."""
+    """Say what a data set holds, or one SEQUENCE of it (its id or number). DATASET is a folder or a URL."""
     from gen4d.building import refused
     from gen4d.shards import FormatError, open_dataset
     from gen4d.shards.manifest import brief, read_sidecar
@@ -285,7 +285,7 @@ def inspect(dataset, sequence) -> None:
         "config: " + ", ".join(f"{name} {value}" for name, value in manifest["config"].items() if name != "height_m")
     )
     click.echo("versions: " + ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()))
-    sidecars = [brief(read_sidecar(dataset, n)) for n in range(len(manifest["shards"]))]
+    sidecars = [brief(read_sidecar(opened.home, n)) for n in range(len(manifest["shards"]))]
     try:
         lines = report.summary(sidecars) + [f"refused: {line}" for line in refused(sidecars, "scans", "shapes")]
     except (KeyError, TypeError, AttributeError):
@@ -327,10 +327,10 @@ def _inspect_sequence(opened, number: int) -> None:
 
 
 @cli.command(epilog=_example("gen4d verify data/sequences"))
-@click.argument("dataset", type=_FOLDER)
+@click.argument("dataset")
 @click.option("--quick", is_flag=True, help="Names, sizes, and the hashes of the .json files only.")
 def verify(dataset, quick) -> None:
-    """Check that a data set is intact and complete: every bit of every file."""
+    """Check that a data set, a folder or a URL, is intact and complete: every bit of every file."""
     from gen4d.shards import verify as checks
     from gen4d.shards.dataset import open_dataset
 
@@ -347,11 +347,11 @@ def verify(dataset, quick) -> None:
 
 
 @cli.command(epilog=_example("gen4d view data/sequences --sequence scene0000_00/003 --out sequence.png"))
-@click.argument("dataset", type=_FOLDER)
+@click.argument("dataset")
 @click.option("--sequence", default="0", show_default=True, help="Id or number.")
 @click.option("--out", default=pathlib.Path("sequence.png"), type=_FOLDER, show_default=True, help="PNG to write.")
 def view(dataset, sequence, out) -> None:
-    """Draw a picture of one sequence."""
+    """Draw a picture of one sequence of a data set, a folder or a URL."""
     from gen4d.report.picture import draw_png
     from gen4d.shards.dataset import open_dataset
 
@@ -364,12 +364,12 @@ def view(dataset, sequence, out) -> None:
 
 
 @cli.command(epilog=_example("gen4d export data/sequences --to hdf5 --out data/hdf5 --pairs"))
-@click.argument("dataset", type=_FOLDER)
+@click.argument("dataset")
 @click.option("--to", "kind", type=click.Choice(["hdf5"]), default="hdf5", show_default=True, help="Format.")
 @click.option("--out", required=True, type=_FOLDER, help="Folder to write.")
 @click.option("--pairs", is_flag=True, help="Add explicit pair lists where the data set has none.")
 def export(dataset, kind, out, pairs) -> None:
-    """Write a data set in another container, for readers that have no Zarr."""
+    """Write a data set, a folder or a URL, in another container, for readers that have no Zarr."""
     from gen4d import building
     from gen4d.exports.hdf5 import export_hdf5
     from gen4d.shards.dataset import open_dataset

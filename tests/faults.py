@@ -13,6 +13,12 @@ from typing import NamedTuple
 from unittest import mock
 
 from gen4d import files
+from gen4d.shards import open_dataset, verify
+from gen4d.shards.home import LocalHome
+from gen4d.shards.manifest import read_sidecar
+from tests.equal import files_of
+from tests.makers import commands
+from tests.makers.commands import gen4d
 
 SOAK = float(os.environ.get("GEN4D_SOAK", 0))  # 1: hours; 0.1: a tenth of that
 TORN = b"torn" * 30
@@ -173,3 +179,29 @@ def _is_synced(op: Op, later: list[Op]) -> bool:
     """Whether a later op puts this one on the disk."""
     place = op.path if op.name == "write" else op.path.parent
     return any(other.name == "fsync" and other.path == place for other in later)
+
+
+# What holds after a fault
+
+
+def build(rooms: pathlib.Path, out: pathlib.Path, *more: str) -> Callable[[], int]:
+    """An action that builds `rooms` into `out` and gives the exit code."""
+    return lambda: gen4d(*commands.build_arguments(rooms, "--out", str(out), *more)).code
+
+
+def check_valid(out: pathlib.Path) -> None:
+    """Everything that a finished file promises is there, whatever happened."""
+    shards = out / "shards"
+    for path in sorted(shards.glob("*.json")) if shards.is_dir() else ():
+        sidecar = read_sidecar(LocalHome(out), int(path.stem))
+        assert files.sha256(shards / sidecar["file"]) == sidecar["content_sha256"]
+    if (out / "dataset.json").exists():
+        problems = [line for line in verify.verify(open_dataset(out)) if line]
+        assert [line for line in problems if "finish the build that it belongs to" not in line] == []
+
+
+def check_resumes(rooms, out: pathlib.Path, unbroken: dict, *more: str) -> None:
+    """The same command continues it to the bytes of an undisturbed build, and leaves nothing else."""
+    assert build(rooms, out, *more)() == 0
+    assert files_of(out) == unbroken
+    assert [path for path in out.rglob("*") if path.suffix in (".tmp", ".lock")] == []

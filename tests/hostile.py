@@ -8,7 +8,7 @@ import time
 from gen4d.shards import open_dataset
 from gen4d.shards.format import FormatError
 from tests import faults
-from tests.tiny import gen4d
+from tests.makers.commands import gen4d
 
 MIB = 1 << 20
 MEMORY = 64 * MIB  # beyond what the process has when it starts to read

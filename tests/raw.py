@@ -10,15 +10,23 @@ from tests import laws
 _PLY_TYPES = {"float": "<f4", "double": "<f8", "uchar": "u1", "ushort": "<u2", "int": "<i4", "uint": "<u4"}
 
 
-def read_ply(path: pathlib.Path) -> np.ndarray:
-    """The vertices of a binary little-endian PLY as a structured array."""
-    content = path.read_bytes()
-    header, _, body = content.partition(b"end_header\n")
-    assert b"binary_little_endian" in header
-    vertex = re.search(rb"element vertex (\d+)\n((?:property .*\n)+)", header)
-    fields = [line.split() for line in vertex[2].decode().splitlines()]
-    dtype = np.dtype([(name, _PLY_TYPES[kind]) for _, kind, name in fields])
-    return np.frombuffer(body, dtype, int(vertex[1]))
+class Ply:
+    """A binary little-endian PLY: vertices with named properties, then perhaps triangles."""
+
+    def __init__(self, path: pathlib.Path):
+        head, body = path.read_bytes().split(b"end_header\n", 1)
+        lines = [line.split() for line in head.decode("ascii").splitlines()]
+        assert lines[:2] == [["ply"], ["format", "binary_little_endian", "1.0"]]
+        count = {line[1]: int(line[2]) for line in lines if line[0] == "element"}
+        self.properties = [(kind, name) for word, kind, name, *_ in lines[3:] if word == "property" and kind != "list"]
+        dtype = [(name, _PLY_TYPES[kind]) for kind, name in self.properties]
+        self.vertex = np.frombuffer(body, dtype, count["vertex"])
+        self.point = np.stack([self.vertex[axis] for axis in "xyz"], axis=1)
+        if "face" in count:
+            assert ["property", "list", "uchar", "int", "vertex_indices"] in lines
+            rows = np.frombuffer(body, [("n", "u1"), ("index", "<i4", 3)], count["face"], self.vertex.nbytes)
+            assert len(body) == self.vertex.nbytes + rows.nbytes and (rows["n"] == 3).all()
+            self.face = rows["index"]
 
 
 def read_pcd(path: pathlib.Path) -> np.ndarray:
@@ -50,17 +58,13 @@ def unpack_lzf(packed: bytes) -> bytes:
     return bytes(out)
 
 
-def points_of(row: np.ndarray) -> np.ndarray:
-    return np.stack([row["x"], row["y"], row["z"]], axis=1)
-
-
 def source_of(folder: pathlib.Path):
     """name -> laws.Source for a folder of points files."""
 
     def read(name):
         if (folder / f"{name}.pcd").exists():
             return laws.Source(read_pcd(folder / f"{name}.pcd"))
-        row = read_ply(folder / f"{name}.ply")
-        return laws.Source(points_of(row), row["label"])
+        ply = Ply(folder / f"{name}.ply")
+        return laws.Source(ply.point, ply.vertex["label"])
 
     return read

@@ -14,8 +14,10 @@ from gen4d import sources
 from gen4d.building import BuildError
 from gen4d.shards import FormatError
 from gen4d.shards.tables import StoredCloud
-from tests import inputs, tiny
-from tests.inputs import assert_same_sequence
+from tests.equal import assert_same_sequence, files_of
+from tests.makers import commands
+from tests.makers.meshes import box, write_shapes
+from tests.makers.rooms import write_furnished
 
 SETTINGS = {"sequences": 3, "scans_per_shard": 2, "seed": 5}
 
@@ -23,7 +25,7 @@ SETTINGS = {"sequences": 3, "scans_per_shard": 2, "seed": 5}
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("api")
-    return inputs.write_rooms(folder / "scans", 3, 5000), inputs.write_shapes(folder / "shapes")
+    return write_furnished(folder / "scans", 3, 5000), write_shapes(folder / "shapes")
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +73,7 @@ def test_generate_takes_lists_of_meshes_other_axes_and_units(folders):
         assert abs(len(one.actors[0].cloud) - len(other.actors[0].cloud)) < 0.01 * len(one.actors[0].cloud)
 
 
-BOX = inputs.box((0, 0, 0), (1, 1, 2))
+BOX = box((0, 0, 0), (1, 1, 2))
 FLOOR = np.random.default_rng(0).uniform((0, 0, 0), (4, 4, 0.01), (4000, 3))
 
 
@@ -120,9 +122,10 @@ def test_what_generate_cannot_use_is_a_value_error_of_ours_that_names_it(points,
 
 def test_build_dataset_writes_what_the_command_writes(folders, built, tmp_path):
     options = ("--sequences", "3", "--seed", "5", "--set", "scans_per_shard=2")
-    outcome = tiny.gen4d("build", "--scans", folders[0], "--shapes", folders[1], "--out", tmp_path / "out", *options)
+    scans, shapes = folders
+    outcome = commands.gen4d("build", "--scans", scans, "--shapes", shapes, "--out", tmp_path / "out", *options)
     assert outcome.code == 0, outcome.text
-    assert inputs.content_of(tmp_path / "out") == inputs.content_of(built)
+    assert files_of(tmp_path / "out") == files_of(built)
 
 
 def test_progress_tells_the_stages_and_ends_with_all_scans(folders, tmp_path):
@@ -143,7 +146,7 @@ def test_parts_and_their_merge_make_the_bytes_of_one_build(folders, built, tmp_p
         done = gen4d.build_dataset(*folders, tmp_path / "out", part=(number, 2), **SETTINGS)
         assert done.manifest is None and len(done.sidecars) == 1 and done.shards == 2
     gen4d.merge(tmp_path / "out")
-    assert inputs.content_of(tmp_path / "out") == inputs.content_of(built)
+    assert files_of(tmp_path / "out") == files_of(built)
 
 
 def test_a_build_that_is_refused_leaves_no_file(folders, tmp_path):
@@ -239,8 +242,8 @@ def test_sequences_in_memory_are_written_and_read_back(folders, built, tmp_path)
         assert_same_sequence(mine, theirs)
     assert dataset.config == {"cell_m": 0.1, "by": "me"} and len(dataset.manifest["shards"]) == 2
     assert_array_equal(dataset.floor_plan(8).valid, gen4d.open_dataset(built).floor_plan(8).valid)
-    assert tiny.gen4d("verify", tmp_path / "data").code == 0
-    assert tiny.gen4d("inspect", tmp_path / "data").code == 0
+    assert commands.gen4d("verify", tmp_path / "data").code == 0
+    assert commands.gen4d("inspect", tmp_path / "data").code == 0
 
 
 def recording(name: str, **settings) -> gen4d.Recording:
@@ -277,10 +280,10 @@ def test_a_generator_that_fails_half_way_leaves_an_empty_folder(tmp_path):
 
 
 def test_a_folder_that_holds_something_is_left_as_it_is(built, tmp_path):
-    before = inputs.content_of(built)
+    before = files_of(built)
     with pytest.raises(BuildError, match=r"build\.json"):
         gen4d.write_dataset([recording("a")], built)
-    assert inputs.content_of(built) == before
+    assert files_of(built) == before
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(BuildError, match=r"thesis\.tex"):
         gen4d.write_dataset([recording("a")], tmp_path)

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from gen4d.shards import open_dataset
-from tests import tiny
-from tests.make_files import CUBE_QUADS, CUBE_VERTEX, off, ply
-from tests.tiny import floor_points, gen4d
+from tests.equal import files_of
+from tests.makers import commands
+from tests.makers.commands import gen4d
+from tests.makers.files import off, ply
+from tests.makers.meshes import CUBE_QUADS, CUBE_VERTEX
+from tests.makers.rooms import bare_floor
 
 GOOD_SCANS = ["room0", "room1"]
 
@@ -22,7 +25,7 @@ def _header(vertices: int, tail: bytes = b"") -> bytes:
 
 
 def _with_point(*point: float) -> bytes:
-    points = floor_points(5)
+    points = bare_floor(5)
     points[7] = point
     return ply(points)
 
@@ -32,7 +35,7 @@ def _all(value: float) -> bytes:
 
 
 GARBAGE = np.random.default_rng(11).bytes(5000)
-ROWS = floor_points(5).tobytes()
+ROWS = bare_floor(5).tobytes()
 
 # What lies in scans/bad.ply: its bytes, and what the one line about it must say: the rule and the remedy.
 SCANS = {
@@ -44,12 +47,12 @@ SCANS = {
     "more rows than declared": (_header(149, ROWS), "12 bytes after its last declared row", "write the file again"),
     "two thousand million rows": (_header(2_000_000_000, ROWS), "2000000000 vertex", "copy or download it again"),
     "no rows": (_header(0), "0 finite points in 0 rows: a scan needs at least 100"),
-    "too few rows": (ply(floor_points(5, points=99)), "99 finite points in 99 rows: a scan needs at least 100"),
+    "too few rows": (ply(bare_floor(5, points=99)), "99 finite points in 99 rows: a scan needs at least 100"),
     "NaN everywhere": (_all(np.nan), "0 finite points in 150 rows: a scan needs at least 100"),
     "infinity everywhere": (_all(np.inf), "0 finite points in 150 rows: a scan needs at least 100"),
     "point at infinity": (_with_point(1e30, 0, 0), "point at infinity", "remove it"),
     "point far out": (_with_point(0, 6e4, 0), "60000 m", "check --units"),
-    "ascii words": (ply(floor_points(5), order="ascii").replace(b"0.", b"o.", 1), "number", "write"),
+    "ascii words": (ply(bare_floor(5), order="ascii").replace(b"0.", b"o.", 1), "number", "write"),
 }
 
 # What lies in shapes/chair/train/chair_0002.off.
@@ -79,7 +82,7 @@ SHAPES = {
 
 @pytest.fixture
 def rooms(tmp_path):
-    return tiny.write_rooms(tmp_path)
+    return commands.write_rooms(tmp_path)
 
 
 def _lines_about(outcome, path) -> list[str]:
@@ -102,61 +105,61 @@ def test_a_bad_scan_is_refused_in_one_line_and_the_others_go_on(rooms, case):
     content, *parts = SCANS[case]
     bad = rooms / "scans/bad.ply"
     bad.write_bytes(content)
-    outcome = gen4d(*tiny.build_arguments(rooms))
+    outcome = gen4d(*commands.build_arguments(rooms))
     assert outcome.code == 1
     _check_refused(outcome, bad, ["refused: ", *parts])
     assert open_dataset(rooms / "out").scan_names == GOOD_SCANS
-    tiny.check_untorn(rooms / "out")
+    commands.check_untorn(rooms / "out")
 
 
 def test_what_is_refused_changes_nothing_about_the_rest(rooms):
-    good = {name: content for name, content in tiny.files_of(tiny.build(rooms, out="good")).items() if "0000" in name}
+    good = {name: content for name, content in files_of(commands.build(rooms, out="good")).items() if "0000" in name}
     (rooms / "scans/zzz.ply").write_bytes(GARBAGE)
-    assert gen4d(*tiny.build_arguments(rooms)).code == 1
-    built = tiny.files_of(rooms / "out")
+    assert gen4d(*commands.build_arguments(rooms)).code == 1
+    built = files_of(rooms / "out")
     assert good
     assert {name: built[name] for name in good} == good
 
 
 def test_rows_that_are_not_finite_are_dropped_counted_and_said(rooms):
-    points = floor_points(5, points=160)
+    points = bare_floor(5, points=160)
     points[3], points[4] = np.nan, np.inf
     (rooms / "scans/some.ply").write_bytes(ply(points))
-    assert gen4d(*tiny.build_arguments(rooms)).code == 0
+    assert gen4d(*commands.build_arguments(rooms)).code == 0
     assert '"dropped":2' in (rooms / "out/shards/00002.json").read_text()
-    tiny.check_untorn(rooms / "out")
+    commands.check_untorn(rooms / "out")
 
 
 def test_a_refused_scan_is_built_once_it_is_repaired(rooms):
     bad = rooms / "scans/bad.ply"
     bad.write_bytes(b"")
-    assert gen4d(*tiny.build_arguments(rooms)).code == 1
-    bad.write_bytes(ply(floor_points(9)))
-    outcome = gen4d(*tiny.build_arguments(rooms))
+    assert gen4d(*commands.build_arguments(rooms)).code == 1
+    bad.write_bytes(ply(bare_floor(9)))
+    outcome = gen4d(*commands.build_arguments(rooms))
     assert outcome.code == 0, outcome.text
     assert sorted(open_dataset(rooms / "out").scan_names) == ["bad", *GOOD_SCANS]
-    tiny.check_untorn(rooms / "out")
+    commands.check_untorn(rooms / "out")
 
 
 def test_strict_stops_at_the_first_bad_scan(rooms):
     (rooms / "scans/aaa.ply").write_bytes(b"")
-    outcome = gen4d(*tiny.build_arguments(rooms, "--strict"))
+    outcome = gen4d(*commands.build_arguments(rooms, "--strict"))
     assert outcome.code == 1
     _check_refused(outcome, rooms / "scans/aaa.ply", ["Error: ", "is empty"])
     assert not (rooms / "out/dataset.json").exists()
-    tiny.check_untorn(rooms / "out")
+    commands.check_untorn(rooms / "out")
 
 
 @pytest.mark.parametrize("workers", ["1", "3"])
 def test_bad_scans_in_the_middle_of_workers_are_each_named(rooms, workers):
     for name in ("a", "b", "c"):
         (rooms / f"scans/{name}.ply").write_bytes(GARBAGE)
-    outcome = gen4d(*tiny.build_arguments(rooms, "--workers", workers))
+    outcome = gen4d(*commands.build_arguments(rooms, "--workers", workers))
     assert outcome.code == 1
     for name in ("a", "b", "c"):
         _check_refused(outcome, rooms / f"scans/{name}.ply", ["refused: "])
     assert open_dataset(rooms / "out").scan_names == GOOD_SCANS
-    tiny.check_untorn(rooms / "out")
+    commands.check_untorn(rooms / "out")
 
 
 @pytest.mark.parametrize("case", SHAPES)
@@ -164,19 +167,19 @@ def test_a_bad_shape_is_refused_in_one_line_and_the_others_go_on(rooms, case):
     content, *parts = SHAPES[case]
     bad = rooms / "shapes/chair/train/chair_0002.off"
     bad.write_bytes(content if isinstance(content, bytes) else content.encode())
-    outcome = gen4d(*tiny.build_arguments(rooms))
+    outcome = gen4d(*commands.build_arguments(rooms))
     assert outcome.code == 1
     _check_refused(outcome, bad, ["refused: ", *parts])
     dataset = open_dataset(rooms / "out")
     assert {sequence.shape for sequence in dataset} == {"chair_0001"}
     assert len(dataset) == 4
-    tiny.check_untorn(rooms / "out")
+    commands.check_untorn(rooms / "out")
 
 
 def test_a_folder_in_the_place_of_a_file_is_refused(rooms):
     bad = rooms / "scans/bad.ply"
     bad.mkdir()
-    outcome = gen4d(*tiny.build_arguments(rooms))
+    outcome = gen4d(*commands.build_arguments(rooms))
     assert outcome.code == 1
     _check_refused(outcome, bad, ["is a folder: a file is needed here"])
     assert open_dataset(rooms / "out").scan_names == GOOD_SCANS
@@ -184,14 +187,14 @@ def test_a_folder_in_the_place_of_a_file_is_refused(rooms):
 
 def test_a_pipe_in_the_place_of_a_file_is_refused_without_waiting(rooms):
     os.mkfifo(rooms / "scans/bad.ply")
-    outcome = tiny.process(*tiny.build_arguments(rooms), timeout=60)
+    outcome = commands.process(*commands.build_arguments(rooms), timeout=60)
     assert outcome.code == 1
     _check_refused(outcome, rooms / "scans/bad.ply", ["not a regular file"])
 
 
 def test_a_dangling_link_is_refused(rooms):
     (rooms / "scans/bad.ply").symlink_to(rooms / "nowhere")
-    outcome = gen4d(*tiny.build_arguments(rooms))
+    outcome = gen4d(*commands.build_arguments(rooms))
     assert outcome.code == 1
     _check_refused(outcome, rooms / "scans/bad.ply", ["cannot be read"])
     assert open_dataset(rooms / "out").scan_names == GOOD_SCANS
@@ -199,9 +202,9 @@ def test_a_dangling_link_is_refused(rooms):
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser reads every file")
 def test_a_file_without_read_permission_is_refused(rooms):
-    (rooms / "scans/bad.ply").write_bytes(ply(floor_points(5)))
+    (rooms / "scans/bad.ply").write_bytes(ply(bare_floor(5)))
     (rooms / "scans/bad.ply").chmod(0)
-    outcome = gen4d(*tiny.build_arguments(rooms))
+    outcome = gen4d(*commands.build_arguments(rooms))
     assert outcome.code == 1
     _check_refused(outcome, rooms / "scans/bad.ply", ["cannot be read", "check its rights"])
 
@@ -245,7 +248,7 @@ def _out_is_a_file(rooms):
 
 
 def _damaged_plan(rooms):
-    tiny.build(rooms)
+    commands.build(rooms)
     path = rooms / "out/build.json"
     path.write_bytes(path.read_bytes().replace(b"room0", b"room7"))
 
@@ -253,7 +256,7 @@ def _damaged_plan(rooms):
 def _newer_plan(rooms):
     from gen4d.shards.format import seal, unseal
 
-    tiny.build(rooms)
+    commands.build(rooms)
     path = rooms / "out/build.json"
     path.write_bytes(seal(unseal(path.read_bytes(), "") | {"version": "2.0"}))
 
@@ -276,32 +279,32 @@ FOLDERS = {
 def test_a_wrong_folder_is_refused_and_stays_as_it_is(rooms, case):
     change, path, *parts = FOLDERS[case]
     change(rooms)
-    before = tiny.files_of(rooms)
-    outcome = gen4d(*tiny.build_arguments(rooms))
+    before = files_of(rooms)
+    outcome = gen4d(*commands.build_arguments(rooms))
     assert outcome.code == 1
     _check_refused(outcome, rooms / path, ["Error: ", *parts])
-    assert tiny.files_of(rooms) == before
+    assert files_of(rooms) == before
 
 
 def test_a_planned_scan_that_disappeared_is_named(rooms):
-    tiny.build(rooms)
+    commands.build(rooms)
     (rooms / "scans/room1.ply").unlink()
     (rooms / "out/shards/00001.json").unlink()
-    outcome = gen4d(*tiny.build_arguments(rooms))
+    outcome = gen4d(*commands.build_arguments(rooms))
     assert outcome.code == 1
     assert "scan room1 (1 in all) was planned here" in outcome.err
     assert "another --out" in outcome.err
 
 
 def test_a_scan_that_changed_since_it_was_built_is_said(rooms):
-    tiny.build(rooms)
-    before = tiny.files_of(rooms / "out")
-    (rooms / "scans/room1.ply").write_bytes(ply(floor_points(8, points=200)))
-    outcome = gen4d(*tiny.build_arguments(rooms))
+    commands.build(rooms)
+    before = files_of(rooms / "out")
+    (rooms / "scans/room1.ply").write_bytes(ply(bare_floor(8, points=200)))
+    outcome = gen4d(*commands.build_arguments(rooms))
     assert outcome.code == 1
     assert "refused: room1: its points file has" in outcome.err
     assert "build into another --out" in outcome.err
-    assert tiny.files_of(rooms / "out") == before
+    assert files_of(rooms / "out") == before
 
 
 @pytest.mark.parametrize(
@@ -310,7 +313,7 @@ def test_a_scan_that_changed_since_it_was_built_is_said(rooms):
 def test_an_output_that_cannot_be_written_is_refused_at_once(rooms, place):
     (rooms / "file").write_text("mine")
     for command in (
-        tiny.build_arguments(rooms, "--out", str(rooms / place)),
+        commands.build_arguments(rooms, "--out", str(rooms / place)),
         ("samples", rooms / place, "--rooms", "1", "--shapes", "1"),
     ):
         outcome = gen4d(*command)
@@ -322,7 +325,7 @@ def test_an_output_that_cannot_be_written_is_refused_at_once(rooms, place):
 
 @pytest.mark.parametrize("place", ["file/out", "/dev/null/out"], ids=["file", "null"])
 def test_views_and_exports_that_cannot_be_written_are_refused(rooms, place):
-    data = tiny.build(rooms)
+    data = commands.build(rooms)
     (rooms / "file").write_text("mine")
     for command in (("export", data, "--out", rooms / place), ("view", data, "--out", f"{rooms / place}.png")):
         outcome = gen4d(*command)
@@ -357,17 +360,17 @@ def full_disk(tmp_path):
 
 @pytest.mark.parametrize("kilobytes", [4, 8, 16, 32, 48, 64, 80])
 def test_a_full_disk_stops_the_build_cleanly_and_it_goes_on_with_space(rooms, full_disk, kilobytes):
-    unbroken = tiny.files_of(tiny.build(rooms, out="unbroken"))
+    unbroken = files_of(commands.build(rooms, out="unbroken"))
     disk = full_disk(kilobytes * 1024)
-    outcome = gen4d(*tiny.build_arguments(rooms, "--out", str(disk / "out")))
+    outcome = gen4d(*commands.build_arguments(rooms, "--out", str(disk / "out")))
     assert outcome.code == 1
     assert os.strerror(errno.ENOSPC) in outcome.err
     assert str(disk) in outcome.err
     assert "the same command continues it" in outcome.err
-    tiny.check_untorn(disk / "out")
+    commands.check_untorn(disk / "out")
     subprocess.run(["mount", "-o", "remount,size=1m", str(disk)], check=True)
-    assert gen4d(*tiny.build_arguments(rooms, "--out", str(disk / "out"))).code == 0
-    assert tiny.files_of(disk / "out") == unbroken
+    assert gen4d(*commands.build_arguments(rooms, "--out", str(disk / "out"))).code == 0
+    assert files_of(disk / "out") == unbroken
 
 
 def test_doctor_names_everything_that_is_wrong_at_once(rooms):

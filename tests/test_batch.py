@@ -12,7 +12,7 @@ import torch
 
 from gen4d.shards import frame_pairs
 from tests import naive_train
-from tests.make_sequences import actor_of, keyed, make_sequence, room_points
+from tests.makers.sequences import actor_of, keyed, make_sequence, room_points
 from train.inputs import kernels
 from train.inputs.order import keyed_generator
 from train.inputs.views import draw_views

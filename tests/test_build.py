@@ -20,7 +20,10 @@ from gen4d.config import Config, ConfigError
 from gen4d.moving.feasible import expected_acceptance
 from gen4d.shards import verify
 from gen4d.shards.format import FormatError, seal, unseal
-from tests import inputs
+from tests.equal import files_of
+from tests.makers.builds import make_inputs, run_build
+from tests.makers.meshes import write_shapes
+from tests.makers.rooms import write_furnished, write_scan
 
 _ROOMS = 5
 SMALL = {"sequences": 2, "scans_per_shard": 2}
@@ -29,19 +32,19 @@ SMALL = {"sequences": 2, "scans_per_shard": 2}
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
-    return inputs.write_rooms(folder / "scans", _ROOMS, 2500), inputs.write_shapes(folder / "shapes")
+    return write_furnished(folder / "scans", _ROOMS, 2500), write_shapes(folder / "shapes")
 
 
 @pytest.fixture(scope="module")
 def planned(folders):
-    return inputs.make_inputs(*folders, **SMALL)
+    return make_inputs(*folders, **SMALL)
 
 
 @pytest.fixture(scope="module")
 def complete(planned, tmp_path_factory):
     """A complete build: shards 0 (rooms 0, 1), 1 (2, 3) and 2 (4)."""
     out = tmp_path_factory.mktemp("complete") / "built"
-    inputs.run_build(out, planned)
+    run_build(out, planned)
     return out
 
 
@@ -60,7 +63,7 @@ def shard(number, suffix=".zarr.zip"):
 
 
 def assert_same_files(folder, other):
-    one, two = inputs.content_of(folder), inputs.content_of(other)
+    one, two = files_of(folder), files_of(other)
     assert sorted(one) == sorted(two)
     assert [name for name in one if one[name] != two[name]] == []
 
@@ -80,9 +83,9 @@ def assert_same_sequences(one, other, ids):
 
 @pytest.mark.parametrize("workers", [2, 3])
 def test_any_number_of_workers_writes_the_same_bytes(complete, planned, workers, tmp_path):
-    inputs.run_build(tmp_path / "built", planned, workers)
+    run_build(tmp_path / "built", planned, workers)
     assert_same_files(tmp_path / "built", complete)
-    assert sorted(inputs.content_of(complete)) == sorted(
+    assert sorted(files_of(complete)) == sorted(
         ["build.json", "dataset.json", *(shard(n, end) for n in range(3) for end in (".json", ".zarr.zip"))]
     )
 
@@ -94,7 +97,7 @@ def test_any_order_of_the_inputs_writes_the_same_bytes(complete, folders, order,
         found._replace(sources=tuple(np.array(found.sources, object)[order].tolist())) for found in (scans, shapes)
     ]
     assert shuffled[0].sources != scans.sources and shuffled[1].sources != shapes.sources
-    inputs.run_build(tmp_path / "built", building.make_inputs(*shuffled, Config(**SMALL)), 2)
+    run_build(tmp_path / "built", building.make_inputs(*shuffled, Config(**SMALL)), 2)
     assert_same_files(tmp_path / "built", complete)
 
 
@@ -112,7 +115,7 @@ def test_another_process_with_other_hashes_and_threads_writes_the_same_bytes(com
 def test_a_rerun_writes_nothing(complete, planned, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in complete.rglob("*")}
     monkeypatch.setattr(files, "write", lambda path, content: pytest.fail(f"{path} was written again"))
-    inputs.run_build(complete, planned)
+    run_build(complete, planned)
     assert {path: path.stat().st_mtime_ns for path in complete.rglob("*")} == before
 
 
@@ -121,11 +124,11 @@ def test_a_rerun_writes_nothing(complete, planned, monkeypatch):
 
 def test_more_scans_leave_the_first_shards_untouched_and_their_sequences_equal(complete, planned, tmp_path):
     out = tmp_path / "built"
-    inputs.run_build(out, first(planned, 3))
-    half = inputs.content_of(out / "shards")
+    run_build(out, first(planned, 3))
+    half = files_of(out / "shards")
     assert len(shards.open_dataset(out)) == 6
-    inputs.run_build(out, planned)
-    assert {name: content for name, content in inputs.content_of(out / "shards").items() if name in half} == half
+    run_build(out, planned)
+    assert {name: content for name, content in files_of(out / "shards").items() if name in half} == half
     assert unseal((out / "build.json").read_bytes(), "")["plan"] == [
         ["room000", "room001"], ["room002"], ["room003", "room004"]
     ]  # fmt: skip
@@ -136,22 +139,22 @@ def test_more_scans_leave_the_first_shards_untouched_and_their_sequences_equal(c
 
 def test_scans_of_earlier_names_that_come_later_go_to_new_shards(complete, planned, tmp_path):
     out = tmp_path / "built"
-    inputs.run_build(out, dataclasses.replace(planned, scans=planned.scans[2:]))
-    held = inputs.content_of(out / "shards")
-    inputs.run_build(out, planned)
-    assert {name: content for name, content in inputs.content_of(out / "shards").items() if name in held} == held
+    run_build(out, dataclasses.replace(planned, scans=planned.scans[2:]))
+    held = files_of(out / "shards")
+    run_build(out, planned)
+    assert {name: content for name, content in files_of(out / "shards").items() if name in held} == held
     extended, whole = shards.open_dataset(out), shards.open_dataset(complete)
     assert extended.scan_names == ["room002", "room003", "room004", "room000", "room001"]
     assert_same_sequences(extended, whole, whole.ids)
 
 
 def test_fewer_scans_than_are_built_change_nothing_and_fewer_than_are_planned_are_refused(copy, complete, planned):
-    inputs.run_build(copy, first(planned, 2))
+    run_build(copy, first(planned, 2))
     assert_same_files(copy, complete)
     (copy / shard(2, ".json")).unlink()
     with pytest.raises(building.BuildError, match=r"room004 .* planned here and is not built yet"):
         building.make_plan(copy, first(planned, 2))
-    inputs.run_build(copy, planned)
+    run_build(copy, planned)
     assert_same_files(copy, complete)
 
 
@@ -203,7 +206,7 @@ def test_an_interrupted_build_continues_to_the_same_bytes(copy, complete, planne
         with pytest.raises(FormatError, match="the build is not finished: run the same gen4d build again"):
             shards.open_dataset(copy)
     DAMAGE[damage](copy)
-    inputs.run_build(copy, planned, workers=2)
+    run_build(copy, planned, workers=2)
     assert_same_files(copy, complete)
 
 
@@ -236,9 +239,9 @@ def test_a_full_disk_stops_the_build_with_a_remedy_and_no_litter_and_it_continue
     with monkeypatch.context() as patch:
         patch.setattr(files, "effect", lambda name, path: "00001.zarr.zip" in path.name and name == effect and full())
         with pytest.raises(building.BuildError, match=r"No space left on device.*what is done stays valid"):
-            inputs.run_build(out, planned, workers)
+            run_build(out, planned, workers)
     assert not list(out.rglob("00001*")) and not (out / "dataset.json").exists()
-    inputs.run_build(out, planned)
+    run_build(out, planned)
     assert_same_files(out, complete)
 
 
@@ -247,9 +250,9 @@ def test_a_worker_that_dies_stops_the_build_with_a_remedy_and_it_continues(compl
     with monkeypatch.context() as patch:
         patch.setattr(files, "effect", lambda name, path: name == "fsync" and "00001.zarr" in path.name and os._exit(9))
         with pytest.raises(building.BuildError, match="a worker process died"):
-            inputs.run_build(out, planned, 2)
+            run_build(out, planned, 2)
     assert not list(out.rglob("*.tmp")) and not (out / "dataset.json").exists()
-    inputs.run_build(out, planned)
+    run_build(out, planned)
     assert_same_files(out, complete)
 
 
@@ -259,7 +262,7 @@ def test_a_build_that_stops_ends_its_own_workers_alone(planned, tmp_path, monkey
     try:
         monkeypatch.setattr(files, "effect", lambda name, path: "00001.zarr.zip" in path.name and full())
         with pytest.raises(building.BuildError):
-            inputs.run_build(tmp_path / "built", planned, 2)
+            run_build(tmp_path / "built", planned, 2)
         assert other.is_alive() and multiprocessing.active_children() == [other]
     finally:
         other.kill()
@@ -279,7 +282,7 @@ def test_a_build_that_stops_ends_its_own_workers_alone(planned, tmp_path, monkey
 )
 def test_another_config_is_refused_with_the_difference(copy, complete, folders, changes, message):
     with pytest.raises(building.BuildError, match=message):
-        building.make_plan(copy, inputs.make_inputs(*folders, **SMALL | changes))
+        building.make_plan(copy, make_inputs(*folders, **SMALL | changes))
     assert_same_files(copy, complete)
 
 
@@ -287,10 +290,10 @@ def test_other_shapes_are_refused(copy, complete, folders, tmp_path):
     other = shutil.copytree(folders[1], tmp_path / "shapes")
     shutil.copy(other / "chair" / "train" / "chair_0001.off", other / "chair" / "train" / "chair_0009.off")
     with pytest.raises(building.BuildError, match=r"another config .*shapes: "):
-        building.make_plan(copy, inputs.make_inputs(folders[0], other, **SMALL))
+        building.make_plan(copy, make_inputs(folders[0], other, **SMALL))
     with pytest.raises(building.BuildError, match=r"another config .*height_m: .*shapes: "):
         shutil.rmtree(other / "table")
-        building.make_plan(copy, inputs.make_inputs(folders[0], other, **SMALL))
+        building.make_plan(copy, make_inputs(folders[0], other, **SMALL))
     assert_same_files(copy, complete)
 
 
@@ -318,13 +321,13 @@ def test_a_class_without_a_height_is_refused(folders, tmp_path):
     other = shutil.copytree(folders[1], tmp_path / "shapes")
     shutil.copytree(other / "chair", other / "spaceship")
     with pytest.raises(ConfigError, match="'spaceship' has no height range"):
-        inputs.make_inputs(folders[0], other)
+        make_inputs(folders[0], other)
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.7])
 def test_a_config_that_rejects_nearly_everything_is_refused_with_the_reason(folders, keep):
     with pytest.raises(ConfigError, match=rf"keep = {keep}.*of the attempts would keep 30% of the points"):
-        inputs.make_inputs(*folders, keep=keep)
+        make_inputs(*folders, keep=keep)
     assert expected_acceptance(Config()) > 0.5 > expected_acceptance(Config(keep=0.85))
 
 
@@ -341,8 +344,8 @@ def broken(folders, tmp_path):
 
 def test_a_scan_that_cannot_be_read_is_recorded_and_the_others_go_on(broken, folders, complete, tmp_path):
     out = tmp_path / "built"
-    planned = inputs.make_inputs(broken, folders[1], **SMALL)
-    manifest = inputs.run_build(out, planned, 2)
+    planned = make_inputs(broken, folders[1], **SMALL)
+    manifest = run_build(out, planned, 2)
     assert [scan["name"] for scan in manifest["failed"]] == ["room001"]
     assert manifest["failed"][0]["error"].startswith("room001.ply: ")
     assert manifest["totals"]["scans"] == 4
@@ -350,20 +353,20 @@ def test_a_scan_that_cannot_be_read_is_recorded_and_the_others_go_on(broken, fol
     assert built.scan_names == ["room000", "room002", "room003", "room004"]
     assert_same_sequences(built, whole, built.ids)
     assert list(verify.verify(built)) == [None] * 3
-    before = inputs.content_of(out)
-    inputs.run_build(out, planned)  # still broken: nothing new
-    assert inputs.content_of(out) == before
+    before = files_of(out)
+    run_build(out, planned)  # still broken: nothing new
+    assert files_of(out) == before
 
 
 def test_a_scan_that_failed_and_was_mended_goes_to_a_new_shard_once(broken, folders, complete, tmp_path):
     out = tmp_path / "built"
-    inputs.run_build(out, inputs.make_inputs(broken, folders[1], **SMALL))
-    before = inputs.content_of(out / "shards")
+    run_build(out, make_inputs(broken, folders[1], **SMALL))
+    before = files_of(out / "shards")
     shutil.copy(folders[0] / "room001.ply", broken / "room001.ply")
-    mended = inputs.make_inputs(broken, folders[1], **SMALL)
+    mended = make_inputs(broken, folders[1], **SMALL)
     for _ in range(2):
-        manifest = inputs.run_build(out, mended)
-        after = inputs.content_of(out / "shards")
+        manifest = run_build(out, mended)
+        after = files_of(out / "shards")
         assert {name: after[name] for name in before} == before and len(after) == len(before) + 2
         assert manifest["failed"] == [] and manifest["shards"][3]["scans"] == [["room001", 2]]
     built, whole = shards.open_dataset(out), shards.open_dataset(complete)
@@ -375,22 +378,22 @@ def test_a_scan_that_failed_and_was_mended_goes_to_a_new_shard_once(broken, fold
 def test_strict_stops_at_the_first_scan_that_cannot_be_read(broken, folders, complete, tmp_path, workers):
     out = tmp_path / "built"
     with pytest.raises(building.BuildError, match=r"room001\.ply"):
-        inputs.run_build(out, inputs.make_inputs(broken, folders[1], **SMALL), workers, strict=True)
+        run_build(out, make_inputs(broken, folders[1], **SMALL), workers, strict=True)
     assert not (out / shard(0)).exists() and not (out / "dataset.json").exists()
     shutil.copy(folders[0] / "room001.ply", broken / "room001.ply")
-    inputs.run_build(out, inputs.make_inputs(broken, folders[1], **SMALL), strict=True)
+    run_build(out, make_inputs(broken, folders[1], **SMALL), strict=True)
     assert_same_files(out, complete)
 
 
 def test_a_shard_whose_scans_all_failed_is_empty_and_readable(folders, tmp_path):
     scans = tmp_path / "scans"
     for name in ("a", "b"):
-        inputs.write_scan(tmp_path / f"{name}.ply", np.zeros((3, 3), np.float32))
+        write_scan(tmp_path / f"{name}.ply", np.zeros((3, 3), np.float32))
     scans.mkdir()
     for path in tmp_path.glob("*.ply"):
         shutil.move(path, scans)
     out = tmp_path / "built"
-    manifest = inputs.run_build(out, inputs.make_inputs(scans, folders[1], pairs=True))
+    manifest = run_build(out, make_inputs(scans, folders[1], pairs=True))
     assert manifest["totals"] | {"bytes": 0} == {"scans": 0, "sequences": 0, "gaps": 0, "attempts": 0, "bytes": 0}
     dataset = shards.open_dataset(out)
     assert (len(dataset), dataset.ids, dataset.scan_names, list(dataset)) == (0, [], [], [])
@@ -406,8 +409,8 @@ def described(out):
 
 def test_gaps_attempts_and_reasons_add_up(folders, tmp_path):
     out = tmp_path / "built"
-    planned = inputs.make_inputs(*folders, sequences=12, attempts=2, keep=0.88)
-    manifest = inputs.run_build(out, planned)
+    planned = make_inputs(*folders, sequences=12, attempts=2, keep=0.88)
+    manifest = run_build(out, planned)
     dataset = shards.open_dataset(out)
     stored = {name: [] for name in dataset.scan_names}
     for id in dataset.ids:
@@ -431,8 +434,8 @@ def test_a_scan_without_room_has_gaps_alone_and_says_which_rule_failed(folders, 
     scans = tmp_path / "scans"
     scans.mkdir()
     rng = np.random.default_rng(60)
-    inputs.write_scan(scans / "closet.ply", (rng.random((900, 3)) * [0.35, 0.3, 2]).astype(np.float32))
-    manifest = inputs.run_build(tmp_path / "built", inputs.make_inputs(scans, folders[1], attempts=5, sequences=4))
+    write_scan(scans / "closet.ply", (rng.random((900, 3)) * [0.35, 0.3, 2]).astype(np.float32))
+    manifest = run_build(tmp_path / "built", make_inputs(scans, folders[1], attempts=5, sequences=4))
     (scan,) = described(tmp_path / "built")
     assert scan["gaps"] == [0, 1, 2, 3] and scan["rejections"] == {"no cell is wide enough": 20}
     assert "no cell is wide enough for" in scan["examples"]["no cell is wide enough"]
@@ -445,7 +448,7 @@ def test_a_shape_that_cannot_be_read_is_a_counted_rejection(folders, tmp_path):
     shapes = shutil.copytree(folders[1], tmp_path / "shapes")
     broken = shapes / "night_stand" / "train" / "night_stand_0001.off"
     broken.write_text("OFF\n3 1 0\n0 0 0\n1 0 0\nnan 1 0\n3 0 1 2\n")
-    inputs.run_build(tmp_path / "built", inputs.make_inputs(folders[0], shapes, **SMALL))
+    run_build(tmp_path / "built", make_inputs(folders[0], shapes, **SMALL))
     seen = [scan for scan in described(tmp_path / "built") if "unreadable shape" in scan["rejections"]]
     assert seen and all("night_stand_0001.off" in scan["examples"]["unreadable shape"] for scan in seen)
     assert all("night_stand" not in scan["accepted"] and len(scan["sequences"]) == 2 for scan in seen)

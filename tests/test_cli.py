@@ -15,8 +15,11 @@ import pytest
 
 from gen4d import cli
 from gen4d.shards import open_dataset
-from tests import tiny
-from tests.tiny import gen4d
+from tests.equal import files_of
+from tests.makers import commands
+from tests.makers.commands import gen4d
+from tests.makers.files import ply
+from tests.makers.rooms import bare_floor
 
 COMMANDS = sorted(cli.cli.commands)
 READERS = {
@@ -30,12 +33,12 @@ READERS = {
 
 @pytest.fixture(scope="module")
 def rooms(tmp_path_factory):
-    return tiny.write_rooms(tmp_path_factory.mktemp("rooms"), rooms=3)
+    return commands.write_rooms(tmp_path_factory.mktemp("rooms"), rooms=3)
 
 
 @pytest.fixture(scope="module")
 def data(rooms):
-    return tiny.build(rooms, out="data")
+    return commands.build(rooms, out="data")
 
 
 def test_every_command_is_listed():
@@ -88,15 +91,15 @@ def test_wrong_usage_is_code_2(arguments, wanted):
 
 
 def test_build_says_what_it_did_and_how_to_go_on(rooms, tmp_path):
-    outcome = gen4d(*tiny.build_arguments(rooms, "--out", str(tmp_path / "out")))
+    outcome = gen4d(*commands.build_arguments(rooms, "--out", str(tmp_path / "out")))
     assert outcome.code == 0
     for part in ("3 scans, 6 sequences in 3 shards", "% accepted", "free floor", f"gen4d verify {tmp_path / 'out'}"):
         assert part in outcome.out
-    tiny.check_untorn(tmp_path / "out")
+    commands.check_untorn(tmp_path / "out")
 
 
 def test_a_rerun_writes_nothing_again(rooms, tmp_path):
-    arguments = tiny.build_arguments(rooms, "--out", str(tmp_path / "out"))
+    arguments = commands.build_arguments(rooms, "--out", str(tmp_path / "out"))
     assert gen4d(*arguments).code == 0
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
     outcome = gen4d(*arguments)
@@ -106,16 +109,16 @@ def test_a_rerun_writes_nothing_again(rooms, tmp_path):
 
 
 def test_a_limited_build_is_continued_without_the_limit(rooms, data, tmp_path):
-    arguments = tiny.build_arguments(rooms, "--out", str(tmp_path / "out"))
+    arguments = commands.build_arguments(rooms, "--out", str(tmp_path / "out"))
     assert gen4d(*arguments, "--limit", "1").code == 0
     assert len(open_dataset(tmp_path / "out")) == 2
     outcome = gen4d(*arguments)
     assert "1 of 3 shards are there already" in outcome.out
-    assert tiny.files_of(tmp_path / "out") == tiny.files_of(data)
+    assert files_of(tmp_path / "out") == files_of(data)
 
 
 def test_dry_run_estimates_and_writes_nothing(rooms, tmp_path):
-    outcome = gen4d(*tiny.build_arguments(rooms, "--out", str(tmp_path / "out"), "--dry-run"))
+    outcome = gen4d(*commands.build_arguments(rooms, "--out", str(tmp_path / "out"), "--dry-run"))
     assert outcome.code == 0
     for part in ("sequences  6", "disk", "time", "memory", "3 scans, built in memory"):
         assert part in outcome.out
@@ -124,7 +127,7 @@ def test_dry_run_estimates_and_writes_nothing(rooms, tmp_path):
 
 def test_split_and_classes_choose(rooms, tmp_path):
     (tmp_path / "list.txt").write_text("# two of three\nroom0\nroom2\n")
-    arguments = tiny.build_arguments(rooms, "--out", str(tmp_path / "out"), "--split", str(tmp_path / "list.txt"))
+    arguments = commands.build_arguments(rooms, "--out", str(tmp_path / "out"), "--split", str(tmp_path / "list.txt"))
     assert gen4d(*arguments, "--classes", "chair, sofa").code == 0
     assert open_dataset(tmp_path / "out").scan_names == ["room0", "room2"]
 
@@ -144,7 +147,7 @@ def test_split_and_classes_choose(rooms, tmp_path):
     ],
 )
 def test_a_wrong_constant_is_refused_with_its_rule(rooms, tmp_path, assignment, wanted):
-    outcome = gen4d(*tiny.build_arguments(rooms, "--out", str(tmp_path / "out"), "--set", assignment))
+    outcome = gen4d(*commands.build_arguments(rooms, "--out", str(tmp_path / "out"), "--set", assignment))
     assert outcome.code == 1
     assert outcome.err.splitlines()[-1].startswith("Error: ")
     assert wanted in outcome.err
@@ -167,19 +170,19 @@ def test_a_wrong_constant_is_refused_with_its_rule(rooms, tmp_path, assignment, 
     ],
 )
 def test_a_wrong_value_is_refused_with_its_rule(rooms, tmp_path, option, value, wanted):
-    outcome = gen4d(*tiny.build_arguments(rooms, "--out", str(tmp_path / "out"), option, value))
+    outcome = gen4d(*commands.build_arguments(rooms, "--out", str(tmp_path / "out"), option, value))
     assert outcome.code in (1, 2)
     assert wanted in outcome.err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_config_in_the_same_folder_is_refused_with_the_difference(rooms, data):
-    before = tiny.files_of(data)
-    outcome = gen4d(*tiny.build_arguments(rooms, "--seed", "5", out="data"))
+    before = files_of(data)
+    outcome = gen4d(*commands.build_arguments(rooms, "--seed", "5", out="data"))
     assert outcome.code == 1
     assert "seed: 0 there, 5 here" in outcome.err
     assert "another --out" in outcome.err
-    assert tiny.files_of(data) == before
+    assert files_of(data) == before
 
 
 def test_inspect_says_what_a_data_set_holds(data):
@@ -227,7 +230,7 @@ def test_an_export_is_a_data_set_of_the_same_sequences(data, tmp_path):
     outcome = gen4d("export", data, "--to", "hdf5", "--out", tmp_path / "h5", "--pairs")
     assert outcome.code == 0
     assert "3 shards, 6 sequences in hdf5" in outcome.out
-    tiny.check_untorn(tmp_path / "h5")
+    commands.check_untorn(tmp_path / "h5")
     for one, other in zip(open_dataset(data), open_dataset(tmp_path / "h5"), strict=True):
         assert one.id == other.id
         for i in range(4):
@@ -243,11 +246,11 @@ def test_samples_are_written_once(tmp_path):
     arguments = ("samples", tmp_path / "samples", "--rooms", "1", "--shapes", "1")
     first = gen4d(*arguments)
     assert first.code == 0
-    before = tiny.files_of(tmp_path)
+    before = files_of(tmp_path)
     second = gen4d(*arguments)
     assert second.code == 0
     assert "there already" in second.out
-    assert tiny.files_of(tmp_path) == before
+    assert files_of(tmp_path) == before
 
 
 @pytest.mark.parametrize("command", READERS.values(), ids=READERS)
@@ -267,33 +270,33 @@ def test_a_folder_that_is_no_data_set_is_refused_by_name(rooms, tmp_path, monkey
     (tmp_path / "file").write_text("mine")
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "build.json").write_text("{}")
-    before = tiny.files_of(tmp_path)
+    before = files_of(tmp_path)
     outcome = gen4d(*command, place)
     assert outcome.code == 1
     assert len(outcome.err.splitlines()) == 1
     assert str(pathlib.Path(place) / "dataset.json") in outcome.err
     assert wanted in outcome.err
-    assert tiny.files_of(tmp_path) == before
+    assert files_of(tmp_path) == before
 
 
 def test_a_source_without_a_way_says_which_rule_failed(tmp_path):
-    tiny.write_rooms(tmp_path, rooms=2)
-    (tmp_path / "scans/room1.ply").write_bytes(tiny.ply(tiny.floor_points(1, side_m=0.2)))
-    (tmp_path / "scans/room2.ply").write_bytes(tiny.ply(tiny.floor_points(2, side_m=0.8)))
-    outcome = gen4d(*tiny.build_arguments(tmp_path, "--set", "turn_max_deg=20"))
+    commands.write_rooms(tmp_path, rooms=2)
+    (tmp_path / "scans/room1.ply").write_bytes(ply(bare_floor(1, side_m=0.2)))
+    (tmp_path / "scans/room2.ply").write_bytes(ply(bare_floor(2, side_m=0.8)))
+    outcome = gen4d(*commands.build_arguments(tmp_path, "--set", "turn_max_deg=20"))
     assert "no sequence from room1: no cell is wide enough for chair_0001: radius 0." in outcome.out
     assert "widest free disc 0." in outcome.out
     assert "no sequence from room2: no walk of 4 positions for chair_0001" in outcome.out
     assert outcome.code == 0
-    tiny.check_untorn(tmp_path / "out")
+    commands.check_untorn(tmp_path / "out")
 
 
 def test_a_build_without_any_sequence_fails_and_stays_readable(tmp_path):
-    tiny.write_rooms(tmp_path, rooms=1, side_m=0.2)
-    outcome = gen4d(*tiny.build_arguments(tmp_path))
+    commands.write_rooms(tmp_path, rooms=1, side_m=0.2)
+    outcome = gen4d(*commands.build_arguments(tmp_path))
     assert outcome.code == 1
     assert outcome.err.splitlines()[-1] == "Error: no sequence came out; the lines above name the rule that failed"
-    tiny.check_untorn(tmp_path / "out")
+    commands.check_untorn(tmp_path / "out")
     for arguments in (("inspect", tmp_path / "out"), ("export", tmp_path / "out", "--out", tmp_path / "h5")):
         assert gen4d(*arguments).code == 0
     assert gen4d("view", tmp_path / "out").code == 2
@@ -305,7 +308,7 @@ def test_a_build_without_any_sequence_fails_and_stays_readable(tmp_path):
 )
 def test_exit_codes_of_real_processes(rooms, data, arguments, code, monkeypatch):
     monkeypatch.chdir(rooms)
-    outcome = tiny.process(*arguments)
+    outcome = commands.process(*arguments)
     assert outcome.code == code
     assert "Traceback" not in outcome.text
 
@@ -313,7 +316,7 @@ def test_exit_codes_of_real_processes(rooms, data, arguments, code, monkeypatch)
 def test_a_closed_pipe_ends_quietly(data):
     reader, writer = os.pipe()
     os.close(reader)
-    running = tiny.start("inspect", data, stdout=writer)
+    running = commands.start("inspect", data, stdout=writer)
     os.close(writer)
     _, err = running.communicate(timeout=60)
     assert running.returncode == 1
@@ -324,15 +327,15 @@ def test_a_closed_pipe_ends_quietly(data):
 def test_a_closed_pipe_ends_a_build_that_can_be_continued(rooms, data, tmp_path):
     reader, writer = os.pipe()
     os.close(reader)
-    arguments = tiny.build_arguments(rooms, "--out", str(tmp_path / "out"), "--workers", "2")
-    running = tiny.start(*arguments, stdout=writer)
+    arguments = commands.build_arguments(rooms, "--out", str(tmp_path / "out"), "--workers", "2")
+    running = commands.start(*arguments, stdout=writer)
     os.close(writer)
     _, err = running.communicate(timeout=60)
     assert running.returncode == 1
     assert "Traceback" not in err
-    tiny.check_untorn(tmp_path / "out")
+    commands.check_untorn(tmp_path / "out")
     assert gen4d(*arguments).code == 0
-    assert tiny.files_of(tmp_path / "out") == tiny.files_of(data)
+    assert files_of(tmp_path / "out") == files_of(data)
 
 
 def test_doctor_answers_in_json(rooms):
@@ -352,7 +355,10 @@ def test_an_early_interrupt_shows_no_trace(data):
     code += f"        if name == 'numpy': os.kill(os.getpid(), {int(signal.SIGINT)})\n"
     code += "sys.meta_path.insert(0, Stop())\nmain()\n"
     run = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(tiny.ROOT)}, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(commands.ROOT)},
+        capture_output=True,
+        text=True,
     )
     assert run.returncode == 130
     assert "Traceback" not in run.stderr
@@ -387,7 +393,7 @@ pickle.dump(result, open(target, "wb"))
 
 def test_anybody_reads_the_shards_with_zarr_and_numpy_alone(data, tmp_path):
     """The recipe of docs/format.md, in a process that cannot import gen4d, against the reader."""
-    text = (tiny.ROOT / "docs" / "format.md").read_text().split("<!-- recipe -->")[1]
+    text = (commands.ROOT / "docs" / "format.md").read_text().split("<!-- recipe -->")[1]
     recipe = text.split("```python\n")[1].split("```")[0]
     dataset = open_dataset(data)
     counts = [(str(data / "shards" / s["file"]), sum(n for _, n in s["scans"])) for s in dataset.manifest["shards"]]

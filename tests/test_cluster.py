@@ -14,8 +14,9 @@ import pytest
 
 from gen4d import files
 from gen4d.building import cluster
-from tests import tiny
-from tests.tiny import gen4d
+from tests.equal import files_of
+from tests.makers import commands
+from tests.makers.commands import gen4d
 
 ROOMS = 6
 LONGER = ("--sequences", "40")
@@ -26,12 +27,12 @@ pytest.importorskip("distributed", reason="the extra dask is not installed")
 
 @pytest.fixture(scope="module")
 def rooms(tmp_path_factory):
-    return tiny.write_rooms(tmp_path_factory.mktemp("rooms"), ROOMS, points=2000)
+    return commands.write_rooms(tmp_path_factory.mktemp("rooms"), ROOMS, points=2000)
 
 
 @pytest.fixture(scope="module")
 def whole(rooms):
-    return tiny.files_of(tiny.build(rooms, *LONGER, out="whole"))
+    return files_of(commands.build(rooms, *LONGER, out="whole"))
 
 
 class Cluster:
@@ -48,7 +49,7 @@ class Cluster:
     def start(self, kind: str, *options: str, **changes: str) -> subprocess.Popen:
         number = len(self.processes)
         command = [sys.executable, "-m", "dask", kind, *options, "--no-dashboard"]
-        environment = os.environ | {"PYTHONPATH": str(tiny.ROOT)} | changes
+        environment = os.environ | {"PYTHONPATH": str(commands.ROOT)} | changes
         with open(self.log(number), "w") as log:
             process = subprocess.Popen(
                 command, env=environment, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
@@ -94,7 +95,7 @@ def two(tmp_path_factory):
 
 
 def arguments(rooms, out, address, *more):
-    return tiny.build_arguments(rooms, "--out", str(out), *LONGER, "--scheduler", address, *more)
+    return commands.build_arguments(rooms, "--out", str(out), *LONGER, "--scheduler", address, *more)
 
 
 def wait_for_shards(out, count, running):
@@ -107,25 +108,25 @@ def test_a_cluster_builds_the_same_bytes_and_says_nothing_of_its_own(rooms, whol
     """Also with folders relative to this process, where the workers are not."""
     monkeypatch.chdir(rooms)
     places = ("--scans", "scans", "--shapes", "shapes", "--out", os.path.relpath(tmp_path / "out", rooms))
-    outcome = tiny.process("build", *places, *tiny.LIGHT, *LONGER, "--scheduler", two.address)
+    outcome = commands.process("build", *places, *commands.LIGHT, *LONGER, "--scheduler", two.address)
     assert (outcome.code, outcome.err) == (0, "")
     lines = outcome.out.splitlines()
     assert lines[0].startswith("building 6 scans in 6 shards into ") and lines[-1].startswith("done in ")
     assert "distributed" not in outcome.out
-    assert tiny.files_of(tmp_path / "out") == whole
+    assert files_of(tmp_path / "out") == whole
 
 
 def test_a_part_may_be_built_by_a_cluster(rooms, whole, two, tmp_path):
     out = tmp_path / "out"
     assert gen4d(*arguments(rooms, out, two.address, "--part", "2/2")).code == 0
-    assert gen4d(*tiny.build_arguments(rooms, "--out", str(out), *LONGER, "--part", "1/2")).code == 0
+    assert gen4d(*commands.build_arguments(rooms, "--out", str(out), *LONGER, "--part", "1/2")).code == 0
     assert gen4d("merge", out).code == 0
-    assert tiny.files_of(out) == whole
+    assert files_of(out) == whole
 
 
 def test_an_interrupt_ends_a_build_by_a_cluster_soon_and_it_continues(rooms, whole, two, tmp_path):
     out = tmp_path / "out"
-    running = tiny.start(*arguments(rooms, out, two.address))
+    running = commands.start(*arguments(rooms, out, two.address))
     wait_for_shards(out, 1, running)
     start = time.monotonic()
     running.send_signal(signal.SIGINT)
@@ -138,7 +139,7 @@ def test_an_interrupt_ends_a_build_by_a_cluster_soon_and_it_continues(rooms, who
     outcome = gen4d(*arguments(rooms, out, two.address))
     assert outcome.code == 0, outcome.text
     wait_until_quiet(out)
-    assert tiny.files_of(out) == whole
+    assert files_of(out) == whole
 
 
 def wait_until_quiet(out):
@@ -190,14 +191,14 @@ def test_a_worker_without_gen4d_is_refused(rooms, two, tmp_path):
 
 def test_a_worker_killed_in_the_middle_does_not_show_in_the_result(rooms, whole, two, tmp_path):
     out = tmp_path / "out"
-    running = tiny.start(*arguments(rooms, out, two.address))
+    running = commands.start(*arguments(rooms, out, two.address))
     wait_for_shards(out, 2, running)
     os.killpg(two.processes[1].pid, signal.SIGKILL)
     before = len(list(out.glob("shards/*.json")))
     text, err = running.communicate(timeout=60)
     assert (running.returncode, err) == (0, ""), text
     assert before < ROOMS
-    assert tiny.files_of(out) == whole
+    assert files_of(out) == whole
     assert gen4d("verify", out).code == 0
 
 
@@ -206,7 +207,7 @@ def test_a_scheduler_killed_in_the_middle_is_said_and_the_build_continues(rooms,
     try:
         running.worker()
         out = tmp_path / "out"
-        build = tiny.start(*arguments(rooms, out, running.address))
+        build = commands.start(*arguments(rooms, out, running.address))
         wait_for_shards(out, 1, build)
         running.scheduler.kill()
         _, err = build.communicate(timeout=60)
@@ -217,8 +218,8 @@ def test_a_scheduler_killed_in_the_middle_is_said_and_the_build_continues(rooms,
     assert err.splitlines() == [
         f"Error: --scheduler {running.address}: the scheduler is gone; the same command continues with another one"
     ]
-    assert gen4d(*tiny.build_arguments(rooms, "--out", str(out), *LONGER)).code == 0
-    assert tiny.files_of(out) == whole
+    assert gen4d(*commands.build_arguments(rooms, "--out", str(out), *LONGER)).code == 0
+    assert files_of(out) == whole
 
 
 def test_no_scheduler_no_address_and_no_dask_are_said_in_a_line_each(rooms, tmp_path, monkeypatch):

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 from gen4d import files
-from gen4d.shards import open_dataset, verify
-from gen4d.shards.manifest import read_sidecar
-from tests import faults, tiny
-from tests.faults import SOAK, At, scaled
-from tests.tiny import gen4d
+from gen4d.shards import open_dataset
+from tests import faults
+from tests.equal import files_of
+from tests.faults import SOAK, At, build, check_resumes, check_valid, scaled
+from tests.makers import commands
+from tests.makers.commands import gen4d
 
 ROOMS = 10 if SOAK else 2
 POINTS = 1000 if SOAK else 150
@@ -29,12 +30,12 @@ MANY = 80  # rooms, a shard each: a thousand effects
 
 @pytest.fixture(scope="module")
 def rooms(tmp_path_factory):
-    return tiny.write_rooms(tmp_path_factory.mktemp("rooms"), ROOMS, points=POINTS)
+    return commands.write_rooms(tmp_path_factory.mktemp("rooms"), ROOMS, points=POINTS)
 
 
 @pytest.fixture(scope="module")
 def unbroken(rooms):
-    return tiny.files_of(tiny.build(rooms, out="unbroken"))
+    return files_of(commands.build(rooms, out="unbroken"))
 
 
 @pytest.fixture(autouse=True)
@@ -53,30 +54,8 @@ def record(rooms) -> list[faults.Op]:
     recorder = faults.Recorder()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "effect", recorder)
-        tiny.build(rooms, out="recorded")
+        commands.build(rooms, out="recorded")
     return recorder.ops
-
-
-def build(rooms, out: pathlib.Path, *more: str):
-    return lambda: gen4d(*tiny.build_arguments(rooms, "--out", str(out), *more)).code
-
-
-def check_valid(out: pathlib.Path) -> None:
-    """Everything that a finished file promises is there, whatever happened."""
-    shards = out / "shards"
-    for path in sorted(shards.glob("*.json")) if shards.is_dir() else ():
-        sidecar = read_sidecar(out, int(path.stem))
-        assert files.sha256(shards / sidecar["file"]) == sidecar["content_sha256"]
-    if (out / "dataset.json").exists():
-        problems = [line for line in verify.verify(open_dataset(out)) if line]
-        assert [line for line in problems if "finish the build that it belongs to" not in line] == []
-
-
-def check_resumes(rooms, out: pathlib.Path, unbroken: dict, *more: str) -> None:
-    """The same command continues it to the bytes of an undisturbed build, and leaves nothing else."""
-    assert build(rooms, out, *more)() == 0
-    assert tiny.files_of(out) == unbroken
-    assert [path for path in out.rglob("*") if path.suffix in (".tmp", ".lock")] == []
 
 
 def test_every_effect_of_a_build_is_seen(effects, unbroken):
@@ -99,8 +78,8 @@ def test_a_kill_at_every_effect_loses_nothing_and_repeats_nothing(rooms, effects
 
 @pytest.mark.skipif(not SOAK, reason="a thousand kill points are for make soak")
 def test_a_kill_at_every_effect_of_a_build_of_many_shards(tmp_path):
-    rooms = tiny.write_rooms(tmp_path / "rooms", MANY, points=150)
-    unbroken = tiny.files_of(tiny.build(rooms, out="unbroken"))
+    rooms = commands.write_rooms(tmp_path / "rooms", MANY, points=150)
+    unbroken = files_of(commands.build(rooms, out="unbroken"))
     _kill_everywhere(rooms, record(rooms), unbroken, tmp_path / "out")
 
 
@@ -148,7 +127,7 @@ def test_a_worker_that_dies_is_said_with_a_remedy(rooms, unbroken, tmp_path, mon
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr(files, "effect", _InWorker(3, faults.kill, os.getpid()))
-        outcome = gen4d(*tiny.build_arguments(rooms, "--out", str(out), "--workers", "2"))
+        outcome = gen4d(*commands.build_arguments(rooms, "--out", str(out), "--workers", "2"))
     assert outcome.code == 1
     assert outcome.err.splitlines() == [
         "Error: a worker process died, most likely for want of memory: use fewer --workers; the same command continues"
@@ -235,7 +214,7 @@ def test_an_error_at_every_effect_stops_the_build_with_a_clear_line(rooms, effec
         out = tmp_path / "out"
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(files, "effect", At(number, faults.fail(code), again))
-            outcome = gen4d(*tiny.build_arguments(rooms, "--out", str(out)))
+            outcome = gen4d(*commands.build_arguments(rooms, "--out", str(out)))
         assert outcome.code == 1
         assert len(outcome.err.splitlines()) == 1, outcome.err
         assert os.strerror(code) in outcome.err
@@ -280,15 +259,15 @@ def wait_until_free(out: pathlib.Path, seconds: float = 5) -> None:
 
 def test_a_process_of_its_own_killed_and_resumed(rooms, unbroken, tmp_path):
     out = tmp_path / "out"
-    running = tiny.start(*tiny.build_arguments(rooms, "--out", str(out), "--workers", "2"))
+    running = commands.start(*commands.build_arguments(rooms, "--out", str(out), "--workers", "2"))
     while not (out / "build.json").exists():
         time.sleep(0.01)
     running.kill()
     running.communicate()
     wait_until_free(out)
-    outcome = tiny.process(*tiny.build_arguments(rooms, "--out", str(out), "--workers", "2"))
+    outcome = commands.process(*commands.build_arguments(rooms, "--out", str(out), "--workers", "2"))
     assert outcome.code == 0, outcome.text
-    assert tiny.files_of(out) == unbroken
+    assert files_of(out) == unbroken
 
 
 def _export_points(dataset, out, rooms):
@@ -302,14 +281,14 @@ def _export_points(dataset, out, rooms):
 def test_an_export_killed_at_every_effect_continues(rooms, unbroken, tmp_path):
     dataset, whole = rooms / "unbroken", tmp_path / "whole"
     ops = _export_points(dataset, whole, rooms)
-    wanted = tiny.files_of(whole)
+    wanted = files_of(whole)
     for number, act in _kill_points(ops):
         out = tmp_path / "out"
         pid = faults.child(lambda out=out: gen4d("export", dataset, "--out", out).code, At(number, act))
         assert faults.wait(pid) == -signal.SIGKILL
         check_valid(out)
         assert gen4d("export", dataset, "--out", out).code == 0
-        assert tiny.files_of(out) == wanted
+        assert files_of(out) == wanted
         assert [path for path in out.rglob("*") if path.suffix in (".tmp", ".lock")] == []
         shutil.rmtree(out)
 
@@ -324,17 +303,17 @@ def test_a_second_build_in_the_same_folder_is_refused_at_once(rooms, unbroken, t
 
     pid = faults.child(build(rooms, out), At(12, hold))
     assert os.read(reached[0], 1) == b"!"
-    before = tiny.files_of(out)
+    before = files_of(out)
     start = time.monotonic()
-    outcome = gen4d(*tiny.build_arguments(rooms, "--out", str(out)))
+    outcome = gen4d(*commands.build_arguments(rooms, "--out", str(out)))
     assert time.monotonic() - start < 2
     assert outcome.code == 1
     assert f"{out}: process {pid} on " in outcome.err
     assert "is building here; wait, or use another --out" in outcome.err
-    assert tiny.files_of(out) == before
+    assert files_of(out) == before
     os.write(go[1], b"!")
     assert faults.wait(pid) == 0
-    assert tiny.files_of(out) == unbroken
+    assert files_of(out) == unbroken
     for end in (*reached, *go):
         os.close(end)
 

@@ -9,77 +9,50 @@ import zarr
 
 from gen4d.shards import open_dataset
 from gen4d.shards.zarr_reader import read_directory
-from tests import faults, tiny
+from tests import faults
 from tests.damage import Patched, entries_of, first_problem, problems, read
 from tests.faults import SOAK, scaled
-from tests.tiny import gen4d
+from tests.makers.commands import gen4d
 
 
 @pytest.fixture(scope="module")
-def rooms(tmp_path_factory):
-    return tiny.write_rooms(tmp_path_factory.mktemp("rooms"), 3)
+def exported(three_shards, three_rooms):
+    assert gen4d("export", three_shards, "--out", three_rooms / "exported").code == 0
+    return three_rooms / "exported"
 
 
-@pytest.fixture(scope="module")
-def built(rooms):
-    """One shard of one sequence: the smallest data set there is."""
-    return tiny.build(rooms, "--limit", "1", "--sequences", "1", out="small")
-
-
-@pytest.fixture(scope="module")
-def three(rooms):
-    """Three shards of two sequences, with pair lists."""
-    return tiny.build(rooms, "--pairs", out="three")
-
-
-@pytest.fixture(scope="module")
-def exported(three, rooms):
-    assert gen4d("export", three, "--out", rooms / "exported").code == 0
-    return rooms / "exported"
-
-
-@pytest.fixture
-def copy(built, tmp_path):
-    return pathlib.Path(shutil.copytree(built, tmp_path / "copy"))
-
-
-@pytest.fixture
-def copy_of_three(three, tmp_path):
-    return pathlib.Path(shutil.copytree(three, tmp_path / "copy"))
-
-
-# B1: single bits
+# Single bits
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "build.json", "shards/00000.json"])
-def test_every_bit_of_every_json_file_is_found_by_verify(copy, name):
-    dataset = open_dataset(copy)
-    with Patched(copy / name) as file:
+def test_every_bit_of_every_json_file_is_found_by_verify(copy_of_one, name):
+    dataset = open_dataset(copy_of_one)
+    with Patched(copy_of_one / name) as file:
         for byte in range(len(file.content)):
             for bit in range(8):
                 file.flip(byte, 1 << bit)
-                found = first_problem(copy, None if name == "dataset.json" else dataset)
-                assert str(copy / name) in found, (byte, bit)
+                found = first_problem(copy_of_one, None if name == "dataset.json" else dataset)
+                assert str(copy_of_one / name) in found, (byte, bit)
             file.restore(byte)
-    assert problems(copy) == []
+    assert problems(copy_of_one) == []
 
 
-def _check_bits(copy, bits) -> None:
-    dataset, path, count = open_dataset(copy), copy / "shards/00000.zarr.zip", 0
+def _check_bits(folder, bits) -> None:
+    dataset, path, count = open_dataset(folder), folder / "shards/00000.zarr.zip", 0
     with Patched(path) as file:
         for byte in range(len(file.content)):
             for bit in bits(byte):
                 count += 1
                 file.flip(byte, 1 << bit)
-                assert str(path) in first_problem(copy, dataset), (byte, bit)
+                assert str(path) in first_problem(folder, dataset), (byte, bit)
             file.restore(byte)
-    assert problems(copy) == []
+    assert problems(folder) == []
     print(f"{count} bits of a shard of {len(file.content)} bytes found by verify")
 
 
-def test_one_bit_of_every_byte_of_a_shard_is_found_by_verify(copy):
+def test_one_bit_of_every_byte_of_a_shard_is_found_by_verify(copy_of_one):
     """Every bit of it in a long run: that takes minutes."""
-    _check_bits(copy, lambda byte: range(8) if SOAK else (byte * 5 % 8,))
+    _check_bits(copy_of_one, lambda byte: range(8) if SOAK else (byte * 5 % 8,))
 
 
 def test_sampled_bits_of_three_shards_and_an_export_are_found_by_verify(copy_of_three, exported, tmp_path):
@@ -128,23 +101,23 @@ def _parts(path: pathlib.Path) -> dict[str, list[int]]:
 
 
 @pytest.mark.parametrize("part", ["header", "metadata", "chunk", "directory"])
-def test_the_reader_never_yields_a_sequence_of_a_shard_with_a_flipped_bit(copy, part):
+def test_the_reader_never_yields_a_sequence_of_a_shard_with_a_flipped_bit(copy_of_one, part):
     """Of every kind of byte some, in a long run all: what is read equals what was written, or nothing is read."""
-    path = copy / "shards/00000.zarr.zip"
+    path = copy_of_one / "shards/00000.zarr.zip"
     rng = np.random.default_rng(22)
     places = _parts(path)[part]
     chosen = places if SOAK else rng.choice(places, 500, replace=False).tolist()
-    refused, harmless = _check_reader(copy, path, [(byte, int(rng.integers(8))) for byte in chosen])
+    refused, harmless = _check_reader(copy_of_one, path, [(byte, int(rng.integers(8))) for byte in chosen])
     if part == "directory":  # dates, versions and rights of the entries stand there too, and are not data
         assert refused > harmless
     else:
         assert refused > 0.8 * len(chosen)  # the rest belongs to groups and arrays that sequences do not need
 
 
-def test_the_reader_never_yields_a_sequence_of_an_hdf5_shard_with_a_flipped_bit(built, tmp_path):
+def test_the_reader_never_yields_a_sequence_of_an_hdf5_shard_with_a_flipped_bit(one_sequence, tmp_path):
     """In a process of its own, because the library under it could crash."""
     folder = tmp_path / "export"
-    assert gen4d("export", built, "--out", folder).code == 0
+    assert gen4d("export", one_sequence, "--out", folder).code == 0
     path = folder / "shards/00000.h5"
     rng = np.random.default_rng(23)
     places = rng.integers(path.stat().st_size, size=scaled(250, 20_000)).tolist()
@@ -157,12 +130,12 @@ def test_the_reader_never_yields_a_sequence_of_an_hdf5_shard_with_a_flipped_bit(
     assert faults.wait(faults.child(check), scaled(60, 6000)) == 0
 
 
-def test_five_thousand_flipped_bits_of_chunks_are_all_errors_for_plain_zarr(three):
+def test_five_thousand_flipped_bits_of_chunks_are_all_errors_for_plain_zarr(three_shards):
     """Without the zip's CRC-32: by the crc32c that is each array's last codec."""
     from zarr.core.buffer import default_buffer_prototype
     from zarr.storage import MemoryStore
 
-    entries = entries_of(three / "shards/00000.zarr.zip")
+    entries = entries_of(three_shards / "shards/00000.zarr.zip")
     buffer = default_buffer_prototype().buffer
     chunks = [name for name in entries if "/c/" in name]
     rng = np.random.default_rng(24)
@@ -178,7 +151,7 @@ def test_five_thousand_flipped_bits_of_chunks_are_all_errors_for_plain_zarr(thre
         store._store_dict[name] = buffer.from_bytes(entries[name])
 
 
-# B2: larger damage
+# Larger damage
 
 
 def _damage(rng: np.random.Generator, length: int) -> tuple[int, bytes]:
@@ -206,23 +179,24 @@ def test_random_damage_is_found_by_verify_and_never_read(copy_of_three):
             assert all(one in (None, other) for one, other in zip(after, whole, strict=bool(after))), (path, start)
 
 
-# B3: lengths, and files that are not where or what they should be
+# Lengths
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "build.json", "shards/00000.json", "shards/00000.zarr.zip"])
-def test_every_truncation_of_every_file_is_found_by_verify(copy, name):
-    dataset = open_dataset(copy)
-    with Patched(copy / name) as file:
+def test_every_truncation_of_every_file_is_found_by_verify(copy_of_one, name):
+    dataset = open_dataset(copy_of_one)
+    with Patched(copy_of_one / name) as file:
         for length in range(len(file.content) - 1, -1, -1):
             file.cut(length)
-            assert str(copy / name) in first_problem(copy, None if name == "dataset.json" else dataset), length
+            found = first_problem(copy_of_one, None if name == "dataset.json" else dataset)
+            assert str(copy_of_one / name) in found, length
         if name.endswith(".zip"):
-            assert read(copy) == [None]
-    assert problems(copy) == []
+            assert read(copy_of_one) == [None]
+    assert problems(copy_of_one) == []
 
 
-def test_a_file_that_grew_is_found_by_verify(copy):
+def test_a_file_that_grew_is_found_by_verify(copy_of_one):
     for name in ("dataset.json", "build.json", "shards/00000.json", "shards/00000.zarr.zip"):
-        with Patched(copy / name) as file:
+        with Patched(copy_of_one / name) as file:
             file.put(len(file.content), b"\n")
-            assert any(str(copy / name) in line for line in problems(copy))
+            assert any(str(copy_of_one / name) in line for line in problems(copy_of_one))

@@ -11,37 +11,12 @@ import zarr
 
 from gen4d.shards import open_dataset
 from gen4d.shards.format import ARRAYS, FormatError, row_shape, seal, unseal
-from tests import faults, tiny
+from tests import faults
 from tests.damage import adopt, entries_of, packed, problems, read, with_crc, write_zip
+from tests.equal import files_of
 from tests.faults import scaled
-from tests.tiny import gen4d
-
-
-@pytest.fixture(scope="module")
-def rooms(tmp_path_factory):
-    return tiny.write_rooms(tmp_path_factory.mktemp("rooms"), 3)
-
-
-@pytest.fixture(scope="module")
-def built(rooms):
-    """One shard of one sequence: the smallest data set there is."""
-    return tiny.build(rooms, "--limit", "1", "--sequences", "1", out="small")
-
-
-@pytest.fixture(scope="module")
-def three(rooms):
-    """Three shards of two sequences, with pair lists."""
-    return tiny.build(rooms, "--pairs", out="three")
-
-
-@pytest.fixture
-def copy(built, tmp_path):
-    return pathlib.Path(shutil.copytree(built, tmp_path / "copy"))
-
-
-@pytest.fixture
-def copy_of_three(three, tmp_path):
-    return pathlib.Path(shutil.copytree(three, tmp_path / "copy"))
+from tests.makers import commands
+from tests.makers.commands import gen4d
 
 
 def _delete(folder, name):
@@ -64,13 +39,13 @@ def _swap(folder, name):
     other.write_bytes(one)
 
 
-def _stale(rooms):
+def _stale(three_rooms):
     """The same file of a build with another seed."""
 
     def change(folder, name):
-        older = rooms / "older"
+        older = three_rooms / "older"
         if not older.exists():
-            tiny.build(rooms, "--pairs", "--seed", "9", out="older")
+            commands.build(three_rooms, "--pairs", "--seed", "9", out="older")
         shutil.copy(older / name, folder / name)
 
     return change
@@ -97,10 +72,10 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("case", CHANGES)
-def test_a_file_that_is_not_what_it_should_be_is_named(copy_of_three, rooms, case):
+def test_a_file_that_is_not_what_it_should_be_is_named(copy_of_three, three_rooms, case):
     change, name, part = CHANGES[case]
     whole = read(copy_of_three)
-    (_stale(rooms) if change == "stale" else change)(copy_of_three, name)
+    (_stale(three_rooms) if change == "stale" else change)(copy_of_three, name)
     outcome = gen4d("verify", copy_of_three)
     assert outcome.code == 1
     assert "Traceback" not in outcome.text
@@ -119,22 +94,22 @@ REPAIRED += ["empty dataset.json", "swapped descriptions", "stale dataset.json"]
 
 
 @pytest.mark.parametrize("case", REPAIRED)
-def test_the_same_build_run_again_repairs_what_it_can_see(rooms, three, case):
+def test_the_same_build_run_again_repairs_what_it_can_see(three_rooms, three_shards, case):
     change, name, _ = CHANGES[case]
-    whole = tiny.files_of(three)
-    repaired = pathlib.Path(shutil.copytree(three, rooms / f"repaired {case}"))
-    (_stale(rooms) if change == "stale" else change)(repaired, name)
-    outcome = gen4d(*tiny.build_arguments(rooms, "--pairs", out=repaired.name))
+    whole = files_of(three_shards)
+    repaired = pathlib.Path(shutil.copytree(three_shards, three_rooms / f"repaired {case}"))
+    (_stale(three_rooms) if change == "stale" else change)(repaired, name)
+    outcome = gen4d(*commands.build_arguments(three_rooms, "--pairs", out=repaired.name))
     assert outcome.code == 0, outcome.text
-    assert tiny.files_of(repaired) == whole
+    assert files_of(repaired) == whole
 
 
-def test_a_damaged_shard_is_repaired_when_it_is_deleted(rooms, three):
-    whole = tiny.files_of(three)
-    repaired = pathlib.Path(shutil.copytree(three, rooms / "deleted"))
-    assert gen4d("export", repaired, "--out", rooms / "deleted h5").code == 0
-    exported = tiny.files_of(rooms / "deleted h5")
-    for path in (repaired / "shards/00001.zarr.zip", rooms / "deleted h5/shards/00001.h5"):
+def test_a_damaged_shard_is_repaired_when_it_is_deleted(three_rooms, three_shards):
+    whole = files_of(three_shards)
+    repaired = pathlib.Path(shutil.copytree(three_shards, three_rooms / "deleted"))
+    assert gen4d("export", repaired, "--out", three_rooms / "deleted h5").code == 0
+    exported = files_of(three_rooms / "deleted h5")
+    for path in (repaired / "shards/00001.zarr.zip", three_rooms / "deleted h5/shards/00001.h5"):
         with open(path, "r+b") as file:
             file.seek(3000)
             file.write(b"damage")
@@ -142,10 +117,10 @@ def test_a_damaged_shard_is_repaired_when_it_is_deleted(rooms, three):
         assert f"{path}: " in outcome.err
         assert "delete it and run the command that wrote it again" in outcome.err
         path.unlink()
-    assert gen4d(*tiny.build_arguments(rooms, "--pairs", out=repaired.name)).code == 0
-    assert tiny.files_of(repaired) == whole
-    assert gen4d("export", repaired, "--out", rooms / "deleted h5").code == 0
-    assert tiny.files_of(rooms / "deleted h5") == exported
+    assert gen4d(*commands.build_arguments(three_rooms, "--pairs", out=repaired.name)).code == 0
+    assert files_of(repaired) == whole
+    assert gen4d("export", repaired, "--out", three_rooms / "deleted h5").code == 0
+    assert files_of(three_rooms / "deleted h5") == exported
 
 
 def _put_stranger(folder: pathlib.Path, other: pathlib.Path, size: bool) -> None:
@@ -158,20 +133,20 @@ def _put_stranger(folder: pathlib.Path, other: pathlib.Path, size: bool) -> None
         (folder / "dataset.json").write_bytes(seal(manifest))
 
 
-def test_a_shard_of_the_same_scan_before_it_changed_is_not_read(copy, rooms, tmp_path):
+def test_a_shard_of_the_same_scan_before_it_changed_is_not_read(copy_of_one, three_rooms, tmp_path):
     """Same names, counts and config: another size gives it away."""
-    tiny.write_rooms(tmp_path / "older", 1, points=149)
-    other = tiny.build(tmp_path / "older", "--sequences", "1")
-    _put_stranger(copy, other, size=False)
+    commands.write_rooms(tmp_path / "older", 1, points=149)
+    other = commands.build(tmp_path / "older", "--sequences", "1")
+    _put_stranger(copy_of_one, other, size=False)
     with pytest.raises(FormatError, match=r"00000\.zarr\.zip: has \d+ bytes, dataset\.json says"):
-        open_dataset(copy)[0]
+        open_dataset(copy_of_one)[0]
 
 
-def test_a_shard_of_another_seed_is_not_read_whatever_its_size(copy, rooms, tmp_path):
-    tiny.build(rooms, "--limit", "1", "--sequences", "1", "--seed", "8", "--out", str(tmp_path / "other"))
-    _put_stranger(copy, tmp_path / "other", size=True)
+def test_a_shard_of_another_seed_is_not_read_whatever_its_size(copy_of_one, three_rooms, tmp_path):
+    commands.build(three_rooms, "--limit", "1", "--sequences", "1", "--seed", "8", "--out", str(tmp_path / "other"))
+    _put_stranger(copy_of_one, tmp_path / "other", size=True)
     with pytest.raises(FormatError, match=r"00000\.zarr\.zip: is of another config than dataset\.json"):
-        open_dataset(copy)[0]
+        open_dataset(copy_of_one)[0]
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "shards/00003.zarr.zip", "shards/00000.json.17.tmp", "shards/more/x"])
@@ -188,9 +163,9 @@ def test_an_extra_file_is_named_and_harms_nobody(copy_of_three, name):
     assert read(copy_of_three) == whole
 
 
-def test_quick_verification_finds_names_sizes_and_descriptions(copy_of_three, rooms):
+def test_quick_verification_finds_names_sizes_and_descriptions(copy_of_three, three_rooms):
     (copy_of_three / "notes.txt").write_text("mine")
-    _stale(rooms)(copy_of_three, "shards/00000.json")
+    _stale(three_rooms)(copy_of_three, "shards/00000.json")
     os.truncate(copy_of_three / "shards/00001.zarr.zip", 5000)
     (copy_of_three / "shards/00002.zarr.zip").unlink()
     outcome = gen4d("verify", copy_of_three, "--quick")
@@ -217,9 +192,9 @@ def _rewrite(path: pathlib.Path, name: str, content: bytes) -> None:
     adopt(path)
 
 
-def test_a_chunk_under_the_name_of_another_is_refused(copy):
+def test_a_chunk_under_the_name_of_another_is_refused(copy_of_one):
     """The directory of the zip says where labels lie, and instances lie there; every checksum is right."""
-    path = copy / "shards/00000.zarr.zip"
+    path = copy_of_one / "shards/00000.zarr.zip"
     content = bytearray(path.read_bytes())
     one, other = (content.rindex(f"cloud/{name}/c/0".encode()) - 46 for name in ("label", "instance"))
     for field in (slice(16, 28), slice(42, 46)):  # checksum and sizes, and the place
@@ -228,15 +203,15 @@ def test_a_chunk_under_the_name_of_another_is_refused(copy):
         a, b = (slice(at + field.start, at + field.stop) for at in (one, other))
         content[a], content[b] = content[b], content[a]
     path.write_bytes(content)
-    cloud = open_dataset(copy)[0].actors[0].cloud
+    cloud = open_dataset(copy_of_one)[0].actors[0].cloud
     with pytest.raises(FormatError, match=r"cloud/label/c/0 is not where the directory says"):
         _ = cloud.label
 
 
 @pytest.mark.parametrize("bit", range(8))
-def test_verify_checks_down_to_padding_bits(copy, bit):
+def test_verify_checks_down_to_padding_bits(copy_of_one, bit):
     """With every hash made to fit: a mask has bits where the cloud has no points."""
-    path = copy / "shards/00000.zarr.zip"
+    path = copy_of_one / "shards/00000.zarr.zip"
     group = zarr.open_group(zarr.storage.ZipStore(path, mode="r"), mode="r")
     mask, points = group["actor/mask"][:], int(np.diff(group["cloud/start"][:])[0])
     group.store.close()
@@ -244,10 +219,10 @@ def test_verify_checks_down_to_padding_bits(copy, bit):
     mask[last] |= 1 << bit
     _rewrite(path, "actor/mask/c/0", packed(mask))
     if bit < padding:
-        assert "padding bits" in problems(copy)[0]
-        assert read(copy) == [None]
+        assert "padding bits" in problems(copy_of_one)[0]
+        assert read(copy_of_one) == [None]
     else:
-        assert problems(copy) == []
+        assert problems(copy_of_one) == []
 
 
 @pytest.mark.parametrize(
@@ -261,22 +236,52 @@ def test_verify_checks_down_to_padding_bits(copy, bit):
         ("sequence/scan", lambda rows: rows + 1, "sequence/scan points outside"),
     ],
 )
-def test_verify_checks_the_tables_themselves(copy, name, change, part):
+def test_verify_checks_the_tables_themselves(copy_of_one, name, change, part):
     """With every hash made to fit."""
-    path = copy / "shards/00000.zarr.zip"
+    path = copy_of_one / "shards/00000.zarr.zip"
     group = zarr.open_group(zarr.storage.ZipStore(path, mode="r"), mode="r")
     rows = group[name][:]
     group.store.close()
     entry = f"{name}/c/0" + "/0" * len(row_shape(ARRAYS[name], 4))
     _rewrite(path, entry, packed(change(rows).astype(ARRAYS[name].dtype)))
-    found = problems(copy)
+    found = problems(copy_of_one)
     assert found
     assert part in found[0]
 
 
-def test_blosc_bodies_with_damage_behind_a_right_checksum_never_crash(copy):
+def _one_pair_elsewhere(rows):
+    """The second frame's rows of the first two pairs change places: all rows exist, and none is there twice."""
+    rows[:2] = rows[1::-1]
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("pair/first", _one_pair_elsewhere),
+        ("pair/second", _one_pair_elsewhere),
+        ("pair/second", lambda rows: np.append(rows[1:], rows[-1])),
+        ("pair/start", lambda rows: np.where(np.arange(len(rows)) == 3, rows - 1, rows)),
+    ],
+)
+def test_verify_compares_stored_pairs_with_the_masks(copy_of_three, name, change):
+    """With every hash made to fit."""
+    path = copy_of_three / "shards/00001.zarr.zip"
+    group = zarr.open_group(zarr.storage.ZipStore(path, mode="r"), mode="r")
+    rows, chunk = group[name][:], group[name].chunks[0]
+    group.store.close()
+    changed = np.zeros(chunk, ARRAYS[name].dtype)
+    assert len(rows) <= chunk
+    changed[: len(rows)] = change(rows.copy())
+    assert (changed[: len(rows)] != rows).any()
+    _rewrite(path, f"{name}/c/0", packed(changed))
+    found = problems(copy_of_three)
+    assert len(found) == 1 and str(path) in found[0] and "room1/000" in found[0]
+
+
+def test_blosc_bodies_with_damage_behind_a_right_checksum_never_crash(copy_of_one):
     """What only an attacker writes: the decompressor is given garbage, in a process of its own."""
-    path = copy / "shards/00000.zarr.zip"
+    path = copy_of_one / "shards/00000.zarr.zip"
     entries = entries_of(path)
     rng = np.random.default_rng(26)
     names = [name for name in entries if "/c/" in name]
@@ -288,7 +293,7 @@ def test_blosc_bodies_with_damage_behind_a_right_checksum_never_crash(copy):
             for place in rng.integers(len(body), size=int(rng.integers(1, 4))).tolist():
                 body[place] = int(rng.integers(256))
             _rewrite(path, name, with_crc(bytes(body)))
-            read(copy)
+            read(copy_of_one)
         return 0
 
     code = faults.wait(faults.child(check), scaled(60, 6000))

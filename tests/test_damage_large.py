@@ -13,14 +13,14 @@ import shutil
 import numpy as np
 import pytest
 
-from gen4d import building, sources
-from gen4d.config import Config
+from gen4d import build_dataset
 from gen4d.shards import open_dataset, zarr_reader
 from gen4d.shards.format import ARRAYS, FormatError
 from gen4d.shards.zarr_reader import ZipShard
-from tests import bench
 from tests.damage import Patched, first_problem
 from tests.faults import scaled
+from tests.makers.meshes import write_box
+from tests.makers.rooms import write_full_size
 
 _LAYERS = {
     "crc32c of a chunk": "fails its crc32c",
@@ -33,13 +33,11 @@ _LAYERS = {
 def folder(tmp_path_factory):
     """Sixteen scans of 115,000 points, twenty sequences each: one shard."""
     raw = tmp_path_factory.mktemp("large")
-    (raw / "scans").mkdir()
-    for number in range(16):
-        bench.write_ply(raw / "scans" / f"room{number:02d}.ply", bench.make_scan(number))
-    for name in ("chair", "night_stand"):
-        bench.write_off(raw / "shapes" / name / "train" / f"{name}_0001.off", (1.0, 0.8, 1.2))
-    inputs = building.make_inputs(sources.find_scans(raw / "scans"), sources.find_shapes(raw / "shapes"), Config())
-    building.finish(raw / "data", dict(building.run(building.make_plan(raw / "data", inputs).jobs, 1)))
+    write_full_size(raw / "scans", 16)
+    classes = ("chair", "night_stand")
+    for name in classes:
+        write_box(raw / "shapes", name)
+    build_dataset(raw / "scans", raw / "shapes", raw / "data", classes=classes)
     assert open_dataset(raw / "data").manifest["totals"]["sequences"] == 320
     return raw / "data"
 

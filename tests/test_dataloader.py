@@ -15,8 +15,8 @@ import pytest
 
 from gen4d.exports.hdf5 import export_hdf5
 from gen4d.shards import open_dataset
-from tests import inputs
 from tests.faults import SOAK, scaled
+from tests.makers.builds import small_build
 
 torch = pytest.importorskip("torch", reason="the loader is torch's")
 from torch.utils.data import DataLoader  # noqa: E402
@@ -28,7 +28,7 @@ ANSWER_S, END_S = 30, 60
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dataloader")
-    built = inputs.small_build(folder)
+    built = small_build(folder)
     list(export_hdf5(open_dataset(built), folder / "hdf5"))
     return {"zarr": built, "hdf5": folder / "hdf5"}
 

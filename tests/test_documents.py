@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 import pytest
 
-from tests import make_rooms, pages, tiny
+from tests import pages
+from tests.makers import commands as cli
+from tests.makers import labelled
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -160,13 +162,13 @@ def test_blocks_are_run_or_say_why_not(document):
 def desk(tmp_path_factory):
     """A folder with all that the documents' commands are run on: scans with labels, shapes, a data set, a run."""
     folder = tmp_path_factory.mktemp("desk")
-    make_rooms.write_rooms(folder / "scannet")
+    labelled.write_rooms(folder / "scannet")
     shutil.copytree(folder / "scannet", folder / "data/samples/scans")
-    floors = tiny.write_rooms(folder / "floors")
+    floors = cli.write_rooms(folder / "floors")
     for name in ("ModelNet40", "data/samples/shapes"):
         shutil.copytree(floors / "shapes", folder / name)
     with contextlib.chdir(folder):
-        outcome = tiny.gen4d("build", "--scans", "floors/scans", "--shapes", "ModelNet40", *tiny.LIGHT, "--pairs")
+        outcome = cli.gen4d("build", "--scans", "floors/scans", "--shapes", "ModelNet40", *cli.LIGHT, "--pairs")
         assert outcome.code == 0, outcome.text
     return folder
 
@@ -190,7 +192,7 @@ def commands(text: str) -> list[list[str]]:
 def light(words: list[str]) -> list[str]:
     """A command of gen4d with options that make it small; the last of two equal options counts."""
     if words[0] == "build":
-        return [*words, *tiny.LIGHT, "--workers", "1", "--out", "built"]
+        return [*words, *cli.LIGHT, "--workers", "1", "--out", "built"]
     if words[0] == "samples":
         return ["samples", "fresh", "--rooms", "1", "--shapes", "1"]
     return words
@@ -209,7 +211,7 @@ def run(words: list[str]) -> None:
     """Run one command by a fast path, or check what can be checked of it."""
     program, rest = words[0], words[1:]
     if program == "gen4d":
-        outcome = tiny.gen4d(*light(rest))
+        outcome = cli.gen4d(*light(rest))
         expected = (0, 1) if rest[0] == "doctor" else (0,)  # which finds fault with rooms of 150 points
         assert outcome.code in expected, f"{words}: {outcome.text}"
     elif program == "gen4d-train":

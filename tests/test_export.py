@@ -15,13 +15,16 @@ from gen4d.sequence import frame_pairs
 from gen4d.shards import verify
 from gen4d.shards.format import FormatError
 from gen4d.shards.tables import open_shard
-from tests import inputs, laws
-from tests.inputs import assert_same_sequence
+from tests import laws
+from tests.equal import assert_same_sequence, files_of
+from tests.makers.builds import make_inputs, run_build, small_build
+from tests.makers.meshes import write_shapes
+from tests.makers.rooms import write_furnished, write_scan
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    return inputs.small_build(tmp_path_factory.mktemp("shards"))
+    return small_build(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture
@@ -64,12 +67,12 @@ def test_h5py_alone_reads_what_zarr_reads(built, exported):
 
 
 def test_an_export_can_add_pairs_and_gives_the_same_bytes_each_time(tmp_path):
-    scans, shapes = inputs.write_rooms(tmp_path / "scans", 1, 2500), inputs.write_shapes(tmp_path / "shapes")
-    inputs.run_build(tmp_path / "built", inputs.make_inputs(scans, shapes, sequences=2))
+    scans, shapes = write_furnished(tmp_path / "scans", 1, 2500), write_shapes(tmp_path / "shapes")
+    run_build(tmp_path / "built", make_inputs(scans, shapes, sequences=2))
     dataset = shards.open_dataset(tmp_path / "built")
     for name in ("one", "two"):
         list(hdf5.export_hdf5(dataset, tmp_path / name, pairs=True))
-    assert inputs.content_of(tmp_path / "one") == inputs.content_of(tmp_path / "two")
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
     assert list(verify.verify(shards.open_dataset(tmp_path / "one"))) == [None]
     with h5py.File(tmp_path / "one" / "shards" / "00000.h5", "r") as file:
         start = file["pair/start"][:].tolist()
@@ -81,10 +84,10 @@ def test_an_export_can_add_pairs_and_gives_the_same_bytes_each_time(tmp_path):
 
 
 def test_an_export_of_no_sequences_is_read(tmp_path):
-    scans, shapes = tmp_path / "scans", inputs.write_shapes(tmp_path / "shapes")
+    scans, shapes = tmp_path / "scans", write_shapes(tmp_path / "shapes")
     scans.mkdir()
-    inputs.write_scan(scans / "closet.ply", (np.random.default_rng(60).random((900, 3)) * [0.3, 0.3, 2]).astype("f4"))
-    inputs.run_build(tmp_path / "built", inputs.make_inputs(scans, shapes, attempts=1, sequences=2))
+    write_scan(scans / "closet.ply", (np.random.default_rng(60).random((900, 3)) * [0.3, 0.3, 2]).astype("f4"))
+    run_build(tmp_path / "built", make_inputs(scans, shapes, attempts=1, sequences=2))
     list(hdf5.export_hdf5(shards.open_dataset(tmp_path / "built"), tmp_path / "out", pairs=True))
     dataset = shards.open_dataset(tmp_path / "out")
     assert (len(dataset), dataset.scan_names) == (0, ["closet"]) and list(verify.verify(dataset)) == [None]

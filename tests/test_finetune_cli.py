@@ -17,8 +17,8 @@ from PIL import Image
 
 from gen4d import sources
 from gen4d.sources.splits import read_split
-from tests.make_files import ply, write
-from tests.make_rooms import OBJECTS, write_room, write_rooms
+from tests.makers.files import ply, write
+from tests.makers.labelled import OBJECTS, write_room, write_rooms
 from tests.naive_segment import scores, vote, voxels
 from tests.test_train_cli import call, refusal
 from train.config import change, resolve

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 
 from gen4d.shards.zarr_reader import read_directory
-from tests import tiny
 from tests.damage import adopt, entries_of, packed, with_crc, write_zip
 from tests.hostile import MIB, check_refused
-from tests.tiny import gen4d
+from tests.makers import commands
+from tests.makers.commands import gen4d
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    rooms = tiny.write_rooms(tmp_path_factory.mktemp("rooms"), 1)
-    tiny.build(rooms, "--pairs", out="data")
+    rooms = commands.write_rooms(tmp_path_factory.mktemp("rooms"), 1)
+    commands.build(rooms, "--pairs", out="data")
     return rooms
 
 

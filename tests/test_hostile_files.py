@@ -11,16 +11,16 @@ import pytest
 from gen4d.shards import open_dataset
 from gen4d.shards.format import FormatError, seal, unseal
 from gen4d.shards.tables import open_shard
-from tests import tiny
 from tests.damage import adopt
 from tests.hostile import MIB, check_refused
-from tests.tiny import gen4d
+from tests.makers import commands
+from tests.makers.commands import gen4d
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    rooms = tiny.write_rooms(tmp_path_factory.mktemp("rooms"), 1)
-    tiny.build(rooms, "--pairs", out="data")
+    rooms = commands.write_rooms(tmp_path_factory.mktemp("rooms"), 1)
+    commands.build(rooms, "--pairs", out="data")
     assert gen4d("export", rooms / "data", "--out", rooms / "h5").code == 0
     return rooms
 

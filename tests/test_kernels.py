@@ -151,6 +151,19 @@ def test_the_floor_is_found_to_2_cm_even_if_it_is_flat_or_the_lowest_of_all(thic
     assert occupancy.find_floor(minimum) == pytest.approx(0.013 + thick_m / 2, abs=0.02)
 
 
+@pytest.mark.parametrize(
+    ("floor", "others"),
+    [
+        (30, [0.7] * 100),  # in a crowded office more columns begin on tables than on the floor
+        (50, [0.4] * 100),
+        (100, [-0.6] * 12 + [-1.1] * 10),  # points below the floor, as windows and mirrors give them
+    ],
+)
+def test_the_floor_is_the_lowest_peak_with_a_quarter_of_the_columns_of_the_strongest(floor, others):
+    minimum = np.concatenate([0.02 * rng(37).random(floor), others + 0.02 * rng(38).random(len(others))])
+    assert occupancy.find_floor(minimum) == pytest.approx(0.01, abs=0.02)
+
+
 # Free space and trajectories
 
 

@@ -15,8 +15,9 @@ from gen4d import Actor, Cloud, FloorPlan, Mover, Recording, Sequence, make_acto
 from gen4d.exports.hdf5 import export_hdf5
 from gen4d.report.picture import chosen_pairs, draw_png
 from gen4d.sequence import ROLE_MOVING, ROLE_VIEW, SequenceError, find_fault
-from tests import laws, tiny
-from tests.inputs import assert_same_sequence
+from tests import laws
+from tests.equal import assert_same_sequence
+from tests.makers import commands
 
 T = 4
 PLAN = FloorPlan(np.ones((30, 20), bool), np.array([-2, 3], np.int32), 0.0, 0.1)
@@ -179,11 +180,11 @@ def test_it_is_drawn_and_inspected(recording, dataset, tmp_path):
     draw_png(dataset, 0, tmp_path / "picture.png")
     picture = np.asarray(Image.open(io.BytesIO((tmp_path / "picture.png").read_bytes())).convert("RGB"))
     assert min(picture.shape[:2]) > 300 and picture.std() > 5
-    outcome = tiny.gen4d("inspect", dataset.folder, dataset[0].id)
+    outcome = commands.gen4d("inspect", dataset.home.where(), dataset[0].id)
     assert outcome.code == 0
     for actor in range(len(recording[0].actors)):
         assert f"actor {actor}: " in outcome.out
-    assert tiny.gen4d("inspect", dataset.folder).code == 0
+    assert commands.gen4d("inspect", dataset.home.where()).code == 0
 
 
 def test_the_picture_joins_equal_identities(recording):

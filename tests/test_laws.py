@@ -13,7 +13,10 @@ import trimesh
 from gen4d import building, shards, sources
 from gen4d.config import Config
 from gen4d.samples import write_samples
-from tests import inputs, laws, naive, raw
+from tests import laws, naive, raw
+from tests.makers.builds import make_inputs, run_build
+from tests.makers.meshes import write_shapes
+from tests.makers.rooms import write_furnished
 from tests.shared import SHARED, needs_shared_data
 
 _ROOMS, _SEQUENCES = 18, 60
@@ -24,18 +27,18 @@ _ROOMS, _SEQUENCES = 18, 60
 
 def built(out: pathlib.Path, scans: pathlib.Path, names, **config) -> pathlib.Path:
     """A data set of the named scans of a folder, with shapes of the eight classes where the shared data are there."""
-    shapes = SHARED / "furniture8" if SHARED else inputs.write_shapes(out.parent / "shapes")
+    shapes = SHARED / "furniture8" if SHARED else write_shapes(out.parent / "shapes")
     found = sources.find_scans(scans)
     found = found._replace(sources=tuple(source for source in found.sources if names is None or source.name in names))
     planned = building.make_inputs(found, sources.find_shapes(shapes), Config(**config))
-    inputs.run_build(out, planned, workers=2)
+    run_build(out, planned, workers=2)
     return out
 
 
 @pytest.fixture(scope="module")
 def rooms(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rooms")
-    scans = inputs.write_rooms(folder / "scans", _ROOMS, 12_000)
+    scans = write_furnished(folder / "scans", _ROOMS, 12_000)
     return built(folder / "built", scans, None, sequences=_SEQUENCES), raw.source_of(scans)
 
 
@@ -47,12 +50,12 @@ def samples(tmp_path_factory):
     names = folder / "all.txt"
     names.write_text("\n".join(path.name for path in (folder / "scans").glob("scene*")))
     found = sources.find_scans(folder / "scans", names), sources.find_shapes(folder / "shapes")
-    inputs.run_build(folder / "built", building.make_inputs(*found, Config(sequences=40)), workers=2)
+    run_build(folder / "built", building.make_inputs(*found, Config(sequences=40)), workers=2)
 
     def read(name):
         path = folder / "scans" / name / f"{name}_vh_clean_2"
-        label = raw.read_ply(path.with_suffix(".labels.ply"))["label"]
-        return laws.Source(raw.points_of(raw.read_ply(path.with_suffix(".ply"))), label.astype(np.int32))
+        label = raw.Ply(path.with_suffix(".labels.ply")).vertex["label"]
+        return laws.Source(raw.Ply(path.with_suffix(".ply")).point, label.astype(np.int32))
 
     return folder / "built", read
 
@@ -172,7 +175,7 @@ def test_the_points_of_built_in_shapes_lie_on_their_meshes(samples):
 
 def test_the_points_of_small_shapes_lie_on_their_meshes(tmp_path):
     """Shapes whose files have fused headers, other units and far origins."""
-    shapes = inputs.write_shapes(tmp_path / "shapes")
-    scans = inputs.write_rooms(tmp_path / "scans", 1)
-    inputs.run_build(tmp_path / "built", inputs.make_inputs(scans, shapes))
+    shapes = write_shapes(tmp_path / "shapes")
+    scans = write_furnished(tmp_path / "scans", 1)
+    run_build(tmp_path / "built", make_inputs(scans, shapes))
     assert check_surfaces(tmp_path / "built", shapes, 1) == {"chair", "night_stand", "table"}

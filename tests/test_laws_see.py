@@ -3,15 +3,18 @@
 import numpy as np
 import pytest
 
-from tests import inputs, laws, raw
+from tests import laws, raw
+from tests.makers.builds import make_inputs, run_build
+from tests.makers.meshes import write_shapes
+from tests.makers.rooms import write_furnished
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     """A shard of one room with pair lists, and the room's source."""
     folder = tmp_path_factory.mktemp("sound")
-    scans, shapes = inputs.write_rooms(folder / "scans", 1, 9000), inputs.write_shapes(folder / "shapes")
-    inputs.run_build(folder / "built", inputs.make_inputs(scans, shapes, sequences=3, pairs=True))
+    scans, shapes = write_furnished(folder / "scans", 1, 9000), write_shapes(folder / "shapes")
+    run_build(folder / "built", make_inputs(scans, shapes, sequences=3, pairs=True))
     return laws.read_shard(folder / "built" / "shards" / "00000.zarr.zip"), raw.source_of(scans)("room000")
 
 
@@ -20,14 +23,38 @@ def check(shard, source, pairs_of=None):
     laws.check_sequence(shard, 0, pairs_of)
 
 
+FIRST = 0  # row of the scan, of its first sequence, and of the actor of that which stays
+MOVER = 1  # row of the actor that moves
+POINT = 20  # any point of the scan, and not the last
+END_OF_LAST_LIST = 6  # row of pair/start: where the list of frames 2 and 3, the sixth, ends
+ALL = slice(None)
+
+
+def points_of_the_shape(shard):
+    """Rows of the points of the shape that moves in the first sequence."""
+    return laws.cloud_rows(shard, int(shard.table["actor/cloud"][MOVER]))
+
+
+def byte_of_free_cells(shard):
+    """The first byte of the floor plan whose eight cells are all free."""
+    return int(np.flatnonzero(shard.table["scan/valid"] == 255)[0])
+
+
+def two_pairs_of_the_first_list(shard):
+    """Rows of two pairs of frames 0 and 1."""
+    start = int(shard.table["pair/start"][FIRST])
+    return slice(start, start + 2)
+
+
 def changed(shard, name, rows, change):
-    """A copy of a shard with some rows of one array changed."""
+    """A copy of a shard with some rows of one array changed; rows: numbers, or a function of the shard."""
+    rows = rows(shard) if callable(rows) else rows
     array = shard.table[name].copy()
     array[rows] = change(array[rows])
     return shard._replace(table=shard.table | {name: array})
 
 
-def row(name, change, rows=0):
+def row(name, change, rows=FIRST):
     """Change rows of an array."""
     return lambda shard: changed(shard, name, rows, change)
 
@@ -40,7 +67,7 @@ def pose(change):
         change(rows)
         return rows
 
-    return row("actor/pose", changes, 1)
+    return row("actor/pose", changes, MOVER)
 
 
 def shift(frames, *by):
@@ -87,14 +114,14 @@ def mask(actor, change):
 def swap_points(shard):
     """Swap two neighbours of the scan's cloud in every per-point array."""
     for name in ("cloud/point", "cloud/vertex", "cloud/label"):
-        shard = changed(shard, name, [20, 21], lambda rows: rows[::-1])
+        shard = changed(shard, name, [POINT, POINT + 1], lambda rows: rows[::-1])
     return shard
 
 
 def move_points(shard):
     """Replace a point by a vertex that lies in a voxel of another, with its own index and label."""
     for name in ("cloud/point", "cloud/vertex", "cloud/label"):
-        shard = changed(shard, name, [20, 21], lambda rows: rows[[1, 1]])
+        shard = changed(shard, name, [POINT, POINT + 1], lambda rows: rows[[1, 1]])
     return shard
 
 
@@ -120,17 +147,15 @@ def repeat(planes):
     planes[:] = planes[0]
 
 
-ALL = slice(None)
-SHAPE = slice(-3000, -2000)  # the points of sequence 0's shape: the first of three clouds at the end
 BREAKS = {
-    "points are unmoved, bit for bit": row("cloud/point", lambda p: np.nextafter(p, np.float32(9)), 7),
+    "points are unmoved, bit for bit": row("cloud/point", lambda p: np.nextafter(p, np.float32(9)), POINT),
     "takes each vertex once": move_points,
-    "labels are those of the vertices": row("cloud/label", lambda label: label + 1, 9),
+    "labels are those of the vertices": row("cloud/label", lambda label: label + 1, POINT),
     "is in Morton order": swap_points,
     "counts the finite points": row("scan/source_points", lambda n: n - 1),
     "counts the points that are not finite": row("scan/dropped", lambda n: n + 1),
     "the floor's height is right to 2 cm": row("scan/floor_m", lambda z: z + 0.03),
-    "its plan is the points' own": row("scan/valid", lambda byte: byte ^ 4, 90),
+    "its plan is the points' own": row("scan/valid", lambda byte: byte ^ 4, byte_of_free_cells),
     "its plan starts at the first column": row("scan/origin", lambda cell: cell + 1),
     "its widest free disc is the plan's": row("scan/free_m", lambda r: r * 1.001),
     "is a scan and a moving shape": row("actor/role", lambda role: role + 1),
@@ -146,17 +171,17 @@ BREAKS = {
     "it stands in the middle of cells": shift(ALL, 0.03, 0, 0),
     "its disc lies in valid cells": shift(ALL, 2, 0, 0),
     "its disc holds its shape": row("sequence/radius_m", lambda r: r * 0.8),
-    "its shape stands on the floor": row("cloud/point", lambda p: p - np.float32([0, 0, 0.01]), SHAPE),
+    "its shape stands on the floor": row("cloud/point", lambda p: p - np.float32([0, 0, 0.01]), points_of_the_shape),
     "its shape is as high as it says": row("sequence/height_m", lambda h: h * 1.5),
-    "1000 points are sampled": row("cloud/vertex", lambda v: v + 1, SHAPE),
-    "every frame keeps half of the points": mask(0, thin_out),
-    "all frames share 30 % of the scan": mask(0, share_nothing),
-    "all frames share 30 % of the shape": mask(1, share_nothing),
-    "the padding bits of actor 0 are 0": mask(0, pad),
-    "the shape is sampled anew by each frame": mask(1, repeat),
-    "every frame samples the scan": mask(0, fill),
-    "the stored pairs of frames 0 and 1": row("pair/second", lambda rows: rows[::-1], slice(3, 5)),
-    "the stored pairs of frames 2 and 3": row("pair/start", lambda start: start - 1, 6),
+    "1000 points are sampled": row("cloud/vertex", lambda v: v + 1, points_of_the_shape),
+    "every frame keeps half of the points": mask(FIRST, thin_out),
+    "all frames share 30 % of the scan": mask(FIRST, share_nothing),
+    "all frames share 30 % of the shape": mask(MOVER, share_nothing),
+    "the padding bits of actor 0 are 0": mask(FIRST, pad),
+    "the shape is sampled anew by each frame": mask(MOVER, repeat),
+    "every frame samples the scan": mask(FIRST, fill),
+    "the stored pairs of frames 0 and 1": row("pair/second", lambda rows: rows[::-1], two_pairs_of_the_first_list),
+    "the stored pairs of frames 2 and 3": row("pair/start", lambda start: start - 1, END_OF_LAST_LIST),
 }
 
 

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.make_sequences import MemoryDataset, keyed, make_dataset
+from tests.makers.sequences import MemoryDataset, keyed, make_dataset
 from tests.test_batch import SMALL, assert_equal
 from train.inputs.order import LoaderError, Order, Share, batch_keys
 from train.inputs.voxels import BatchError

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.make_sequences import make_dataset
+from tests.makers.sequences import make_dataset
 from tests.two_processes import CONFIG, run_free, run_frozen
 from train.config import change
 from train.methods.config import PRESETS

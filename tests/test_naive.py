@@ -276,6 +276,15 @@ def test_pairs_are_all_and_only_equal_identities(count):
         assert first.dtype == second.dtype == np.int32
 
 
+def test_the_yaw_turns_with_the_heading_from_the_second_step_on():
+    position = np.array([[0.0, 0.0], [0.0, 0.5], [-0.6, 0.5], [-0.6, 0.1]])
+    poses = naive.shape_poses(position, 0.3, -1.0)
+    yaw = np.arctan2(poses[:, 1, 0], poses[:, 0, 0])
+    assert_allclose(yaw, [0.3, 0.3, 0.3 + math.pi / 2, 0.3 - math.pi], atol=1e-6)
+    assert_allclose(poses[:, :3, 3], np.c_[position, np.full(4, -1.0)], atol=1e-7)
+    assert_allclose(poses[:, :3, :3] @ poses[:, :3, :3].transpose(0, 2, 1), np.tile(np.eye(3), (4, 1, 1)), atol=1e-6)
+
+
 def test_nothing_in_gives_nothing_out():
     voxel = naive.voxel_index(NO_POINT, 50.0)
     origin = np.zeros(2, np.int32)

@@ -20,21 +20,23 @@ from gen4d.building import parts
 from gen4d.building import plan as plan_module
 from gen4d.building.plan import Part
 from gen4d.shards.format import seal, unseal
-from tests import faults, tiny
+from tests import faults
+from tests.equal import files_of
 from tests.faults import At, scaled
-from tests.tiny import gen4d
+from tests.makers import commands
+from tests.makers.commands import gen4d
 
 ROOMS = 5
 
 
 @pytest.fixture(scope="module")
 def rooms(tmp_path_factory):
-    return tiny.write_rooms(tmp_path_factory.mktemp("rooms"), ROOMS)
+    return commands.write_rooms(tmp_path_factory.mktemp("rooms"), ROOMS)
 
 
 @pytest.fixture(scope="module")
 def whole(rooms):
-    return tiny.files_of(tiny.build(rooms, out="whole"))
+    return files_of(commands.build(rooms, out="whole"))
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +46,7 @@ def no_disk(monkeypatch):
 
 def build(rooms, out, part="", *more):
     """Arguments of a build of one part, or of the whole."""
-    return tiny.build_arguments(rooms, "--out", str(out), *(("--part", part) if part else ()), *more)
+    return commands.build_arguments(rooms, "--out", str(out), *(("--part", part) if part else ()), *more)
 
 
 def in_child(*arguments, effect=None) -> int:
@@ -81,7 +83,7 @@ class Held:
 def check_merged(out, whole):
     outcome = gen4d("merge", out)
     assert outcome.code == 0, outcome.text
-    assert tiny.files_of(out) == whole
+    assert files_of(out) == whole
     assert [path for path in out.rglob("*") if path.suffix in (".tmp", ".lock")] == []
 
 
@@ -139,7 +141,7 @@ def test_parts_with_a_scan_that_cannot_be_read_answer_1_and_merge_as_one_build_d
     assert [outcome.code for outcome in outcomes] == [1, 0, 1]  # shards 1 and 3 are part 2's
     merged = gen4d("merge", tmp_path / "out")
     assert merged.code == 1 and f"refused: scans/{scan}.ply: " in merged.err
-    assert tiny.files_of(tmp_path / "out") == tiny.files_of(tmp_path / "whole")
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
 
 
 def test_a_part_leaves_scans_that_failed_before_to_a_build_of_the_whole(rooms, tmp_path):
@@ -172,7 +174,7 @@ def test_parts_that_see_more_scans_extend_the_plan_and_none_is_built_twice(rooms
     outcome = gen4d("merge", out)
     assert outcome.code == 1 and "2 of 5 shards are not there or not whole: 00002, 00004: " in outcome.err
     assert gen4d(*build(rooms, out, "1/2")).code == 0
-    check_merged(out, tiny.files_of(plain))
+    check_merged(out, files_of(plain))
 
 
 def test_a_part_that_sees_fewer_scans_than_it_has_to_build_is_refused(rooms, whole, tmp_path):
@@ -203,7 +205,7 @@ def test_two_parts_that_extend_at_the_same_time_write_one_plan(rooms, whole, tmp
 def test_a_whole_build_a_merge_and_the_same_part_are_refused_while_a_part_runs(rooms, whole, tmp_path):
     out = tmp_path / "out"
     running = Held(build(rooms, out, "2/3"), name="rename", suffix="00001.zarr.zip")
-    before = tiny.files_of(out)
+    before = files_of(out)
     start = time.monotonic()
     for arguments, wanted in [
         (build(rooms, out), f"{out}: one of 3 parts is building here; wait"),
@@ -215,7 +217,7 @@ def test_a_whole_build_a_merge_and_the_same_part_are_refused_while_a_part_runs(r
         assert (outcome.code, len(outcome.err.splitlines())) == (1, 1), outcome.text
         assert wanted in outcome.err
     assert time.monotonic() - start < 4
-    assert {name: content for name, content in tiny.files_of(out).items() if not name.endswith(".lock")} == {
+    assert {name: content for name, content in files_of(out).items() if not name.endswith(".lock")} == {
         name: content for name, content in before.items() if not name.endswith(".lock")
     }
     assert gen4d(*build(rooms, out, "1/3")).code == 0
@@ -232,7 +234,7 @@ def test_a_part_is_refused_while_a_whole_build_runs(rooms, whole, tmp_path):
     assert outcome.code == 1
     assert f"{out}: process {running.pid} on " in outcome.err and "is building here; wait" in outcome.err
     assert running.end() == 0
-    assert tiny.files_of(out) == whole
+    assert files_of(out) == whole
 
 
 def test_another_number_of_parts_is_taken_up_when_nobody_runs(rooms, whole, tmp_path):
@@ -265,7 +267,7 @@ def test_the_locks_of_a_part_that_died_are_taken_over(rooms, whole, tmp_path):
 def test_a_signal_ends_a_part_without_litter(rooms, whole, tmp_path, number):
     out = tmp_path / "out"
     assert gen4d(*build(rooms, out, "1/2")).code == 0
-    running = tiny.start(*build(rooms, out, "2/2", "--sequences", "2", "--workers", "2"))
+    running = commands.start(*build(rooms, out, "2/2", "--sequences", "2", "--workers", "2"))
     while not (out / "part-2.lock").exists():
         assert running.poll() is None
         time.sleep(0.001)
@@ -340,7 +342,7 @@ def test_a_merge_without_every_shard_says_which_and_whose_and_writes_nothing(roo
         assert gen4d(*build(rooms, out, f"{number}/3")).code == 0
     DAMAGE[damage](out / "shards")
     (out / "shards/00004.json").unlink()
-    before = tiny.files_of(out)
+    before = files_of(out)
     for _ in range(2):
         outcome = gen4d("merge", out)
         assert outcome.code == 1 and outcome.out == ""
@@ -348,7 +350,7 @@ def test_a_merge_without_every_shard_says_which_and_whose_and_writes_nothing(roo
             f"Error: {out}: 2 of 5 shards are not there or not whole: 00001, 00004: run gen4d build again with the "
             "same options and --part 2/3, then merge"
         ]
-        assert tiny.files_of(out) == before
+        assert files_of(out) == before
     assert gen4d(*build(rooms, out, "2/3")).code == 0
     check_merged(out, whole)
 
@@ -404,10 +406,10 @@ def test_a_part_in_a_folder_of_something_else_is_refused_and_leaves_it_as_it_was
     else:
         shutil.copytree(rooms / "whole", out)
         arguments, wanted = build(rooms, out, "1/2", "--seed", "5"), "seed: 0 there, 5 here"
-    before = tiny.files_of(out)
+    before = files_of(out)
     outcome = gen4d(*arguments)
     assert outcome.code == 1 and wanted in outcome.err
-    assert tiny.files_of(out) == before and not list(out.glob("*.lock"))
+    assert files_of(out) == before and not list(out.glob("*.lock"))
 
 
 # Killed
@@ -453,7 +455,7 @@ def test_a_merge_killed_at_every_effect_continues(rooms, whole, tmp_path):
 
 
 def _block(name: str) -> str:
-    text = (tiny.ROOT / "docs" / "cluster.md").read_text()
+    text = (commands.ROOT / "docs" / "cluster.md").read_text()
     return re.search(rf"<!-- {name}; [^\n]* -->\n```sh\n(.*?)```", text, re.S).group(1)
 
 
@@ -465,13 +467,13 @@ def test_the_slurm_script_of_the_cluster_page_with_all_its_tasks_at_once(rooms, 
         (tmp_path / name).symlink_to(rooms / folder)
     (tmp_path / "build.sbatch").write_text(script)
     program = tmp_path / "gen4d"
-    light = " ".join(tiny.LIGHT)
+    light = " ".join(commands.LIGHT)
     program.write_text(
         f'#!/bin/bash\nif [ "$1" = build ]; then set -- "$@" {light}; fi\n'
         f'exec {sys.executable} -c "from gen4d.cli import main; main()" "$@"\n'
     )
     program.chmod(0o755)
-    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(tiny.ROOT)}
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(commands.ROOT)}
     tasks = [
         subprocess.Popen(
             ["bash", "build.sbatch"],
@@ -487,7 +489,7 @@ def test_the_slurm_script_of_the_cluster_page_with_all_its_tasks_at_once(rooms, 
     merge = re.search(r'--wrap "(.*)"', submit).group(1)
     done = subprocess.run(merge.split(), cwd=tmp_path, env=os.environ | path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert tiny.files_of(tmp_path / "data/sequences") == whole
+    assert files_of(tmp_path / "data/sequences") == whole
 
 
 def test_parts_are_noted_in_a_sealed_file_that_verify_tolerates(rooms, tmp_path):

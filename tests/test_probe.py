@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.make_rooms import keyed, labelled
+from tests.makers.labelled import keyed, labelled
 from train.config import ConfigError, resolve
 from train.inputs.labelled import LabelledData
 from train.inputs.labels import NONE, label_table

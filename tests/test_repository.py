@@ -4,6 +4,8 @@ import ast
 import pathlib
 import re
 
+from tests.conftest import SLOW_FILES, SLOW_TESTS
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ARCHITECTURE, GUARANTEES = ((ROOT / "docs" / name).read_text() for name in ("architecture.md", "guarantees.md"))
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -130,3 +132,18 @@ def test_every_make_target_of_the_documents_exists():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
     for document in DOCUMENTS:
         assert set(re.findall(r"(?:^|`)make ([a-z]+)\b", document.read_text(), re.M)) <= targets, document.name
+
+
+TESTS = sorted((ROOT / "tests").glob("test_*.py"))
+
+
+def test_the_tests_that_are_called_slow_exist():
+    defined = {name for path in TESTS for name in re.findall(r"^def (test_\w+)\(", path.read_text(), re.M)}
+    assert set(SLOW_TESTS) <= defined
+    assert {f"test_{name}.py" for name in SLOW_FILES} <= {path.name for path in TESTS}
+
+
+def test_no_file_of_tests_of_gen4d_takes_from_another():
+    for path in TESTS:
+        taken = re.findall(r"^(?:from|import) tests\.(test_\w+)", path.read_text(), re.M)
+        assert not taken or "train" in imports(path), (path.name, taken)

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from gen4d.shards import open_dataset, verify
-from tests import tiny
 from tests.faults import SOAK
+from tests.makers import commands
 from tests.same import Way, hash_of
 
 ROOMS, SIZE = 4, {"points": 60_000, "side_m": 5.0}
@@ -30,7 +30,7 @@ OTHER = os.environ.get("GEN4D_OTHER_PYTHON", "")
 
 @pytest.fixture(scope="module")
 def rooms(tmp_path_factory):
-    return tiny.write_rooms(tmp_path_factory.mktemp("rooms"), ROOMS, **SIZE)
+    return commands.write_rooms(tmp_path_factory.mktemp("rooms"), ROOMS, **SIZE)
 
 
 def pairwise_cover(factors) -> list[tuple]:
@@ -56,7 +56,7 @@ def hashes(folder: pathlib.Path, threads: str, seed: str, ways: list[Way], place
     environment = os.environ | dict.fromkeys(names, threads) | {"PYTHONHASHSEED": seed}
     lines = "".join(json.dumps(way) + "\n" for way in ways)
     command = [sys.executable, "-m", "tests.same", str(place)]
-    done = subprocess.run(command, input=lines, env=environment, cwd=tiny.ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, input=lines, env=environment, cwd=commands.ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -77,7 +77,7 @@ def test_one_hash_however_a_build_is_spread(rooms, tmp_path):
 
 def test_the_rooms_are_large_enough_to_see_blocks_in_another_order(rooms, tmp_path):
     """Chunks of several blocks: what a compressor with several threads would put in any order."""
-    shard = next((tiny.build(rooms, out="blocks") / "shards").glob("*.zarr.zip"))
+    shard = next((commands.build(rooms, out="blocks") / "shards").glob("*.zarr.zip"))
     with zipfile.ZipFile(shard) as entries:
         heads = [entries.read(name)[4:12] for name in entries.namelist() if "/c/" in name]
     blocks = [-(-whole // block) for whole, block in (np.frombuffer(head, "<u4").tolist() for head in heads)]
@@ -110,10 +110,10 @@ def arrays(python: str, dataset: pathlib.Path) -> dict:
 @pytest.mark.skipif(not OTHER, reason="GEN4D_OTHER_PYTHON names no other Python with gen4d's packages")
 def test_another_python_with_another_zarr_writes_and_reads_the_same(rooms, tmp_path):
     """Both ways: its shards are read here, ours there, by zarr and by gen4d; says whether the bytes are equal too."""
-    ours, theirs = tiny.build(rooms, "--pairs", out="ours"), tmp_path / "theirs"
+    ours, theirs = commands.build(rooms, "--pairs", out="ours"), tmp_path / "theirs"
     entry = "from gen4d.cli import main; main()"
-    environment = os.environ | {"PYTHONPATH": str(tiny.ROOT), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-    for command in (tiny.build_arguments(rooms, "--pairs", "--out", str(theirs)), ("verify", ours)):
+    environment = os.environ | {"PYTHONPATH": str(commands.ROOT), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    for command in (commands.build_arguments(rooms, "--pairs", "--out", str(theirs)), ("verify", ours)):
         run = [OTHER, "-c", entry, *map(str, command)]
         done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from gen4d import sources
-from tests.make_files import ply, pointcept_scan, room_points, scannet_scan, write
+from tests.makers.files import ply, write
+from tests.makers.rooms import pointcept_scan, room_points, scannet_scan
 from train.inputs import labels, scans, subsets
 from train.inputs.labels import NONE, SceneError
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import naive_segment
-from tests.make_rooms import keyed, labelled
+from tests.makers.labelled import keyed, labelled
 from train.config import ConfigError, change, resolve
 from train.inputs import kernels
 from train.inputs.labels import NONE

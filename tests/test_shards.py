@@ -1,12 +1,15 @@
 """Shards: what is written is what is read, by this reader and by zarr, in any process and any number of threads."""
 
 import concurrent.futures
+import contextlib
+import gc
 import itertools
 import multiprocessing
 import pathlib
 import pickle
 import re
 import shutil
+import tempfile
 
 import numpy as np
 import pytest
@@ -14,24 +17,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from gen4d import shards
+from gen4d import shards, write_dataset
 from gen4d.exports import hdf5
 from gen4d.moving.shape import shape_pose
 from gen4d.sequence import ROLE_MOVING, Cloud, FloorPlan, Mover, Recording, Sequence, frame_pairs, make_actor
 from gen4d.shards import dataset as dataset_module
 from gen4d.shards import verify, zarr_reader
 from gen4d.shards.format import ARRAYS
-from gen4d.shards.tables import Tables
+from gen4d.shards.tables import StoredCloud, Tables
 from gen4d.shards.zarr_writer import shard_bytes
-from tests import inputs, laws
-from tests.inputs import assert_same_cloud, assert_same_sequence
+from tests import laws
+from tests.equal import assert_same_cloud, assert_same_sequence
+from tests.makers.builds import small_build
 
 _ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    return inputs.small_build(tmp_path_factory.mktemp("shards"))
+    return small_build(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture
@@ -148,12 +152,39 @@ def test_the_floor_plan_of_a_sequence_is_the_stored_one(built):
         assert dataset[i].movers[0].radius_m == shard.table["sequence/radius_m"][i % 6]
 
 
+@contextlib.contextmanager
+def scratch(content: bytes):
+    """A shard of some content on disk, for a while."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "00000.zarr.zip"
+        path.write_bytes(content)
+        yield path
+
+
 def test_clouds_cannot_be_changed_through_a_sequence():
     """A caller that moves points in place would change the scan for every later sequence."""
-    with inputs.scratch(shard_bytes(drawn_recordings(0, 2, [(40_000, [9], True)]), 2, {}, False)) as path:
+    with scratch(shard_bytes(drawn_recordings(0, 2, [(40_000, [9], True)]), 2, {}, False)) as path:
         for actor in Tables(path).sequence(0, Tables(path).cloud).actors:
             for array in (actor.cloud.point, actor.cloud.vertex, actor.cloud.label):
                 assert array is None or not array.flags.writeable
+
+
+def test_a_reader_of_many_scans_keeps_few_clouds_and_files(tmp_path):
+    """Clouds of real scans take 3 MB each: 64 of them are kept for a loader that shuffles, and 32 shards open."""
+    recordings = []
+    for number in range(150):
+        cloud, name = Cloud(np.full((64, 3), number, np.float32)), f"scan{number:03d}"
+        actor = make_actor(cloud, np.ones((2, 64), bool))
+        recordings.append(Recording(name, tuple(Sequence(name, k, (actor,)) for k in range(2)), cloud))
+    dataset = write_dataset(recordings, tmp_path / "data", scans_per_shard=1)
+    for turn in range(2):
+        for number in range(turn, len(dataset), 2):
+            assert dataset[number].actors[0].cloud.point[0, 0] == number // 2
+    gc.collect()
+    clouds = [thing for thing in gc.get_objects() if isinstance(thing, StoredCloud) and len(thing) == 64]
+    assert 32 <= len(clouds) <= 64
+    opened = [path.resolve() for path in pathlib.Path("/proc/self/fd").iterdir()]
+    assert 0 < sum(path.is_relative_to(tmp_path) for path in opened) <= 32
 
 
 def test_small_caches_give_the_same_sequences(built, monkeypatch):
@@ -235,7 +266,7 @@ def test_recordings_of_any_size_come_back_as_they_were_written(key, frames, size
     recordings = drawn_recordings(key, frames, sizes)
     content = shard_bytes(recordings, frames, {"frames": frames}, pairs)
     assert content == shard_bytes(recordings, frames, {"frames": frames}, pairs)
-    with inputs.scratch(content) as path:
+    with scratch(content) as path:
         tables = Tables(path)
         scans = [[recording.name, len(recording)] for recording in recordings]
         verify.check_tables(tables, scans)

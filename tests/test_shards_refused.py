@@ -16,13 +16,13 @@ import pytest
 from gen4d import shards
 from gen4d.shards.format import ARRAYS, FormatError, seal, unseal
 from gen4d.shards.tables import open_shard
-from tests import inputs
-from tests.inputs import assert_same_sequence
+from tests.equal import assert_same_sequence
+from tests.makers.builds import small_build
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    return inputs.small_build(tmp_path_factory.mktemp("shards"))
+    return small_build(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from gen4d import files
-from tests import faults, tiny
-from tests.faults import scaled
-from tests.test_crash import build, check_resumes, check_valid
-from tests.tiny import gen4d
+from tests import faults
+from tests.equal import files_of
+from tests.faults import build, check_resumes, check_valid, scaled
+from tests.makers import commands
+from tests.makers.commands import gen4d
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 SOON_S = 10
@@ -22,17 +23,17 @@ LONGER = ("--sequences", "30")
 
 @pytest.fixture(scope="module")
 def rooms(tmp_path_factory):
-    return tiny.write_rooms(tmp_path_factory.mktemp("rooms"), ROOMS)
+    return commands.write_rooms(tmp_path_factory.mktemp("rooms"), ROOMS)
 
 
 @pytest.fixture(scope="module")
 def unbroken(rooms):
-    return tiny.files_of(tiny.build(rooms, out="unbroken"))
+    return files_of(commands.build(rooms, out="unbroken"))
 
 
 @pytest.fixture(scope="module")
 def longer(rooms):
-    return tiny.files_of(tiny.build(rooms, *LONGER, out="longer"))
+    return files_of(commands.build(rooms, *LONGER, out="longer"))
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +83,7 @@ def test_a_signal_at_any_moment_ends_a_build_with_workers(rooms, unbroken, tmp_p
 def test_a_signal_in_the_middle_has_its_exit_code(rooms, longer, tmp_path, number, workers):
     out = tmp_path / "out"
     arguments = ("--out", str(out), "--workers", workers, *LONGER)
-    running = tiny.start(*tiny.build_arguments(rooms, *arguments))
+    running = commands.start(*commands.build_arguments(rooms, *arguments))
     while not (out / "shards/00000.json").exists():
         assert running.poll() is None
         time.sleep(0.001)
@@ -143,7 +144,7 @@ def test_hanging_up_does_not_end_a_build_under_nohup(rooms, unbroken, tmp_path, 
 
     pid = faults.child(under_nohup, _HangUp(), session=True)
     assert faults.wait(pid) == 0
-    assert tiny.files_of(out) == unbroken
+    assert files_of(out) == unbroken
 
 
 class _HangUp:
@@ -160,4 +161,4 @@ def test_a_signal_ends_other_commands_with_the_same_code(rooms, unbroken, tmp_pa
     os.kill(pid, number)
     assert faults.wait(pid, SOON_S) == CODES[number]
     assert gen4d("export", data, "--out", out).code == 0
-    tiny.check_untorn(out)
+    commands.check_untorn(out)

@@ -5,7 +5,9 @@ import pytest
 
 from gen4d.report.doctor import examine_scans, examine_shapes
 from gen4d.sources import Orientation
-from tests.make_files import CUBE_TRIANGLES, CUBE_VERTEX, off, ply, room_points, scannet_scan, write
+from tests.makers.files import off, ply, write
+from tests.makers.meshes import CUBE_TRIANGLES, CUBE_VERTEX
+from tests.makers.rooms import room_points, scannet_scan
 from tests.shared import SHARED, needs_shared_data
 
 NAMES = ("scene0000_00", "scene0001_00", "scene0002_00")

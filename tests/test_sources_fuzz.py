@@ -20,20 +20,9 @@ from gen4d.sources.annotations import read_alignment, read_annotations
 from gen4d.sources.formats.meshes import read_mesh
 from gen4d.sources.formats.points import read_points
 from gen4d.sources.formats.table import PointTable
-from tests.make_files import (
-    CUBE_QUADS,
-    CUBE_TRIANGLES,
-    CUBE_VERTEX,
-    glb,
-    glb_mesh,
-    obj,
-    off,
-    pcd,
-    ply,
-    room_points,
-    scannet_scan,
-    structured,
-)
+from tests.makers.files import glb, glb_mesh, obj, off, pcd, ply, structured
+from tests.makers.meshes import CUBE_QUADS, CUBE_TRIANGLES, CUBE_VERTEX
+from tests.makers.rooms import room_points, scannet_scan
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = 300  # of each seed file

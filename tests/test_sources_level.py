@@ -5,7 +5,8 @@ import pytest
 
 from gen4d.sources import Orientation, SourceError, find_scans, load_scan, parse_units
 from gen4d.sources.level import floor_normal, rotation_to_z, up_rotation
-from tests.make_files import ply, room_points, write
+from tests.makers.files import ply, write
+from tests.makers.rooms import room_points
 from tests.shared import SHARED, needs_shared_data
 
 

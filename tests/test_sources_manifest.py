@@ -5,7 +5,7 @@ import pytest
 from gen4d.sources import SourceError, default_orientation, find_scans, height_range
 from gen4d.sources import manifest as manifest_module
 from gen4d.sources.manifest import load_manifest, manifest
-from tests.make_files import write
+from tests.makers.files import write
 
 PAPER_CLASSES = ("chair", "desk", "dresser", "night_stand", "sofa", "table", "bathtub", "toilet")
 BENCHMARK = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39)

@@ -6,7 +6,8 @@ import trimesh
 
 from gen4d.sources import SourceError
 from gen4d.sources.formats.meshes import read_mesh
-from tests.make_files import CUBE_QUADS, CUBE_TRIANGLES, CUBE_VERTEX, glb, glb_mesh, obj, off
+from tests.makers.files import glb, glb_mesh, obj, off
+from tests.makers.meshes import CUBE_QUADS, CUBE_TRIANGLES, CUBE_VERTEX
 from tests.shared import SHARED, needs_shared_data
 
 CUBE = off(CUBE_VERTEX, CUBE_TRIANGLES)

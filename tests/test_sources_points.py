@@ -9,7 +9,8 @@ import pytest
 from gen4d.sources import SourceError
 from gen4d.sources.formats.lzf import lzf_expand
 from gen4d.sources.formats.points import read_column, read_points
-from tests.make_files import lzf_pack, pcd, ply, room_points, structured
+from tests.makers.files import lzf_pack, pcd, ply, structured
+from tests.makers.rooms import room_points
 from tests.shared import SHARED, needs_shared_data
 
 POINT = room_points(150)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from gen4d.sources import Orientation, SourceError, find_scans, load_scan
-from tests.make_files import pcd, ply, pointcept_scan, room_points, scannet_scan, structured, write
+from tests.makers.files import pcd, ply, structured, write
+from tests.makers.rooms import pointcept_scan, room_points, scannet_scan
 from tests.shared import SHARED, needs_shared_data
 
 Z_UP = Orientation()

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from gen4d.sources import SourceError, find_shapes, load_shape
-from tests.make_files import CUBE_TRIANGLES, CUBE_VERTEX, glb, glb_mesh, obj, off, write
+from tests.makers.files import glb, glb_mesh, obj, off, write
+from tests.makers.meshes import CUBE_TRIANGLES, CUBE_VERTEX
 from tests.shared import SHARED, needs_shared_data
 
 CUBE = off(CUBE_VERTEX, CUBE_TRIANGLES, "OFF")

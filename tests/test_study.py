@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from tests.make_rooms import keyed
+from tests.makers.labelled import keyed
 from tests.test_train_cli import call, refusal
 from train.config import ConfigError, resolve, to_plain
 from train.methods.contrast4d.config import METHODS

@@ -21,7 +21,7 @@ from PIL import Image
 
 from gen4d.shards import open_dataset
 from gen4d.shards.format import seal
-from tests.make_sequences import write_dataset
+from tests.makers.sequences import write_dataset
 from tests.shared import SHARED, needs_shared_data
 from tests.test_loop import digest, log_of
 from train import doctor

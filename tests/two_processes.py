@@ -14,7 +14,7 @@ import sys
 import torch
 from torch import distributed, nn
 
-from tests.make_sequences import make_dataset
+from tests.makers.sequences import make_dataset
 from train.config import change
 from train.methods.config import PRESETS
 from train.methods.pretrain import make, make_stream, pretrain_prepared

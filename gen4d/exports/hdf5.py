@@ -52,13 +52,14 @@ def _export(dataset: Dataset, out: pathlib.Path, what: dict) -> Iterator[int]:
 
 
 def _export_shard(dataset: Dataset, out: pathlib.Path, number: int, name: str, pairs: bool) -> dict:
-    tables = Tables(dataset.folder / "shards" / dataset.manifest["shards"][number]["file"])
+    entry = dataset.manifest["shards"][number]
+    tables = Tables(dataset.home.file(f"shards/{entry['file']}", entry["bytes"]))
     try:
         content = hdf5_bytes(tables, pairs)
     finally:
         tables.shard.close()
     described = {"file": name, "bytes": len(content), "content_sha256": hashlib.sha256(content).hexdigest()}
-    sidecar = read_sidecar(dataset.folder, number) | described
+    sidecar = read_sidecar(dataset.home, number) | described
     files.write(out / "shards" / name, content)
     files.write(sidecar_path(out, number), seal(sidecar))
     return sidecar

@@ -8,13 +8,14 @@ import os
 import pathlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, overload
 
 import numpy as np
 
 from gen4d.sequence import Cloud, FloorPlan, Sequence
 from gen4d.shards.format import FormatError
+from gen4d.shards.home import Home, LocalHome, find_home
 from gen4d.shards.manifest import read_manifest
 from gen4d.shards.tables import Tables
 
@@ -53,8 +54,8 @@ class _Shards:
     """The shards of a data set that are open: those that were used last. Clouds hold this to read their other columns,
     not their data set, which holds them."""
 
-    def __init__(self, folder: pathlib.Path, manifest: dict, digest: str):
-        self.folder, self.manifest, self.digest = folder, manifest, digest
+    def __init__(self, home: Home, manifest: dict, digest: str):
+        self.home, self.manifest, self.digest = home, manifest, digest
         self._open = _Cache(_OPEN_SHARDS)
 
     def __call__(self, shard: int) -> Tables:
@@ -63,17 +64,15 @@ class _Shards:
     def _load(self, shard: int) -> Tables:
         """Open a shard that is the one that dataset.json means, not one of the same name."""
         entry = self.manifest["shards"][shard]
-        path = self.folder / "shards" / entry["file"]
-        if path.is_file() and path.stat().st_size != entry["bytes"]:
-            raise FormatError(
-                f"{path}: has {path.stat().st_size} bytes, dataset.json says {entry['bytes']}: {_STRANGER}"
-            )
-        tables = Tables(path)
+        file = self.home.file(f"shards/{entry['file']}", entry["bytes"])
+        if file.size != entry["bytes"]:
+            raise FormatError(f"{file.where}: has {file.size} bytes, dataset.json says {entry['bytes']}: {_STRANGER}")
+        tables = Tables(file)
         named = [[name, count] for name, count in zip(tables.scans, tables.sequence_counts(), strict=True)]
         if named != entry["scans"]:
-            raise FormatError(f"{path}: holds other scans or sequences than dataset.json says: {_STRANGER}")
+            raise FormatError(f"{file.where}: holds other scans or sequences than dataset.json says: {_STRANGER}")
         if tables.attributes.get("config") != self.manifest["config"]:
-            raise FormatError(f"{path}: is of another config than dataset.json: {_STRANGER}")
+            raise FormatError(f"{file.where}: is of another config than dataset.json: {_STRANGER}")
         return tables
 
     def __len__(self) -> int:
@@ -81,36 +80,38 @@ class _Shards:
 
     def __reduce__(self):
         """In another process a cloud needs no more than where its data set is, and which one."""
-        return _ShardsElsewhere, (self.folder, self.digest)
+        return _ShardsElsewhere, (self.home, self.digest)
 
 
 class _ShardsElsewhere:
     """The shards of a data set in a process that was sent one of its clouds: opened when a column is asked for."""
 
-    def __init__(self, folder: pathlib.Path, digest: str):
-        self.folder, self.digest = folder, digest
+    def __init__(self, home: Home, digest: str):
+        self.home, self.digest = home, digest
 
     def __call__(self, shard: int) -> Tables:
-        dataset = _open_again(self.folder)
+        dataset = _open_again(self.home)
         if dataset.digest != self.digest:
-            raise FormatError(f"{self.folder}: another data set lies here than the one the cloud is of: read it again")
+            raise FormatError(
+                f"{self.home.where()}: another data set lies here than the one the cloud is of: read it again"
+            )
         return dataset._tables(shard)
 
 
 @functools.lru_cache(8)
-def _open_again(folder: pathlib.Path) -> "Dataset":
-    return open_dataset(folder)
+def _open_again(home: Home) -> "Dataset":
+    return Dataset(home, *read_manifest(home))
 
 
 class Dataset:
-    """The sequences of a folder, in the order of its shards; those of one scan are consecutive.
+    """The sequences of a folder, near or far, in the order of its shards; those of one scan are consecutive.
 
     `dataset[i]`, `dataset[i:j]` (a list) and `dataset["scene0000_00/003"]` give sequences, `len` and iteration work.
     Threads may share it; another process gets its own by pickling or forking.
     """
 
-    def __init__(self, folder: pathlib.Path, manifest: dict, digest: str):
-        self.folder, self.manifest, self.digest = folder, manifest, digest
+    def __init__(self, home: Home, manifest: dict, digest: str):
+        self.home, self.manifest, self.digest = home, manifest, digest
         self.config: dict = manifest["config"]
         scans = [
             (number, name, count) for number, shard in enumerate(manifest["shards"]) for name, count in shard["scans"]
@@ -120,14 +121,21 @@ class Dataset:
         self._end = list(itertools.accumulate(count for _, _, count in scans))
         first = itertools.accumulate((sum(c for _, c in s["scans"]) for s in manifest["shards"]), initial=0)
         self._shard_start = list(first)
-        self._tables, self._clouds = _Shards(folder, manifest, digest), _Cache(_CACHED_CLOUDS)
+        self._tables, self._clouds = _Shards(home, manifest, digest), _Cache(_CACHED_CLOUDS)
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """The folder on this machine's disk. Raises FormatError where the data set is behind a URL."""
+        if not isinstance(self.home, LocalHome):
+            raise FormatError(f"{self.home.where()}: is behind a URL, not in a folder: copy it to a disk, or use .home")
+        return self.home.folder
 
     def __len__(self) -> int:
         return self._end[-1] if self._end else 0
 
     def __repr__(self) -> str:
         counts = f"sequences: {len(self)}, scans: {len(self.scan_names)}, shards: {len(self.manifest['shards'])}"
-        return f"<Dataset {self.folder}, {counts}>"
+        return f"<Dataset {self.home.where()}, {counts}>"
 
     def scan_of(self, i: int) -> int:
         """Number of the scan of sequence i: an index into `scan_names`. Raises IndexError."""
@@ -168,7 +176,7 @@ class Dataset:
             like = (
                 f"the nearest scan is {close[0]!r}, its sequences {close[0]}/000 and so on" if close else "it is empty"
             )
-            raise KeyError(f"no sequence {id!r} in {self.folder}: {like}")
+            raise KeyError(f"no sequence {id!r} in {self.home.where()}: {like}")
         number = self.scan_names.index(scan)
         there = []
         for i in range(self._end[number - 1] if number else 0, self._end[number]):
@@ -177,7 +185,7 @@ class Dataset:
             if k.isdecimal() and int(k) == there[-1]:
                 return i
         listed = ", ".join(f"{k:03d}" for k in there) or "none"
-        raise KeyError(f"no sequence {id!r} in {self.folder}: {scan} has {listed}")
+        raise KeyError(f"no sequence {id!r} in {self.home.where()}: {scan} has {listed}")
 
     def _number(self, i: int) -> int:
         i = int(i)
@@ -200,7 +208,7 @@ class Dataset:
 
     def __getstate__(self):
         """What another process needs: open files and caches stay here."""
-        return (self.folder, self.manifest, self.digest)
+        return (self.home, self.manifest, self.digest)
 
     def __setstate__(self, state):
         self.__init__(*state)
@@ -210,11 +218,15 @@ def _read_column(shards: "_Shards | _ShardsElsewhere", shard: int, number: int, 
     return shards(shard).column(name, number)
 
 
-def open_dataset(folder: str | os.PathLike) -> Dataset:
+def open_dataset(folder: str | os.PathLike, storage_options: Mapping[str, object] | None = None) -> Dataset:
     """Open a data set by its folder. Reads dataset.json; shards are opened when a sequence of theirs is asked for.
 
-    Raises FormatError where the folder holds no finished data set, or one of a version that this gen4d does not know.
+    folder: a path, or a URL that fsspec reads: https://, s3://, hf:// and others, with the extra `remote`. Nothing is
+    downloaded but what is asked for: a shard opens with one request for its end, and chunks that lie side by side are
+    one request. storage_options: for fsspec's file system, {"anon": True} for a public bucket of S3 for example.
+
+    Raises FormatError where the folder holds no finished data set, or one of a version that this gen4d does not know,
+    and where a URL cannot be read.
     """
-    folder = pathlib.Path(folder)
-    manifest, digest = read_manifest(folder)
-    return Dataset(folder, manifest, digest)
+    home = find_home(folder, storage_options)
+    return Dataset(home, *read_manifest(home))

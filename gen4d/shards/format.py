@@ -12,7 +12,6 @@ Both .json kinds are canonical and carry their own hash. Every array's last code
 
 import hashlib
 import json
-import pathlib
 from typing import NamedTuple
 
 from gen4d.sequence import MOST_FRAMES
@@ -98,6 +97,31 @@ ARRAYS = {
     "pair/second": ArraySpec("<i4", (), _BYTES, "row in frame j of the same point", *_PAIR),
 }  # fmt: skip
 
+# Arrays that are read a piece at a time, in the order in which they lie in a shard: what every sequence needs first.
+# All others are small tables, read whole when a shard is opened; they and all metadata lie at its end, beside the zip's
+# directory, so that one read of a file far away opens it.
+LARGE = (
+    "cloud/point",
+    "actor/mask",
+    "cloud/vertex",
+    "cloud/label",
+    "cloud/instance",
+    "scan/valid",
+    "pair/first",
+    "pair/second",
+)
+
+
+def is_table(name: str) -> bool:
+    """Whether an array is a small table that every reader needs: pairs concern those alone who ask for them."""
+    return name not in LARGE and not name.startswith("pair/")
+
+
+def is_small(entry: str) -> bool:
+    """Whether an entry of the zip is metadata or a chunk of a small table, which lie together at its end."""
+    array, _, chunk = entry.partition("/c/")
+    return not chunk or array not in LARGE
+
 
 def row_shape(spec: ArraySpec, frames: int) -> tuple[int, ...]:
     """Shape of one row of an array in a shard of sequences of `frames` frames."""
@@ -156,9 +180,9 @@ def check_version(value: dict, name: str) -> None:
         raise FormatError(f"{name}: needs {', '.join(map(str, unknown))}, unknown to this gen4d: update gen4d")
 
 
-def read_frames(attributes: dict, path: pathlib.Path) -> int:
+def read_frames(attributes: dict, where: str) -> int:
     """Frames per sequence, from a shard's attributes. Raises FormatError."""
     frames = attributes.get("frames")
     if not isinstance(frames, int) or not 1 <= frames <= MOST_FRAMES:
-        raise FormatError(f"{path}: attribute frames is {frames!r}, not a number from 1 to {MOST_FRAMES}")
+        raise FormatError(f"{where}: attribute frames is {frames!r}, not a number from 1 to {MOST_FRAMES}")
     return frames

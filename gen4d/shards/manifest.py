@@ -11,6 +11,7 @@ from gen4d.shards.format import (
     unseal,
     unseal_digest,
 )
+from gen4d.shards.home import Home
 
 
 def shard_path(out: pathlib.Path, number: int) -> pathlib.Path:
@@ -20,7 +21,7 @@ def shard_path(out: pathlib.Path, number: int) -> pathlib.Path:
 
 def sidecar_path(out: pathlib.Path, number: int) -> pathlib.Path:
     """File that says what a shard holds, and its hash."""
-    return out / "shards" / f"{number:05d}.json"
+    return out / sidecar_name(number)
 
 
 def read_build(out: pathlib.Path) -> dict | None:
@@ -45,13 +46,19 @@ def find_sidecar(out: pathlib.Path, number: int) -> tuple[dict, str] | None:
     return (sidecar, hashlib.sha256(content).hexdigest()) if sidecar["bytes"] == size else None
 
 
-def read_sidecar(out: pathlib.Path, number: int) -> dict:
+def sidecar_name(number: int) -> str:
+    """Name within its data set of the file that says what a shard holds."""
+    return f"shards/{number:05d}.json"
+
+
+def read_sidecar(home: Home, number: int) -> dict:
     """What a shard's .json says. Raises FormatError where it is missing or damaged."""
-    path = sidecar_path(out, number)
+    name = sidecar_name(number)
+    where = home.where(name)
     try:
-        return unseal(path.read_bytes(), str(path))
+        return unseal(home.read(name), where)
     except FileNotFoundError:
-        raise FormatError(f"{path}: the shard's description is missing; restore it from a copy or rebuild") from None
+        raise FormatError(f"{where}: the shard's description is missing; restore it from a copy or rebuild") from None
 
 
 def brief(sidecar: dict) -> dict:
@@ -60,23 +67,32 @@ def brief(sidecar: dict) -> dict:
     return {name: value for name, value in sidecar.items() if name != "shapes"}
 
 
-def read_manifest(folder: pathlib.Path) -> tuple[dict, str]:
+def read_manifest(home: Home) -> tuple[dict, str]:
     """The content of dataset.json and its own hash."""
-    path = folder / "dataset.json"
+    where = home.where("dataset.json")
     try:
-        content = path.read_bytes()
+        content = home.read("dataset.json")
     except FileNotFoundError:
-        built = (folder / "build.json").exists()
         unfinished = "the build is not finished: run the same gen4d build again, or merge its parts"
-        remedy = unfinished if built else "not a gen4d data set"
-        raise FormatError(f"{path}: not there; {remedy}") from None
+        remedy = unfinished if _is_there(home, "build.json") else "not a gen4d data set"
+        raise FormatError(f"{where}: not there; {remedy}") from None
     except OSError as error:
-        raise FormatError(f"{path}: cannot be read: {error.strerror}") from None
-    manifest, digest = unseal_digest(content, str(path))
-    check_version(manifest, str(path))
+        raise FormatError(f"{where}: cannot be read: {error.strerror}") from None
+    manifest, digest = unseal_digest(content, where)
+    check_version(manifest, where)
     if not _is_sound(manifest):
-        raise FormatError(f"{path}: lacks what a data set has, or has it in another form: not written by gen4d")
+        raise FormatError(f"{where}: lacks what a data set has, or has it in another form: not written by gen4d")
     return manifest, digest
+
+
+def _is_there(home: Home, name: str) -> bool:
+    try:
+        home.read(name)
+    except FileNotFoundError:
+        return False
+    except (OSError, FormatError):
+        return True
+    return True
 
 
 def _is_sound(manifest: dict) -> bool:

@@ -10,10 +10,9 @@ import numpy as np
 
 from gen4d.sequence import KINDS, ROLE_MOVING, Actor, Cloud, FloorPlan, Mover, Sequence
 from gen4d.shards.format import ARRAYS, HDF5_SUFFIX, FormatError
+from gen4d.shards.home import LocalFile, RangedFile
 from gen4d.shards.zarr_reader import StoredArray, ZipShard
 
-_TABLES = ("actor/", "sequence/", "scan/", "mover/", "cloud/start")
-_LARGE = ("actor/mask", "scan/valid")
 _STARTS = {
     "cloud/start": "cloud/point",
     "actor/start": "actor/cloud",
@@ -33,10 +32,11 @@ _GROUPS = (
 class Shard(Protocol):
     """The arrays of a shard, whatever its container."""
 
-    path: pathlib.Path
+    where: str  # path or URL, for messages
     attributes: dict
     frames: int
     arrays: dict[str, StoredArray]
+    tables: dict[str, np.ndarray]  # the small ones, whole
 
     def length(self, name: str) -> int:
         """Rows of an array."""
@@ -48,13 +48,16 @@ class Shard(Protocol):
         """Close the file; the next read opens it again."""
 
 
-def open_shard(path: pathlib.Path) -> Shard:
+def open_shard(file: RangedFile | pathlib.Path) -> Shard:
     """The arrays of a shard, Zarr or HDF5 by its name. Raises FormatError."""
-    if path.name.endswith(HDF5_SUFFIX):
-        from gen4d.shards.hdf5_reader import Hdf5Shard  # h5py takes a quarter of a second to import
+    file = LocalFile(file) if isinstance(file, pathlib.Path) else file
+    if not file.where.endswith(HDF5_SUFFIX):
+        return ZipShard(file)
+    if not isinstance(file, LocalFile):
+        raise FormatError(f"{file.where}: HDF5 is read from a disk only: copy it there, or give the Zarr data set")
+    from gen4d.shards.hdf5_reader import Hdf5Shard  # h5py takes a quarter of a second to import
 
-        return Hdf5Shard(path)
-    return ZipShard(path)
+    return Hdf5Shard(file.path)
 
 
 class StoredCloud(Cloud):
@@ -78,11 +81,9 @@ CloudOf = Callable[[int], Cloud]
 class Tables:
     """A shard with its small tables in memory."""
 
-    def __init__(self, path: pathlib.Path):
-        self.shard = open_shard(path)
-        self.attributes, self.frames = self.shard.attributes, self.shard.frames
-        names = [name for name in self.shard.arrays if name.startswith(_TABLES) and name not in _LARGE]
-        self.table = {name: self.shard.read(name, 0, self.shard.length(name)) for name in names}
+    def __init__(self, file: RangedFile | pathlib.Path):
+        self.shard = open_shard(file)
+        self.attributes, self.frames, self.table = self.shard.attributes, self.shard.frames, self.shard.tables
         self.scans, self.shapes, self.classes = (self._names(kind) for kind in ("scans", "shapes", "classes"))
         self._check_lengths()
         for name, column in _STARTS.items():
@@ -94,27 +95,27 @@ class Tables:
         for group in _GROUPS:
             lengths = {self.shard.length(name) for name in group if name in self.shard.arrays}
             if len(lengths) > 1:
-                raise FormatError(f"{self.shard.path}: the arrays {', '.join(group)} differ in length: damaged tables")
+                raise FormatError(f"{self.shard.where}: the arrays {', '.join(group)} differ in length: damaged tables")
 
     def _check_starts(self, name: str, end: int) -> None:
         """Raise FormatError where a column of starts does not rise from 0 to `end`: negative rows would read others."""
         start = self.table[name]
         if not (len(start) >= 1 and start[0] == 0 and start[-1] == end and (np.diff(start) >= 0).all()):
             raise FormatError(
-                f"{self.shard.path}: {name} does not rise from 0 to {end}: damaged tables, restore or rebuild it"
+                f"{self.shard.where}: {name} does not rise from 0 to {end}: damaged tables, restore or rebuild it"
             )
 
     def sequence_counts(self) -> list[int]:
         """How many sequences each scan has. Raises FormatError where one is of a scan that is not there."""
         scan = self.table["sequence/scan"]
         if not ((scan >= 0) & (scan < len(self.scans))).all():
-            raise FormatError(f"{self.shard.path}: sequence/scan points outside: damaged tables")
+            raise FormatError(f"{self.shard.where}: sequence/scan points outside: damaged tables")
         return np.bincount(scan, minlength=len(self.scans)).tolist()
 
     def _names(self, kind: str) -> list[str]:
         names = self.attributes.get(kind)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise FormatError(f"{self.shard.path}: attribute {kind} is not a list of names: not written by gen4d")
+            raise FormatError(f"{self.shard.where}: attribute {kind} is not a list of names: not written by gen4d")
         return names
 
     def id(self, row: int) -> str:
@@ -128,12 +129,12 @@ class Tables:
         kind = int(table["sequence/kind"][row])
         if kind >= len(KINDS):
             raise FormatError(
-                f"{self.shard.path}: sequence {row} is of kind {kind}, unknown to this gen4d: update gen4d"
+                f"{self.shard.where}: sequence {row} is of kind {kind}, unknown to this gen4d: update gen4d"
             )
         movers = self._movers(row)
         actors = tuple(self._actor(a, cloud_of, len(movers)) for a in range(*self._range("actor/start", row)))
         if not actors:
-            raise FormatError(f"{self.shard.path}: sequence {row} has no actors: damaged tables")
+            raise FormatError(f"{self.shard.where}: sequence {row} has no actors: damaged tables")
         return Sequence(
             scan=self._name(self.scans, table["sequence/scan"][row]),
             k=int(table["sequence/k"][row]),
@@ -190,7 +191,7 @@ class Tables:
         nx, ny = table["scan/cells"][scan].tolist()
         bits = self.shard.read("scan/valid", *self._range("scan/valid_start", scan))
         if min(nx, ny) < 0 or len(bits) != (nx * ny + 7) // 8:
-            raise FormatError(f"{self.shard.path}: floor plan {scan} of {nx} x {ny} cells has {len(bits)} bytes")
+            raise FormatError(f"{self.shard.where}: floor plan {scan} of {nx} x {ny} cells has {len(bits)} bytes")
         floor_m = float(table["scan/floor_m"][scan])
         if not nx * ny and math.isnan(floor_m):
             return None
@@ -200,12 +201,12 @@ class Tables:
     def _range(self, name: str, row: int) -> tuple[int, int]:
         table = self.table[name]
         if not 0 <= row < len(table) - 1:
-            raise FormatError(f"{self.shard.path}: row {row} of {name} does not exist: damaged tables")
+            raise FormatError(f"{self.shard.where}: row {row} of {name} does not exist: damaged tables")
         return int(table[row]), int(table[row + 1])
 
     def _name(self, names: list[str], number: int) -> str:
         if not 0 <= number < len(names):
-            raise FormatError(f"{self.shard.path}: name {number} of {len(names)} does not exist: damaged tables")
+            raise FormatError(f"{self.shard.where}: name {number} of {len(names)} does not exist: damaged tables")
         return names[number]
 
     def _planes(self, actor: int, points: int) -> np.ndarray:
@@ -217,5 +218,5 @@ class Tables:
             absent = np.zeros(size, np.uint8)
             planes = np.stack([absent if s == -1 else self.shard.read("actor/mask", s, s + size) for s in starts])
         if points % 8 and (planes[:, -1] & (0xFF >> points % 8)).any():  # kernels would read past the cloud
-            raise FormatError(f"{self.shard.path}: the masks of actor {actor} have padding bits set: damaged tables")
+            raise FormatError(f"{self.shard.where}: the masks of actor {actor} have padding bits set: damaged tables")
         return planes

@@ -1,20 +1,22 @@
 """Whether a data set is intact and complete: every file named, of its size and hash, and every table consistent."""
 
 import functools
+import hashlib
 import itertools
 import pathlib
 from collections.abc import Iterator
 
 import numpy as np
 
-from gen4d import files
 from gen4d.sequence import Sequence, find_fault, frame_pairs
 from gen4d.shards.dataset import Dataset
 from gen4d.shards.format import FormatError, unseal
-from gen4d.shards.manifest import read_sidecar, sidecar_path
+from gen4d.shards.home import LocalHome, RangedFile
+from gen4d.shards.manifest import read_sidecar, sidecar_name, sidecar_path
 from gen4d.shards.tables import Shard, Tables
 
 _REMEDY = "restore it from a copy, or delete it and run the command that wrote it again"
+_PIECE = 4 << 20  # bytes that are hashed at once
 _EXPECTED = ("dataset.json", "shards", "build.lock", "parts.json")
 
 
@@ -26,9 +28,8 @@ def verify(dataset: Dataset, quick: bool = False) -> Iterator[str | None]:
     """
     yield from _check_folder(dataset)
     for number, entry in enumerate(dataset.manifest["shards"]):
-        path = dataset.folder / "shards" / entry["file"]
         try:
-            _check_shard(dataset, number, path, entry, quick)
+            _check_shard(dataset, number, entry, quick)
         except (FormatError, OSError) as error:
             names = [name for name, _ in entry["scans"]]
             span = f"{names[0]} to {names[-1]}" if names else "no scans"
@@ -38,59 +39,74 @@ def verify(dataset: Dataset, quick: bool = False) -> Iterator[str | None]:
 
 
 def _check_folder(dataset: Dataset) -> Iterator[str]:
-    """Files that do not belong there, and the file that was written first."""
-    known = {entry["file"] for entry in dataset.manifest["shards"]}
-    known |= {sidecar_path(dataset.folder, number).name for number in range(len(known))}
+    """Files that do not belong there, which only a disk can tell, and the file that was written first."""
     start = "export.json" if "exported" in dataset.manifest else "build.json"
-    odd = [path for path in dataset.folder.iterdir() if path.name not in (*_EXPECTED, start)]
-    shards = dataset.folder / "shards"
-    odd += [path for path in shards.iterdir() if path.name not in known] if shards.is_dir() else []
-    for path in sorted(odd):
-        yield f"{path}: not part of the data set: remove it, or finish the build that it belongs to"
-    problem = _find_stranger(dataset, dataset.folder / start)
+    if isinstance(dataset.home, LocalHome):
+        yield from _find_odd(dataset, dataset.home.folder, start)
+    problem = _find_stranger(dataset, start)
     if problem:
         yield problem
 
 
-def _find_stranger(dataset: Dataset, path: pathlib.Path) -> str | None:
+def _find_odd(dataset: Dataset, folder: pathlib.Path, start: str) -> Iterator[str]:
+    known = {entry["file"] for entry in dataset.manifest["shards"]}
+    known |= {sidecar_path(folder, number).name for number in range(len(known))}
+    odd = [path for path in folder.iterdir() if path.name not in (*_EXPECTED, start)]
+    shards = folder / "shards"
+    odd += [path for path in shards.iterdir() if path.name not in known] if shards.is_dir() else []
+    for path in sorted(odd):
+        yield f"{path}: not part of the data set: remove it, or finish the build that it belongs to"
+
+
+def _find_stranger(dataset: Dataset, name: str) -> str | None:
     """What is wrong with the file that was written first."""
+    where = dataset.home.where(name)
     try:
-        stored = unseal(path.read_bytes(), str(path))
+        stored = unseal(dataset.home.read(name), where)
     except FormatError as error:
         return str(error)
     except OSError as error:
-        return f"{path}: cannot be read ({error.strerror}); restore it from a copy or rebuild"
+        return f"{where}: cannot be read ({error.strerror}); restore it from a copy or rebuild"
     if "exported" in dataset.manifest:
         same = stored == dataset.manifest["exported"]
     else:
         same = all(stored.get(name) == dataset.manifest[name] for name in ("gen4d", "config", "shapes"))
-    return None if same else f"{path}: is of another build than dataset.json; restore it from a copy or rebuild"
+    return None if same else f"{where}: is of another build than dataset.json; restore it from a copy or rebuild"
 
 
-def _check_shard(dataset: Dataset, number: int, path: pathlib.Path, entry: dict, quick: bool) -> None:
+def _check_shard(dataset: Dataset, number: int, entry: dict, quick: bool) -> None:
     _check_description(dataset, number, entry)
-    if not path.is_file():
-        raise FormatError(f"{path}: the shard is missing; {_REMEDY}")
-    size = path.stat().st_size
-    if size != entry["bytes"]:
-        raise FormatError(f"{path}: has {size} bytes, dataset.json says {entry['bytes']}: {_REMEDY}")
+    file = dataset.home.file(f"shards/{entry['file']}")
+    if file.size != entry["bytes"]:
+        raise FormatError(f"{file.where}: has {file.size} bytes, dataset.json says {entry['bytes']}: {_REMEDY}")
     if quick:
         return
-    if files.sha256(path) != entry["content_sha256"]:
-        raise FormatError(f"{path}: its content does not match its hash in dataset.json: {_REMEDY}")
-    tables = Tables(path)
+    if _sha256(file) != entry["content_sha256"]:
+        raise FormatError(f"{file.where}: its content does not match its hash in dataset.json: {_REMEDY}")
+    tables = Tables(file)
     try:
         check_tables(tables, entry["scans"])
     finally:
         tables.shard.close()
 
 
+def _sha256(file: RangedFile) -> str:
+    digest = hashlib.sha256()
+    for start in range(0, file.size, _PIECE):
+        digest.update(file.read(start, _PIECE))
+    return digest.hexdigest()
+
+
 def _check_description(dataset: Dataset, number: int, entry: dict) -> None:
     """By its hash; the content tells what is wrong with one that has another hash."""
-    path = sidecar_path(dataset.folder, number)
-    if not path.is_file() or files.sha256(path) != entry["sidecar_sha256"]:
-        read_sidecar(dataset.folder, number)
-        raise FormatError(f"{path}: is of another build than dataset.json; {_REMEDY}")
+    name = sidecar_name(number)
+    try:
+        content = dataset.home.read(name)
+    except FileNotFoundError:
+        content = b""
+    if hashlib.sha256(content).hexdigest() != entry["sidecar_sha256"]:
+        read_sidecar(dataset.home, number)
+        raise FormatError(f"{dataset.home.where(name)}: is of another build than dataset.json; {_REMEDY}")
 
 
 def check_tables(tables: Tables, scans: list) -> None:
@@ -118,7 +134,7 @@ def check_tables(tables: Tables, scans: list) -> None:
 
 def _demand(shard: Shard, holds: bool, message: str) -> None:
     if not holds:
-        raise FormatError(f"{shard.path}: {message}: {_REMEDY}")
+        raise FormatError(f"{shard.where}: {message}: {_REMEDY}")
 
 
 def _check_chunks(tables: Tables) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numcodecs import Blosc, blosc
 
 from gen4d.sequence import KINDS, ROLE_MOVING, Cloud, FloorPlan, Mover, Recording, Sequence, frame_pairs
-from gen4d.shards.format import ARRAYS, FORMAT, VERSION, row_shape
+from gen4d.shards.format import ARRAYS, FORMAT, LARGE, VERSION, row_shape
 
 # Blosc's own threads, which it uses in a process's main thread alone, put the blocks of a chunk in the order in which
 # they happen to be done: equal data would be unequal bytes. tests/test_sameness.py sees it.
@@ -249,11 +249,19 @@ def _write_pairs(files: dict[str, bytes], sequences: list[Sequence], frames: int
 
 
 def _zip(files: dict[str, bytes]) -> bytes:
-    """A zip of stored entries, sorted, with the zip epoch as their date, so that equal data are equal bytes."""
+    """A zip of stored entries in a fixed order, dated the zip epoch, so that equal data are equal bytes."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(files):
+        for name in sorted(files, key=_order):
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             entry.create_system, entry.external_attr = 3, 0o644 << 16
             archive.writestr(entry, files[name])
     return out.getvalue()
+
+
+def _order(entry: str) -> tuple[int, str, int]:
+    """Large arrays, small tables, metadata; an array's chunks by their numbers, so that neighbours are one read."""
+    array, _, chunk = entry.partition("/c/")
+    if not chunk:
+        return len(LARGE) + 1, entry, 0
+    return LARGE.index(array) if array in LARGE else len(LARGE), array, int(chunk.partition("/")[0])

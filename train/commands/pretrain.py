@@ -9,7 +9,7 @@ from train.commands.progress import CollapseWatch
 
 
 @click.command()
-@click.option("--data", type=frame.PATH, required=True, help="Folder that gen4d build wrote.")
+@click.option("--data", required=True, help="Folder that gen4d build wrote, or its URL.")
 @click.option("--preset", default="paper", show_default=True, help="paper, or small: minutes on a CPU.")
 @frame.run_option("runs/pretrain")
 @frame.assignments

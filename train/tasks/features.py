@@ -1,5 +1,6 @@
 """Per-point features of a scan by a pre-trained 3D backbone, and their picture."""
 
+import os
 import pathlib
 
 import numpy as np
@@ -29,10 +30,10 @@ def read_scan(path: pathlib.Path, up: str, units: str) -> tuple[np.ndarray, np.n
     return scan.point, scan.row, len(scan.row) + scan.dropped
 
 
-def read_stored_scan(data: pathlib.Path, name: str | None) -> tuple[np.ndarray, np.ndarray, int]:
+def read_stored_scan(data: str | os.PathLike, name: str | None) -> tuple[np.ndarray, np.ndarray, int]:
     """The cloud of a scan of a data set, by default of its first: points, rows, number of rows, as `read_scan`.
 
-    Raises ShardError, and FeatureError for a name that is not there.
+    Raises FormatError, and FeatureError for a name that is not there.
     """
     dataset = open_dataset(data)
     wanted = name or next(iter(dataset.scan_names), None)

@@ -1,4 +1,4 @@
-"""Writers of small files in every format and with every oddity that sources are tested on."""
+"""Small files in every format, with every oddity that sources are tested on."""
 
 import json
 import struct
@@ -8,19 +8,6 @@ import numpy as np
 
 _PLY_TYPES = {"f4": "float", "f8": "double", "u1": "uchar", "i1": "char", "u2": "ushort", "i2": "short"}
 _PLY_TYPES |= {"i4": "int", "u4": "uint"}
-
-CUBE_VERTEX = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], np.float64)
-CUBE_QUADS = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
-CUBE_TRIANGLES = np.array([(q[0], q[i], q[i + 1]) for q in CUBE_QUADS for i in (1, 2)], np.int64)
-
-
-def room_points(count: int = 400, seed: int = 0) -> np.ndarray:
-    """(count, 3) float32: half on the floor of a 4 x 3 m room, half on its walls up to 2.4 m."""
-    rng = np.random.default_rng(seed)
-    point = rng.uniform((0, 0, 0), (4, 3, 2.4), (count, 3))
-    point[: count // 2, 2] = 0
-    point[count // 2 :, 0] = np.where(point[count // 2 :, 0] < 2, 0, 4)
-    return point.astype(np.float32)
 
 
 def write(path: Path, content: bytes | str) -> Path:
@@ -151,10 +138,10 @@ def _flush(out: bytearray, literal: bytearray) -> None:
     literal.clear()
 
 
-def off(vertex: np.ndarray, faces, header: str = "OFF\n", newline: str = "\n", tail: str = "") -> str:
+def off(vertex: np.ndarray, faces, header: str = "OFF\n", newline: str = "\n", tail: str = "", digits: int = 9) -> str:
     """An OFF file; `tail` is appended to each face's line (a colour)."""
     lines = [f"{len(vertex)} {len(faces)} 0"]
-    lines += [" ".join(f"{value:.9g}" for value in row) for row in vertex]
+    lines += [" ".join(f"{value:.{digits}g}" for value in row) for row in vertex]
     lines += [f"{len(face)} {' '.join(str(int(corner)) for corner in face)}{tail}" for face in faces]
     return (header + "\n".join(lines) + "\n").replace("\n", newline)
 
@@ -202,44 +189,3 @@ def glb_mesh(vertex: np.ndarray, face: np.ndarray, nodes: list[dict] | None = No
         ],
     }
     return tree, points + corners
-
-
-def scannet_scan(folder: Path, name: str, count: int = 400, labels: str = "ply") -> np.ndarray:
-    """A scan in ScanNet's layout: half of its points are floor (segment 0), half wall (segment 1), one chair on top.
-
-    labels: "ply", "segments" (segments and aggregation), "both" or "none". Returns the points.
-    """
-    point = room_points(count, seed=sum(name.encode()))
-    colour = {key: np.zeros(count, np.uint8) for key in ("red", "green", "blue", "alpha")}
-    faces = [(0, 1, 2), (3, 4, 5)]
-    base = folder / name
-    write(base / f"{name}_vh_clean_2.ply", ply(point, colour, faces=faces))
-    write(base / f"{name}.txt", "axisAlignment = 0 1 0 2 -1 0 0 3 0 0 1 0 0 0 0 1\ncolorHeight = 968\n")
-    segment = np.repeat([5, 9], [count // 2, count - count // 2])
-    segment[-10:] = 77
-    if labels in ("ply", "both"):
-        label = np.where(segment == 5, 2, 1).astype(np.uint16)
-        write(base / f"{name}_vh_clean_2.labels.ply", ply(point, {**colour, "label": label}, faces=faces))
-    if labels in ("segments", "both"):
-        groups = [
-            {"id": 0, "objectId": 0, "segments": [5], "label": "floor"},
-            {"id": 1, "objectId": 1, "segments": [9], "label": "wall"},
-        ]
-        tree = {"sceneId": f"scannet.{name}", "segIndices": segment.tolist()}
-        write(base / f"{name}_vh_clean_2.0.010000.segs.json", json.dumps(tree))
-        write(base / f"{name}.aggregation.json", json.dumps({"sceneId": f"scannet.{name}", "segGroups": groups}))
-        table = "id\traw_category\tcategory\tcount\tnyu40id\n1\twall\twall\t8277\t1\n3\tfloor\tfloor\t1553\t2\n"
-        write(folder / "scannetv2-labels.combined.tsv", table)
-    return point
-
-
-def pointcept_scan(folder: Path, name: str, count: int = 400) -> np.ndarray:
-    """A scan as Pointcept's processing leaves it. Returns the points."""
-    point = room_points(count)
-    base = folder / name
-    base.mkdir(parents=True)
-    np.save(base / "coord.npy", point)
-    np.save(base / "color.npy", np.zeros((count, 3), np.uint8))
-    np.save(base / "segment20.npy", np.repeat(np.array([1, -1], np.int16), [count // 2, count - count // 2]))
-    np.save(base / "instance.npy", np.repeat(np.array([3, -1], np.int16), [count // 2, count - count // 2]))
-    return point

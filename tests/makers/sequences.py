@@ -1,10 +1,13 @@
-"""Small sequences for tests of the trainer: in memory, in the reader's own types, or built into a data set on disk."""
+"""Small sequences without a generator, in memory, and a small data set that is built of empty rooms and a box."""
 
 import pathlib
 
 import numpy as np
 
+from gen4d import build_dataset
 from gen4d.sequence import Actor, Cloud, Mover, Sequence, make_actor
+from tests.makers.files import ply, write
+from tests.makers.meshes import CUBE_QUADS, CUBE_VERTEX, write_shape
 
 
 def keyed(*key: int) -> np.random.Generator:
@@ -66,16 +69,9 @@ def make_dataset(sequences: int = 8, **options) -> MemoryDataset:
 
 def write_dataset(folder: pathlib.Path, scans: int = 2, sequences: int = 4, points: int = 4000) -> pathlib.Path:
     """Build a small data set, with nothing but gen4d, from empty rooms and a box; returns its folder."""
-    import trimesh  # half of this file's import time, and most tests need no files
-
-    from gen4d import build_dataset
-
-    (folder / "scans").mkdir(parents=True)
     for number in range(scans):
-        cloud = trimesh.PointCloud(room_points(points, keyed(number, 3), extent_m=3.0))
-        cloud.export(folder / "scans" / f"room{number:04d}.ply")
-    (folder / "shapes/chair/train").mkdir(parents=True)
-    trimesh.creation.box((0.4, 0.4, 0.8)).export(folder / "shapes/chair/train/chair_0001.off")
+        write(folder / "scans" / f"room{number:04d}.ply", ply(room_points(points, keyed(number, 3), extent_m=3.0)))
+    write_shape(folder / "shapes", "chair", 1, (CUBE_VERTEX - 0.5) * [0.4, 0.4, 0.8], CUBE_QUADS)
     places = folder / "scans", folder / "shapes", folder / "data"
     build_dataset(*places, strict=True, sequences=sequences, shape_points=300, scans_per_shard=1)
     return folder / "data"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.make_files import ply, write
+from tests.makers.files import ply, write
 from train.inputs.labels import NONE
 from train.inputs.scans import LabelledScan
 

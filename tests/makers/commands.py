@@ -1,4 +1,4 @@
-"""The smallest build there is: empty rooms of 150 points and a box, and the commands as a user runs them."""
+"""The commands as a user runs them, and the smallest build there is for them: rooms of 150 points and a box."""
 
 import contextlib
 import io
@@ -10,12 +10,12 @@ import sys
 from typing import NamedTuple
 from unittest import mock
 
-import numpy as np
-
 from gen4d import cli
-from tests.make_files import CUBE_QUADS, CUBE_VERTEX, off, ply
+from tests.makers.files import ply, write
+from tests.makers.meshes import CUBE_QUADS, CUBE_VERTEX, write_shape
+from tests.makers.rooms import bare_floor
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 LIGHT = ("--sequences", "2", "--classes", "chair", "--set", "shape_points=20", "--set", "scans_per_shard=1")
 _ENTRY = "from gen4d.cli import main; main()"
 
@@ -32,20 +32,11 @@ class Outcome(NamedTuple):
         return self.out + self.err
 
 
-def floor_points(key: int, points: int = 150, side_m: float = 3.0) -> np.ndarray:
-    """Points (points, 3) float32 of a floor without anything on it."""
-    rng = np.random.default_rng((77, key))
-    return rng.uniform((0, 0, 0), (side_m, side_m, 0.01), (points, 3)).astype(np.float32)
-
-
 def write_rooms(folder: pathlib.Path, rooms: int = 2, **size) -> pathlib.Path:
     """`room0.ply` and so on in `folder / "scans"`, and one chair in `folder / "shapes"`. Returns `folder`."""
-    scans, chairs = folder / "scans", folder / "shapes/chair/train"
-    scans.mkdir(parents=True)
-    chairs.mkdir(parents=True)
     for key in range(rooms):
-        (scans / f"room{key}.ply").write_bytes(ply(floor_points(key, **size)))
-    (chairs / "chair_0001.off").write_text(off((CUBE_VERTEX - 0.5) * [0.4, 0.4, 0.8], CUBE_QUADS))
+        write(folder / "scans" / f"room{key}.ply", ply(bare_floor(key, **size)))
+    write_shape(folder / "shapes", "chair", 1, (CUBE_VERTEX - 0.5) * [0.4, 0.4, 0.8], CUBE_QUADS)
     return folder
 
 
@@ -95,12 +86,6 @@ def process(*arguments: str | pathlib.Path, timeout: float = 120) -> Outcome:
     running = start(*arguments)
     out, err = running.communicate(timeout=timeout)
     return Outcome(running.returncode, out, err)
-
-
-def files_of(folder: pathlib.Path) -> dict[str, bytes]:
-    """Every file below a folder by its relative name, but for the lock's."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "build.lock")
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def check_untorn(out: pathlib.Path) -> None:

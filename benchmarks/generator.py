@@ -1,51 +1,27 @@
-"""`make bench`: what the generator costs, against references that do the same work in the same run.
-
-    python -m tests.bench            everything
-    python -m tests.bench pipeline   one part: pipeline, build (with reading) or loader
-    python -m tests.bench scale      a simulated data set of 100,000 scans; only when asked for, it takes minutes
-
-Ratios count; times depend on the machine, which is printed.
-"""
+"""From vertices to frames and pairs, from files to shards, and back: against references that do the same work."""
 
 import contextlib
 import itertools
 import os
 import pathlib
-import platform
-import sys
 import tempfile
 import time
 
 import numpy as np
 
-from gen4d import building, sources
+from benchmarks import careful, compiled, research
+from gen4d import building
 from gen4d.building import estimate
 from gen4d.config import Config
 from gen4d.moving import augment
 from gen4d.shards import frame_pairs, open_dataset
-from tests import careful, compiled, naive, research
+from tests import naive
+from tests.makers.meshes import write_box
+from tests.makers.rooms import full_size_room, write_full_size
 
 _FRAMES = 4
 _SEQUENCES = 20
 _ROUNDS = {"research": 3, "careful": 9, "gen4d": 15}  # the shorter, the more
-
-
-def make_scan(key: int = 0, vertices: int = 168_000) -> np.ndarray:
-    """Vertices (V, 3) float32 of a furnished room of 6 x 5 m whose floor lies at z = 0; about 115 k after thinning."""
-    rng = np.random.Generator(np.random.Philox(key=key))
-    sheets = [((0, 0, 0), (6, 0, 0), (0, 5, 0), 0.30)]
-    sheets += [((0, 0, 0), (6, 0, 0), (0, 0, 2.4), 0.13), ((0, 5, 0), (6, 0, 0), (0, 0, 1.5), 0.08)]
-    sheets += [((0, 0, 0), (0, 5, 0), (0, 0, 2.4), 0.12), ((6, 0, 0), (0, 5, 0), (0, 0, 1.2), 0.06)]
-    for x, y, side in zip(rng.random(8) * 5, [0, 0.1, 0.2, 0.3, 4.1, 4.2, 4.3, 4.4], rng.random(8), strict=True):
-        size = 0.3 + 0.5 * side
-        sheets.append(((x, y, size), (size, 0, 0), (0, size, 0), 0.02))
-        sheets.append(((x, y + size * (y < 2), 0), (size, 0, 0), (0, 0, size), 0.019))
-    point = [
-        np.array(corner) + rng.random((int(share * vertices), 1)) * u + rng.random((int(share * vertices), 1)) * v
-        for corner, u, v, share in sheets
-    ]
-    joined = np.concatenate(point)
-    return (joined + rng.normal(scale=0.004, size=joined.shape)).astype(np.float32)
 
 
 def draw_plan(key: int) -> naive.Plan:
@@ -78,9 +54,9 @@ def _enough_plans(vertex, shape) -> list[naive.Plan]:
     return plans
 
 
-def bench_pipeline() -> None:
+def pipeline() -> None:
     """One scan, 20 accepted sequences, frames and all pair lists in memory: research style, careful NumPy, gen4d."""
-    vertex = make_scan()
+    vertex = full_size_room()
     rng = np.random.Generator(np.random.Philox(key=1))
     shape = ((rng.random((1000, 3)) - [0.5, 0.5, 0]) * [0.6, 0.5, 0.9]).astype(np.float32)
     plans = _enough_plans(vertex, shape)
@@ -116,51 +92,27 @@ def _check_equal(vertex, shape, plans) -> int:
     return len(prepared[2].cloud)
 
 
-def write_ply(path: pathlib.Path, point: np.ndarray) -> None:
-    """A binary PLY of vertices only."""
-    header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(point)}\n"
-    header += "".join(f"property float {axis}\n" for axis in "xyz") + "end_header\n"
-    path.write_bytes(header.encode() + point.astype("<f4").tobytes())
+def _find_inputs(folder: pathlib.Path, scans: int) -> building.Found:
+    """A folder of as many scans and one of three shapes, as a build finds them."""
+    classes = ("chair", "night_stand", "table")
+    write_full_size(folder / "scans", scans, same=True)
+    for name in classes:
+        write_box(folder / "shapes", name)
+    return building.find_inputs(folder / "scans", folder / "shapes", Config(classes=classes))
 
 
-def write_off(path: pathlib.Path, size: tuple[float, float, float]) -> None:
-    """A box."""
-    corners = [(x * size[0], y * size[1], z * size[2]) for x in (0, 1) for y in (0, 1) for z in (0, 1)]
-    quads = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
-    lines = ["OFF", f"{len(corners)} {len(quads)} 0"]
-    lines += [" ".join(map(str, corner)) for corner in corners] + ["4 " + " ".join(map(str, quad)) for quad in quads]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n")
-
-
-def _make_inputs(folder: pathlib.Path, scans: int) -> building.Inputs:
-    (folder / "scans").mkdir()
-    vertex = make_scan()
-    for number in range(scans):
-        write_ply(folder / "scans" / f"room{number:04d}.ply", vertex + np.float32([0, 0, 0.001 * number]))
-    for name in ("chair", "table", "night_stand"):
-        write_off(folder / "shapes" / name / "train" / f"{name}_0001.off", (1.0, 0.8, 1.2))
-    found = (
-        sources.find_scans(folder / "scans"),
-        sources.find_shapes(folder / "shapes", ("chair", "table", "night_stand")),
-    )
-    return building.make_inputs(*found, Config(classes=("chair", "table", "night_stand")))
-
-
-def bench_build(scans: int = 208) -> None:
+def build(scans: int = 208) -> None:
     """From PLY to fsynced shards with 1 and 2 processes, and what ScanNet's 1201 training scans would take."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        inputs = _make_inputs(folder, scans)
-        estimate.warm_up(inputs.config, lambda: None)
+        found = _find_inputs(folder, scans)
+        estimate.warm_up(found.inputs.config, lambda: None)
         print(f"{scans} scans of {os.path.getsize(folder / 'scans' / 'room0000.ply') / 1e6:.1f} MB to fsynced shards")
         seconds = {}
         for workers in (1, 2, 1, 2):
             out = folder / f"out{len(seconds)}-{workers}-{time.monotonic_ns()}"
             started = time.perf_counter()
-            plan = building.make_plan(out, inputs)
-            sidecars = dict(building.run(plan.jobs, workers))
-            manifest = building.finish(out, sidecars)
+            manifest = building.build_found(found, out, workers).manifest
             seconds[workers] = min(seconds.get(workers, 1e9), time.perf_counter() - started)
         for workers, spent in seconds.items():
             rate = f"{spent / scans * 1e3:6.1f} ms a scan, {60 * scans / spent:6.0f} scans a minute"
@@ -168,7 +120,7 @@ def bench_build(scans: int = 208) -> None:
         print(f"  scaling from 1 to 2 processes {seconds[1] / seconds[2]:.2f}")
         size = manifest["totals"]["bytes"] / scans
         print(f"  {size / 1e6:.2f} MB a scan, {size * 1201 / 1e9:.2f} GB for 1201")
-        _bench_stages(inputs)
+        _bench_stages(found.inputs)
         _bench_read(out)
 
 
@@ -227,31 +179,3 @@ def _bench_read(out: pathlib.Path, count: int = 200) -> None:
             sequence.correspondences(i, j)
     done = time.perf_counter()
     print(f"  decode its 4 frames {50 * (middle - started):.2f} ms, all 6 pair lists {50 * (done - middle):.2f} ms")
-
-
-def bench_loader() -> None:
-    """Sequences from shards into training batches; needs torch and spconv."""
-    from tests import bench_loader
-
-    bench_loader.main()
-
-
-def bench_scale() -> None:
-    """What grows with the number of scans; needs torch for the part of the trainer."""
-    from tests import bench_scale
-
-    bench_scale.main()
-
-
-def main(parts: list[str]) -> None:
-    """Run the named parts, or all but `scale`."""
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    for name, part in (("pipeline", bench_pipeline), ("build", bench_build), ("loader", bench_loader)):
-        if not parts or name in parts:
-            part()
-    if "scale" in parts:
-        bench_scale()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

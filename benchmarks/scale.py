@@ -1,4 +1,4 @@
-"""What a build of 100,000 scans costs, on a simulated data set of that many: `python -m tests.bench scale`.
+"""What a build of 100,000 scans costs, on a simulated data set of that many: `python -m benchmarks scale`.
 
 ARKitScenes, HM3D and ScanNet together are of that order. The sources are as many folders in ScanNet's layout (sparse
 files of a real size), the shapes as many files as ModelNet40 has of the eight classes. The first shard is really built,
@@ -23,14 +23,18 @@ import tempfile
 import time
 import zlib
 
-from gen4d import building, sources
+from gen4d import building
 from gen4d.building import estimate, refused
 from gen4d.config import Config
 from gen4d.report.summary import summary
 from gen4d.shards import open_dataset, verify
 from gen4d.shards.format import seal
+from gen4d.shards.home import LocalHome
 from gen4d.shards.manifest import brief, read_sidecar, shard_path, sidecar_path
 from gen4d.shards.zarr_reader import read_directory
+from tests.makers.files import ply, write
+from tests.makers.meshes import write_box
+from tests.makers.rooms import full_size_room
 
 SCANS, SIZE, LARGE_SHARDS, SMALL_SHAPE = 100_000, 16, 64, 20
 SCAN_BYTES = 2_016_142  # of a points file of 168,000 vertices
@@ -50,12 +54,9 @@ def name_of(number: int) -> str:
 
 def write_shapes(folder: pathlib.Path) -> None:
     """As many boxes as ModelNet40 has shapes of the eight classes."""
-    from tests.bench import write_off
-
     for class_name, count in MODELNET.items():
         for number in range(count):
-            size = (1.0, 0.6 + 0.0003 * number, 0.8)
-            write_off(folder / class_name / "train" / f"{class_name}_{number + 1:04d}.off", size)
+            write_box(folder, class_name, number + 1, (1.0, 0.6 + 0.0003 * number, 0.8))
 
 
 def write_scans(folder: pathlib.Path, count: int) -> None:
@@ -70,30 +71,27 @@ def write_scans(folder: pathlib.Path, count: int) -> None:
 
 def find_inputs(folder: pathlib.Path, scans: str = "scans", **config) -> building.Inputs:
     """What `gen4d build` makes of the folders."""
-    shapes = sources.find_shapes(folder / "shapes", tuple(MODELNET))
-    return building.make_inputs(sources.find_scans(folder / scans), shapes, Config(scans_per_shard=SIZE, **config))
+    config = Config(classes=tuple(MODELNET), scans_per_shard=SIZE, **config)
+    return building.find_inputs(folder / scans, folder / "shapes", config).inputs
 
 
 class Template:
     """A shard that was really built, to be had under other names."""
 
     def __init__(self, folder: pathlib.Path, kind: str, vertices: int, shape_points: int):
-        from tests.bench import make_scan, write_ply
-
         self.vertices = vertices
         for number in range(SIZE):
             name = name_of(number)
             path = folder / f"scans-{kind}" / name / f"{name}_vh_clean_2.ply"
-            path.parent.mkdir(parents=True)
-            write_ply(path, make_scan(number, vertices))
+            write(path, ply(full_size_room(number, vertices)))
         inputs = find_inputs(folder, f"scans-{kind}", shape_points=shape_points)
-        self.config, out = inputs.config, folder / f"built-{kind}"
-        jobs, self.seconds = building.make_plan(out, inputs).jobs, float("inf")
-        for _ in range(3):
-            started = time.process_time()
-            building.build_shard(jobs[0])
+        estimate.warm_up(inputs.config, lambda: None)
+        self.seconds = float("inf")
+        for turn in range(3):
+            out, started = folder / f"built-{kind}-{turn}", time.process_time()
+            building.build_found(building.Found(inputs, (), ()), out)
             self.seconds = min(self.seconds, time.process_time() - started)
-        self.sidecar = brief(read_sidecar(out, 0))
+        self.sidecar = brief(read_sidecar(LocalHome(out), 0))
         self.path = shard_path(out, 0)
         self.content, self.place = bytearray(self.path.read_bytes()), read_directory(self.path)["zarr.json"]
 
@@ -138,7 +136,7 @@ def simulate(folder: pathlib.Path, scans: int) -> dict:
     inputs = find_inputs(folder, shape_points=1000)
     inputs = dataclasses.replace(inputs, scans=inputs.scans[: LARGE_SHARDS * SIZE])
     fill(folder / "large", large, inputs)
-    building.finish(folder / "large", building.make_plan(folder / "large", inputs).sidecars)
+    building.build_found(building.Found(inputs, (), ()), folder / "large")  # all shards are there: it finishes
     described = sidecar_path(folder / "large", 0).stat().st_size
     shard = shard_path(folder / "large", 0).stat().st_size
     return {"seconds_per_scan": large.seconds / SIZE, "sidecar_bytes": described, "shard_bytes": shard}
@@ -261,7 +259,7 @@ STEPS = {"plan": step_plan, "resume": step_resume, "open": step_open, "train": s
 
 def run_step(name: str, folder: pathlib.Path) -> dict:
     """What a step measures."""
-    command = [sys.executable, "-m", "tests.bench_scale", "--step", name, "--folder", str(folder)]
+    command = [sys.executable, "-m", "benchmarks.scale", "--step", name, "--folder", str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
     return json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""The loader against the same work with np.unique and a plain DataLoader, in one run: `python -m tests.bench_loader`.
+"""The loader against the same work with np.unique and a plain DataLoader, in one run: `python -m benchmarks loader`.
 
 Both read the same shards, draw the same numbers and give the same voxels and samples, which is checked first.
 """
@@ -13,8 +13,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from gen4d import build_dataset
 from gen4d.shards import frame_pairs, open_dataset
 from tests import naive_train
+from tests.makers.meshes import write_box
+from tests.makers.rooms import write_full_size
 from train.config import change
 from train.inputs.order import BatchKey, keyed_generator
 from train.inputs.views import draw_views
@@ -29,18 +32,12 @@ OWN_BATCHES = 12  # timed in a round, after as many as there are buffers
 
 def build_data(folder: pathlib.Path, scans: int = 8) -> pathlib.Path:
     """Twenty sequences of each of a few scans of 115 k points; returns the data set's folder."""
-    from gen4d import building, sources
-    from gen4d.config import Config
-    from tests.bench import make_scan, write_off, write_ply
 
-    (folder / "scans").mkdir()
-    for number in range(scans):
-        write_ply(folder / "scans" / f"room{number:04d}.ply", make_scan(number))
-    for name in ("chair", "night_stand"):
-        write_off(folder / "shapes" / name / "train" / f"{name}_0001.off", (1.0, 0.8, 1.2))
-    found = sources.find_scans(folder / "scans"), sources.find_shapes(folder / "shapes")
-    inputs = building.make_inputs(*found, Config())
-    building.finish(folder / "data", dict(building.run(building.make_plan(folder / "data", inputs).jobs, 1)))
+    classes = ("chair", "night_stand")
+    write_full_size(folder / "scans", scans)
+    for name in classes:
+        write_box(folder / "shapes", name)
+    build_dataset(folder / "scans", folder / "shapes", folder / "data", classes=classes)
     return folder / "data"
 
 
@@ -227,7 +224,3 @@ def main() -> None:
             gain = median[workers] / median["unique"]
             print(f"  train.loader, {workers} thread{'s' * (workers > 1):<1} {median[workers]:18.1f} {gain:19.1f} x")
         print(bench_step(data, pathlib.Path(name) / "run"))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,44 @@
+"""`make bench`: what gen4d costs, against references that do the same work in the same run.
+
+    python -m benchmarks            everything but `scale`
+    python -m benchmarks pipeline   one part: pipeline, build (with reading) or loader
+    python -m benchmarks scale      a simulated data set of 100,000 scans; only when asked for, it takes minutes
+
+Ratios count; times depend on the machine, which is printed. `loader` and `scale` need the trainer's packages.
+"""
+
+import os
+import platform
+import sys
+
+PARTS = ("pipeline", "build", "loader", "scale")
+
+
+def main(parts: list[str]) -> None:
+    """Run the named parts, or all but `scale`."""
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        sys.exit(f"{unknown[0]!r} is not a part: {', '.join(PARTS)}")
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    for part in parts or PARTS[:3]:
+        match part:
+            case "pipeline":
+                from benchmarks import generator
+
+                generator.pipeline()
+            case "build":
+                from benchmarks import generator
+
+                generator.build()
+            case "loader":
+                from benchmarks import loader
+
+                loader.main()
+            case "scale":
+                from benchmarks import scale
+
+                scale.main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
