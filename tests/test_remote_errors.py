@@ -223,7 +223,7 @@ def test_a_missing_extra_is_named(web, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     message = failure(lambda: open_dataset(web.url))
     assert message.startswith(f"{web.url}: reading a URL needs packages that are not installed")
-    assert missing in message and "from a clone: pip install '.[remote]'" in message
+    assert missing in message and "pip install '.[remote]'" in message
     outcome = commands.gen4d("inspect", web.url)
     assert outcome.code == 1 and outcome.err == f"Error: {message}\n"
 
