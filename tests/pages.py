@@ -107,7 +107,7 @@ def class_lines(name: str, node: ast.ClassDef, source: list[str]) -> list[str]:
     lines = [text_of(node), ""]
     methods = [item for item in node.body if isinstance(item, ast.FunctionDef)]
     for item in methods:
-        if item.name == "__init__":
+        if item.name == "__init__" and ast.get_docstring(item):
             lines += [signature(name, item, skip=1), "", text_of(item), ""]
     record = fields(node, source, any(isinstance(i, ast.AnnAssign) and i.value for i in node.body))
     lines += record
