@@ -86,6 +86,7 @@ class Tables:
         self.attributes, self.frames, self.table = self.shard.attributes, self.shard.frames, self.shard.tables
         self.scans, self.shapes, self.classes = (self._names(kind) for kind in ("scans", "shapes", "classes"))
         self._check_lengths()
+        self._rows = {name: column.tolist() for name, column in self.table.items() if column.ndim == 1}
         for name, column in _STARTS.items():
             if name in self.table:
                 self._check_starts(name, self.shard.length(column))
@@ -120,13 +121,13 @@ class Tables:
 
     def id(self, row: int) -> str:
         """Id of the sequence in a row."""
-        return f"{self._name(self.scans, self.table['sequence/scan'][row])}/{int(self.table['sequence/k'][row]):03d}"
+        return f"{self._name(self.scans, self._rows['sequence/scan'][row])}/{self._rows['sequence/k'][row]:03d}"
 
     def sequence(self, row: int, cloud_of: CloudOf | None = None) -> Sequence:
         """Decode a sequence; `cloud_of(number)` gives its actors' clouds, from a cache or from here."""
         cloud_of = cloud_of or self.cloud
-        table = self.table
-        kind = int(table["sequence/kind"][row])
+        rows = self._rows
+        kind = rows["sequence/kind"][row]
         if kind >= len(KINDS):
             raise FormatError(
                 f"{self.shard.where}: sequence {row} is of kind {kind}, unknown to this gen4d: update gen4d"
@@ -136,34 +137,33 @@ class Tables:
         if not actors:
             raise FormatError(f"{self.shard.where}: sequence {row} has no actors: damaged tables")
         return Sequence(
-            scan=self._name(self.scans, table["sequence/scan"][row]),
-            k=int(table["sequence/k"][row]),
+            scan=self._name(self.scans, rows["sequence/scan"][row]),
+            k=rows["sequence/k"][row],
             actors=actors,
             movers=movers,
             kind=KINDS[kind],
-            attempt=int(table["sequence/attempt"][row]),
+            attempt=rows["sequence/attempt"][row],
         )
 
     def _actor(self, a: int, cloud_of: CloudOf, movers: int) -> Actor:
-        table = self.table
-        cloud, role = cloud_of(int(table["actor/cloud"][a])), int(table["actor/role"][a])
-        if "actor/mover" in table:
-            mover = int(table["actor/mover"][a])
+        rows = self._rows
+        cloud, role = cloud_of(rows["actor/cloud"][a]), rows["actor/role"][a]
+        if "actor/mover" in rows:
+            mover = rows["actor/mover"][a]
         else:
             mover = 0 if role == ROLE_MOVING and movers else -1
-        return Actor(cloud, role, table["actor/pose"][a], self._planes(a, len(cloud.point)), mover)
+        return Actor(cloud, role, self.table["actor/pose"][a], self._planes(a, len(cloud.point)), mover)
 
     def _movers(self, row: int) -> tuple[Mover, ...]:
         """The shapes that move: those of mover/*, or, in a shard without, the one of sequence/*."""
-        if "mover/start" in self.table:
+        if "mover/start" in self._rows:
             return tuple(self._mover("mover", m) for m in range(*self._range("mover/start", row)))
-        return (self._mover("sequence", row),) if self.table["sequence/shape"][row] >= 0 else ()
+        return (self._mover("sequence", row),) if self._rows["sequence/shape"][row] >= 0 else ()
 
     def _mover(self, group: str, row: int) -> Mover:
-        number, class_number, *figures = (
-            self.table[f"{group}/{name}"][row] for name in ("shape", "class", "height_m", "shrink", "radius_m")
-        )
-        return Mover(self._name(self.shapes, number), self._name(self.classes, class_number), *map(float, figures))
+        names = ("shape", "class", "height_m", "shrink", "radius_m")
+        number, class_number, *figures = (self._rows[f"{group}/{name}"][row] for name in names)
+        return Mover(self._name(self.shapes, number), self._name(self.classes, class_number), *figures)
 
     def is_shared(self, cloud: int) -> bool:
         """Whether several actors have a cloud, as all sequences of a scan have the scan's."""
@@ -199,10 +199,10 @@ class Tables:
         return FloorPlan(valid, table["scan/origin"][scan], floor_m, cell_m)
 
     def _range(self, name: str, row: int) -> tuple[int, int]:
-        table = self.table[name]
-        if not 0 <= row < len(table) - 1:
+        rows = self._rows[name]
+        if not 0 <= row < len(rows) - 1:
             raise FormatError(f"{self.shard.where}: row {row} of {name} does not exist: damaged tables")
-        return int(table[row]), int(table[row + 1])
+        return rows[row], rows[row + 1]
 
     def _name(self, names: list[str], number: int) -> str:
         if not 0 <= number < len(names):
