@@ -28,7 +28,7 @@ def with_heights(config: Config, names: Iterable[str], heights: Mapping[str, tup
         try:
             low, high = map(float, height_m)
         except (TypeError, ValueError):
-            raise ConfigError(f"heights of {name!r} are {height_m!r}: (lowest, highest) in metres") from None
+            raise ConfigError(f"heights of {name!r} are {height_m!r}: must be (lowest, highest) in metres") from None
         rows.append((name, low, high))
     return dataclasses.replace(config, height_m=tuple(rows))
 
