@@ -98,7 +98,7 @@ def build_dataset(
 
 def _part_of(number: int, of: int) -> Part:
     if not 1 <= number <= of:
-        raise BuildError(f"part = ({number}, {of}): (I, N), I from 1 to N")
+        raise BuildError(f"part = ({number}, {of}): must be (I, N) with I from 1 to N")
     return Part(number, of)
 
 
@@ -191,7 +191,7 @@ def write_dataset(
                 _write_shards(recordings, out, dict(config or {}), pairs, scans_per_shard)
                 problem = next((line for line in verify(open_dataset(out)) if line), None)
                 if problem:
-                    raise BuildError(f"{problem}: what was written cannot be read back, check the disk")
+                    raise BuildError(f"{problem}: the written data cannot be read back: check the disk")
             except BaseException:
                 _undo(out)
                 raise
@@ -233,7 +233,9 @@ def _write_shards(recordings: Iterable[Recording], out: pathlib.Path, config: di
             files.write(out / "build.json", build_content(identity, []))
             files.make_folder(out / "shards")
         if any(recording.floor and recording.floor.cell_m != config["cell_m"] for recording in batch):
-            raise SequenceError(f"floor plans have cells of another size than {config['cell_m']} m: one in a data set")
+            raise SequenceError(
+                f"floor plans have cells of another size than {config['cell_m']} m: use one size per data set"
+            )
         content = shard_bytes(batch, frames, config, pairs)
         sidecars[len(sidecars)] = write_shard(out, len(sidecars), content, [describe(one) for one in batch])
     if not seen:
@@ -250,15 +252,16 @@ def _check(recording: Recording, frames: int, seen: dict[str, None]) -> int:
     if not isinstance(recording, Recording):
         raise SequenceError(f"recordings holds a {type(recording).__name__}: gen4d.Recording(name, sequences)")
     if not recording.name or not recording.name.isprintable() or recording.name in seen:
-        raise SequenceError(f"name = {recording.name!r}: every recording needs a printable name of its own")
+        raise SequenceError(f"name = {recording.name!r}: every recording needs its own printable name")
     seen[recording.name] = None
     numbers = set()
     for sequence in recording:
         fault = find_fault(sequence)
         if fault is None and (sequence.scan != recording.name or not 0 <= sequence.k < 2**31 or sequence.k in numbers):
-            fault = f"its scan is {sequence.scan!r} and its k {sequence.k}: {recording.name!r}, and a k of its own"
+            wanted = f"the scan must be {recording.name!r}, and each k different"
+            fault = f"its scan is {sequence.scan!r} and its k {sequence.k}: {wanted}"
         if fault is None and frames and sequence.t != frames:
-            fault = f"it has {sequence.t} frames, those before it {frames}: one number in a data set"
+            fault = f"it has {sequence.t} frames, those before it have {frames}: use one number per data set"
         if fault:
             raise SequenceError(f"sequence {sequence.id}: {fault}")
         numbers.add(sequence.k)

@@ -107,7 +107,7 @@ def _describe_missing(out: pathlib.Path, missing: list[int], shards: int) -> str
     which = _listed([f"{number:05d}" for number in missing])
     again = f" and --part {_listed([f'{owner}/{count}' for owner in owners])}" if owners else ""
     return (
-        f"{out}: {len(missing)} of {shards} shards are not there or not whole: {which}: run gen4d build again with the "
+        f"{out}: {len(missing)} of {shards} shards are missing or incomplete: {which}: run gen4d build again with the "
         f"same options{again}, then merge"
     )
 
