@@ -28,8 +28,8 @@ class Config:
     """
 
     seed: int = 0
-    sequences: int = 20  # a scan
-    frames: int = 4  # t; at most 8, one bit a frame in a byte a point
+    sequences: int = 20  # per scan
+    frames: int = 4  # t; at most 8, since a point has one byte with one bit per frame
     attempts: int = 50  # at one sequence before it is given up as a gap (A)
     pairs: bool = False  # store explicit pair lists too
     scans_per_shard: int = 16
@@ -80,9 +80,13 @@ def _broken_rules(c: Config) -> list[tuple[str, object, str]]:
     """(field, value, rule) of each rule that does not hold, in the order of the fields."""
     rules = [
         ("seed", 0 <= c.seed < 2**63, "a seed is a whole number from 0 to 2^63 - 1"),
-        ("sequences", c.sequences >= 1, "at least 1 sequence a scan"),
-        ("frames", 2 <= c.frames <= 8, "from 2 (or there is nothing to correspond) to 8 (one bit a frame in a byte)"),
-        ("attempts", c.attempts >= 1, "at least 1 attempt a sequence"),
+        ("sequences", c.sequences >= 1, "at least 1 sequence per scan"),
+        (
+            "frames",
+            2 <= c.frames <= 8,
+            "from 2 (one frame has nothing to correspond to) to 8 (one bit per frame in a byte)",
+        ),
+        ("attempts", c.attempts >= 1, "at least 1 attempt per sequence"),
         ("scans_per_shard", 1 <= c.scans_per_shard <= 256, "from 1 to 256, so that a shard fits in memory"),
         ("metres_per_unit", 0 < c.metres_per_unit < 1e6, "a positive number of metres"),
         ("classes", len(c.classes) >= 1, "at least one class"),
@@ -93,15 +97,15 @@ def _broken_rules(c: Config) -> list[tuple[str, object, str]]:
         ("near_floor_m", c.near_floor_m > 0, "positive"),
         ("close_m", 0 <= c.close_m <= 10, "from 0 to 10 m"),
         ("bound", c.bound in ("disc", "sphere"), "disc or sphere"),
-        ("shrink_min", 0 < c.shrink_min <= 1, "above 0, and 1 at most, which turns shrinking off"),
+        ("shrink_min", 0 < c.shrink_min <= 1, "above 0 and at most 1; 1 turns shrinking off"),
         ("shrink_step", 0.1 <= c.shrink_step < 1, "from 0.1 to below 1"),
         ("shape_points", 10 <= c.shape_points <= 1_000_000, "from 10 to a million points"),
         ("step_min_m", 0 < c.step_min_m < c.step_max_m, "positive and below step_max_m"),
-        ("turn_max_deg", 0 < c.turn_max_deg <= 180, "above 0 and 180 at most"),
+        ("turn_max_deg", 0 < c.turn_max_deg <= 180, "above 0 and at most 180"),
         ("step_tries", c.step_tries >= 1, "at least 1"),
         ("keep", 0 < c.keep <= 1, "a probability above 0"),
         ("chunks_min", 0 <= c.chunks_min <= c.chunks_max, "from 0 to chunks_max"),
-        ("chunk_min", 0 < c.chunk_min <= c.chunk_max <= 1, "positive, chunk_max at most 1, and not above it"),
+        ("chunk_min", 0 < c.chunk_min <= c.chunk_max <= 1, "positive and at most chunk_max, which is at most 1"),
         ("common_min", 0 <= c.common_min <= 1, "a share of the points"),
         ("frame_min", 0 <= c.frame_min <= 1, "a share of the points"),
     ]
@@ -122,7 +126,7 @@ def from_plain(plain: dict) -> Config:
     fields = {field.name for field in dataclasses.fields(Config)}
     if not isinstance(plain, dict) or set(plain) != fields:
         odd = sorted(set(plain) ^ fields) if isinstance(plain, dict) else type(plain).__name__
-        raise ConfigError(f"stored config has other fields than this version of gen4d: {odd}")
+        raise ConfigError(f"the stored config and this version of gen4d differ in fields: {odd}")
     try:
         values = plain | {
             "classes": tuple(plain["classes"]),
@@ -130,7 +134,7 @@ def from_plain(plain: dict) -> Config:
         }
         return Config(**values)
     except TypeError as error:
-        raise ConfigError(f"stored config has a value of another type: {error}") from None
+        raise ConfigError(f"the stored config has a value of the wrong type: {error}") from None
 
 
 def make_config(**settings: Any) -> Config:
@@ -138,7 +142,7 @@ def make_config(**settings: Any) -> Config:
     types = {field.name: field.type for field in dataclasses.fields(Config)}
     for name, value in settings.items():
         if name not in types:
-            raise ConfigError(f"there is no setting {name!r}; {_nearest(name, types)}")
+            raise ConfigError(f"unknown setting {name!r}; {_nearest(name, types)}")
         kind = types[name]
         settings[name] = _coerced(name, value, kind if isinstance(kind, type) else tuple)
     return Config(**settings)
@@ -148,7 +152,7 @@ def _coerced(name: str, value: Any, kind: type) -> Any:
     """The value as the type of its field, without loss: NumPy's whole numbers are whole numbers, True is not."""
     wide: type = {int: numbers.Integral, float: numbers.Real}.get(kind, kind)
     if not isinstance(value, wide) or (wide is not kind and isinstance(value, bool)):
-        raise ConfigError(f"{name} = {value!r}: a value of type {kind.__name__}")
+        raise ConfigError(f"{name} = {value!r}: must be of type {kind.__name__}")
     return kind(value)
 
 
@@ -164,9 +168,9 @@ def override(config: Config, assignments: tuple[str, ...]) -> Config:
     for text in assignments:
         name, _, value = text.partition("=")
         if name not in types:
-            raise ConfigError(f"--set {text}: there is no {name!r}; {_nearest(name, types)}")
+            raise ConfigError(f"--set {text}: unknown setting {name!r}; {_nearest(name, types)}")
         if types[name] not in (int, float, bool, str):
-            raise ConfigError(f"--set {text}: {name} has an option of its own or is read from the manifest")
+            raise ConfigError(f"--set {text}: {name} has its own option or comes from the manifest")
         values[name] = _parse(text, value, types[name])
     return dataclasses.replace(config, **values)
 
@@ -174,14 +178,14 @@ def override(config: Config, assignments: tuple[str, ...]) -> Config:
 def _parse(text: str, value: str, kind: Any) -> Any:
     if kind is bool:
         if value.lower() not in ("true", "false"):
-            raise ConfigError(f"--set {text}: true or false")
+            raise ConfigError(f"--set {text}: must be true or false")
         return value.lower() == "true"
     try:
         number = kind(value)
     except ValueError:
         raise ConfigError(f"--set {text}: {value!r} is not {'a whole' if kind is int else 'a'} number") from None
     if kind is float and not math.isfinite(number):
-        raise ConfigError(f"--set {text}: a finite number")
+        raise ConfigError(f"--set {text}: must be a finite number")
     return number
 
 

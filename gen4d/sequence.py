@@ -82,7 +82,7 @@ def as_points(value: np.ndarray, name: str, kind: type = np.float32, least: int 
         raise SequenceError(f"{name} has shape {point.shape}: give rows of x, y and z, (N, 3), at least {least}")
     if not np.isfinite(point).all():
         bad = int((~np.isfinite(point)).any(axis=1).sum())
-        raise SequenceError(f"{name} has {bad} of {len(point)} rows with NaN or infinity: remove them first")
+        raise SequenceError(f"{name} has NaN or infinity in {bad} of {len(point)} rows: remove those rows first")
     return point
 
 
@@ -341,9 +341,9 @@ def find_fault(sequence: Sequence) -> str | None:
     if not sequence.actors:
         return "it has no actors: at least one"
     if not 2 <= sequence.t <= MOST_FRAMES:
-        return f"it has {sequence.t} frames: from 2, or there is nothing to correspond, to {MOST_FRAMES}"
+        return f"it has {sequence.t} frames: from 2 (one frame has nothing to correspond to) to {MOST_FRAMES}"
     if len(sequence.actors) > 256:
-        return f"it has {len(sequence.actors)} actors: at most 256, since a frame numbers them in a byte"
+        return f"it has {len(sequence.actors)} actors: at most 256, since frames store an actor's number in one byte"
     faults = (_actor_fault(sequence, number, actor) for number, actor in enumerate(sequence.actors))
     return next((fault for fault in faults if fault), None)
 
@@ -360,9 +360,11 @@ def _actor_fault(sequence: Sequence, number: int, actor: Actor) -> str | None:
         return f"actor {number} has padding bits set in its masks: they must be 0"
     allowed = {"moving": (ROLE_STATIC, ROLE_MOVING), "views": (ROLE_MOVING, ROLE_VIEW)}
     if actor.role not in allowed.get(sequence.kind, (ROLE_VIEW,)):
-        return f"actor {number} has the role {actor.role}, which a sequence of kind {sequence.kind} does not have"
+        return f"actor {number} has role {actor.role}, which sequences of kind {sequence.kind} cannot have"
     if not -1 <= actor.mover < len(sequence.movers) or (actor.role == ROLE_STATIC and actor.mover >= 0):
-        return f"actor {number} is mover {actor.mover} of {len(sequence.movers)}: -1 if it is none, and if it is static"
+        return (
+            f"actor {number} is mover {actor.mover} of {len(sequence.movers)}: use -1 for none, and for static actors"
+        )
     return pose_fault(actor.pose, scaled=sequence.kind == "views", name=f"actor {number}")
 
 

@@ -49,6 +49,10 @@ def test_every_command_is_listed():
     assert set(COMMANDS) >= {"build", "inspect", "verify", "view", "export", "samples", "doctor"}
 
 
+def test_summaries_of_commands_are_not_cut_off():
+    assert "..." not in gen4d("--help").out.partition("Commands:")[2]
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_has_an_example_that_parses(name):
     outcome = gen4d(name, "--help")
@@ -81,7 +85,7 @@ def test_version_is_printed():
         (("build", "--scans", "s", "--shapes", "s", "--workers", "many"), "not a valid integer"),
         (("export", "here", "--to", "csv", "--out", "there"), "hdf5"),
         (("view", "here", "--out", "picture.gif"), "only .png"),
-        (("doctor",), "--scans, --shapes or both"),
+        (("doctor",), "--shapes"),
     ],
 )
 def test_wrong_usage_is_code_2(arguments, wanted):
@@ -141,7 +145,7 @@ def test_split_and_classes_choose(rooms, tmp_path):
         ("scans_per_shard=1.5", "is not a whole number"),
         ("keep=nan", "a finite number"),
         ("keep=1.5", "a probability"),
-        ("height_m=1", "option of its own"),
+        ("height_m=1", "option"),
         ("cell_m", "is not a number"),
         ("keep=0.3", "keep = 0.95"),
     ],
@@ -163,7 +167,7 @@ def test_a_wrong_constant_is_refused_with_its_rule(rooms, tmp_path, assignment, 
         ("--units", "-1", "-1"),
         ("--shape-up", "w", "--shape-up: 'w'"),
         ("--frames", "1", "nothing to correspond"),
-        ("--frames", "9", "one bit a frame"),
+        ("--frames", "9", "from 2"),
         ("--seed", "-1", "a seed is a whole number"),
         ("--sequences", "0", "at least 1"),
         ("--classes", ",", "class"),
@@ -295,7 +299,7 @@ def test_a_build_without_any_sequence_fails_and_stays_readable(tmp_path):
     commands.write_rooms(tmp_path, rooms=1, side_m=0.2)
     outcome = gen4d(*commands.build_arguments(tmp_path))
     assert outcome.code == 1
-    assert outcome.err.splitlines()[-1] == "Error: no sequence came out; the lines above name the rule that failed"
+    assert outcome.err.splitlines()[-1].startswith("Error: no sequence")
     commands.check_untorn(tmp_path / "out")
     for arguments in (("inspect", tmp_path / "out"), ("export", tmp_path / "out", "--out", tmp_path / "h5")):
         assert gen4d(*arguments).code == 0
