@@ -24,7 +24,7 @@ class ConfigError(ValueError):
 class Config:
     """Constants of 4DContrast, section 3.3; those marked (A) are assumptions where the paper is silent.
 
-    Lengths in metres, angles in degrees where users type them.
+    Lengths are in metres, angles in degrees.
     """
 
     seed: int = 0
@@ -68,7 +68,7 @@ class Config:
             raise ConfigError(f"{field} = {value}: {rule}")
 
     def height_range(self, class_name: str) -> tuple[float, float]:
-        """Lowest and highest height in metres of a class. Raises ConfigError where the config has none for it."""
+        """Lowest and highest height in metres of a class. Raises ConfigError if there is none."""
         for name, low, high in self.height_m:
             if name == class_name:
                 return low, high

@@ -43,7 +43,7 @@ class Cloud:
     """An immutable set of points in its own frame of reference.
 
     point (N, 3) float32, metres; vertex (N,) int32, the row of each point in its source file, -1 if it was sampled;
-    label and instance (N,) int32, -1 = none, or None where no point has one.
+    label and instance (N,) int32, -1 = none, or None if no point has one.
     """
 
     columns = ("point", "vertex", "label", "instance")
@@ -304,7 +304,7 @@ def _column(actors: tuple[Actor, ...], counts: list[int], index: np.ndarray, nam
 class Recording:
     """A scan, or another source of sequences, with what its sequences share: a shard holds several.
 
-    cloud: the scan's, if there is one, stored also where it has no sequence; floor: its free floor; free_m: radius of
+    cloud: the scan's, if there is one, stored even if it has no sequence; floor: its free floor; free_m: radius of
     the widest free disc; label_space: what labels mean; transform (4, 4) float64 from the source's frame to the
     cloud's; axis_alignment (4, 4) float64, the source's own, not applied; source_points: finite points of the source;
     dropped: those that are not finite.

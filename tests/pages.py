@@ -77,9 +77,26 @@ def signature(name: str, node: ast.FunctionDef, skip: int = 0) -> str:
 
 
 def text_of(node: ast.AST) -> str:
-    """A docstring as Markdown; indented lines are code."""
+    """A docstring as Markdown; indented lines are code, and what is said of each parameter is a list."""
     blocks = (ast.get_docstring(node) or "").split("\n\n")
+    if isinstance(node, ast.FunctionDef):
+        names = [re.match(r"\W*(\w+)", one)[1] for one in parameters(node, 0) if one != "*"]
+        blocks = [_listed(block, names) for block in blocks]
     return "\n\n".join(f"```text\n{textwrap.dedent(b)}\n```" if b.startswith("    ") else b for b in blocks)
+
+
+def _listed(block: str, names: list[str]) -> str:
+    """A block with `name: what it is.` sentences as a list."""
+    name = "|".join(map(re.escape, names))
+    text = " ".join(block.split())
+    parts = re.split(rf"(?:^|(?<=\. ))((?:{name})(?:, (?:{name}))*): ", text)
+    if len(parts) < 3 or block.startswith("    "):
+        return block
+    items = [
+        textwrap.fill(f"- **{one}**: {said.strip()}", 118, subsequent_indent="  ")
+        for one, said in zip(parts[1::2], parts[2::2], strict=True)
+    ]
+    return "\n".join(([parts[0].strip(), ""] if parts[0].strip() else []) + items)
 
 
 def fields(node: ast.ClassDef, source: list[str], defaults: bool) -> list[str]:

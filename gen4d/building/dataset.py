@@ -70,15 +70,16 @@ def build_dataset(
 ) -> Built:
     """Build a data set of sequences from a folder of scans and a folder of shapes, as `gen4d build` does.
 
-    The same call continues where an earlier one stopped. workers: processes. scheduler: address of a Dask cluster that
-    does the work instead. part: (I, N), only a fixed share of the shards, then `merge`. split: file with the names of
-    the scans to use. up, units: axis and unit of the scans, where not what the data set is known for. limit: only the
-    first scans by name. heights: class -> lowest and highest height in metres, for classes that are not known. strict:
-    stop at the first scan that cannot be used. note is called with a line for what a user should know before the work
-    starts, progress with how far it is. settings: fields of `gen4d.Config`.
+    The same call continues where an earlier one stopped. workers: number of processes. scheduler: address of a Dask
+    cluster that does the work instead. part: (I, N), only a fixed share of the shards; then `merge`. split: file with
+    the names of the scans to use. up, units: axis and unit of the scans, if they differ from those of the known data
+    set. limit: use only the first scans by name. heights: class -> lowest and highest height in metres, for classes
+    that datasets_manifest.yaml does not know. strict: stop at the first scan that cannot be used. note: called with
+    each line that a user should see before the work starts. progress: called with how far the build is. settings:
+    fields of `gen4d.Config`.
 
-    Raises ValueError (SourceError, ConfigError, BuildError, BusyError and their like) with what, why and the remedy;
-    what is done stays valid.
+    Raises ValueError (SourceError, ConfigError, BuildError, BusyError and so on) with value, rule and remedy. What is
+    done stays valid.
     """
     share = None if part is None else _part_of(*part)
     found = find_inputs(
@@ -174,13 +175,13 @@ def write_dataset(
 ) -> Dataset:
     """Write sequences from anywhere to a new data set, verify every bit of it, and open it.
 
-    recordings: of different names; their sequences have one number of frames and are checked by the rules of their
-    kind. They are taken one after another, so a generator that makes them as they come needs the memory of one shard.
-    out: a folder that is empty or not there. config: JSON values to keep with the data, how they were made for
-    example. pairs: store explicit pair lists too.
+    recordings: each with its own name; all sequences have the same number of frames and are checked by the rules of
+    their kind. They are taken one after another, so a generator needs the memory of one shard only. out: a folder that
+    is empty or does not exist. config: JSON values to keep with the data, for example how they were made. pairs: also
+    store explicit pair lists.
 
-    Raises SequenceError where a sequence breaks a rule and BuildError where `out` is not empty or cannot be written;
-    then nothing of it stays.
+    Raises SequenceError if a sequence breaks a rule and BuildError if `out` is not empty or cannot be written; then
+    nothing of it stays.
     """
     out = pathlib.Path(out)
     _refuse_full(out)

@@ -81,10 +81,10 @@ def clean(out: pathlib.Path, part: Part) -> None:
 
 
 def merge(out: pathlib.Path) -> Merged:
-    """Write dataset.json over the shards of all parts, the same as a build of the whole would, from the folder alone.
+    """Write dataset.json over the shards of all parts, exactly as one build of the whole would.
 
-    Raises PartError where shards are missing, and writes nothing; BusyError where parts still run; BuildError where the
-    folder holds no build.
+    Raises PartError if shards are missing, and writes nothing; BusyError if parts still run; BuildError if the folder
+    holds no build.
     """
     plan.read_plan(out)  # a folder that holds no build is left as it is
     with files.locked(out):
