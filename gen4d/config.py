@@ -27,38 +27,38 @@ class Config:
     Lengths are in metres, angles in degrees.
     """
 
-    seed: int = 0
+    seed: int = 0  # of all random draws
     sequences: int = 20  # per scan
     frames: int = 4  # t; at most 8, since a point has one byte with one bit per frame
-    attempts: int = 50  # at one sequence before it is given up as a gap (A)
-    pairs: bool = False  # store explicit pair lists too
-    scans_per_shard: int = 16
+    attempts: int = 50  # per sequence, before it is given up as a gap (A)
+    pairs: bool = False  # also store explicit pair lists
+    scans_per_shard: int = 16  # scans in one file
 
-    up: str = "z"  # of the scans: an axis, a vector, or "floor"
-    metres_per_unit: float = 1.0  # of the scans
-    shape_up: str = "auto"  # of the shapes: an axis, or by file type
-    classes: tuple[str, ...] = HEIGHT_CLASSES
+    up: str = "z"  # up axis of the scans: an axis, a vector, or "floor"
+    metres_per_unit: float = 1.0  # unit of the scans
+    shape_up: str = "auto"  # up axis of the shapes: an axis, or by file type
+    classes: tuple[str, ...] = HEIGHT_CLASSES  # of shapes that move
     height_m: tuple[tuple[str, float, float], ...] = ()  # (class, lowest, highest): ModelNet has no units (A)
 
-    voxel_m: float = 0.02  # one point of the scan in each
-    cell_m: float = 0.10  # occupancy
+    voxel_m: float = 0.02  # edge of a voxel; one point of the scan in each
+    cell_m: float = 0.10  # edge of a voxel and a cell of the occupancy map
     ceiling_m: float = 2.0  # points this far above the floor do not count (A)
-    near_floor_m: float = 0.20  # highest point of a valid column
+    near_floor_m: float = 0.20  # the highest point of a valid column is at most this far from the floor
     close_m: float = 0.50  # radius that closes the footprint (A)
     bound: str = "disc"  # or the paper's "sphere"; the disc is exact because shapes only turn about z (A)
     shrink_min: float = 0.5  # a shape that fits nowhere is shrunk to this at most (A)
     shrink_step: float = 0.9  # tried factors: the widest that fits, then each time this much smaller (A)
-    shape_points: int = 1000
+    shape_points: int = 1000  # per shape, drawn by area
 
-    step_min_m: float = 0.30
+    step_min_m: float = 0.30  # length of a step of the trajectory
     step_max_m: float = 0.90
-    turn_max_deg: float = 150.0
+    turn_max_deg: float = 150.0  # between steps
     step_tries: int = 32  # draws for one step before the walk is given up (A)
 
-    keep: float = 0.95  # chance of a point to be sampled into a frame (A)
+    keep: float = 0.95  # probability that a frame keeps a point (A)
     chunks_min: int = 5  # removed from the scan in each frame
     chunks_max: int = 15
-    chunk_min: float = 0.15  # of the scan's extent
+    chunk_min: float = 0.15  # size of a chunk, as a share of the scan's extent
     chunk_max: float = 0.45
     common_min: float = 0.30  # of the scan's points, and of the shape's, kept by all frames together
     frame_min: float = 0.50  # of all points, kept by every frame
