@@ -65,7 +65,7 @@ SHAPES = {
         "declares 8 vertices + 5 faces",
         "copy it",
     ),
-    "negative counts": (off(CUBE_VERTEX, CUBE_QUADS).replace("8 6 0", "-8 6 0"), "none negative", "repair it"),
+    "negative counts": (off(CUBE_VERTEX, CUBE_QUADS).replace("8 6 0", "-8 6 0"), "-8 6 0", "repair it"),
     "two thousand million vertices": (
         "OFF\n2000000000 6 0\n0 0 0\n",
         "declares 2000000000 vertices",
@@ -264,7 +264,7 @@ def _newer_plan(rooms):
 FOLDERS = {
     "empty folder of scans": (_empty_scans, "scans", "holds no scans that gen4d knows (it looked for: "),
     "no folder of scans": (_no_scans, "scans", "not a folder"),
-    "a file as folder of scans": (_scans_are_a_file, "scans", "is no folder"),
+    "a file as folder of scans": (_scans_are_a_file, "scans", "not a folder"),
     "shapes as scans": (_shapes_as_scans, "scans", "holds no scans"),
     "no shape of the class": (_other_class, "shapes", "has no shape of the class chair: its classes are airplane"),
     "no folder of shapes": (_no_shapes, "shapes", "not a folder"),

@@ -158,6 +158,15 @@ def test_fewer_scans_than_are_built_change_nothing_and_fewer_than_are_planned_ar
     assert_same_files(copy, complete)
 
 
+def test_a_build_that_lacks_planned_scans_is_refused_before_it_plans_others(planned, tmp_path):
+    out, first = tmp_path / "out", dataclasses.replace(planned, scans=planned.scans[:2])
+    building.make_plan(out, first)
+    before = files_of(out)
+    with pytest.raises(building.BuildError, match=planned.scans[0].name):
+        run_build(out, dataclasses.replace(planned, scans=planned.scans[1:]))
+    assert files_of(out) == before
+
+
 def test_a_scan_that_changed_after_it_was_built_is_named_and_stays_as_it_was(copy, complete, planned):
     changed = dataclasses.replace(planned.scans[1], size=planned.scans[1].size + 12)
     other = dataclasses.replace(planned, scans=(planned.scans[0], changed, *planned.scans[2:]))

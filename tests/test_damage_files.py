@@ -229,7 +229,7 @@ def test_verify_checks_down_to_padding_bits(copy_of_one, bit):
     ("name", "change", "part"),
     [
         ("cloud/point", lambda rows: np.where(rows == rows.max(), np.nan, rows), "not finite"),
-        ("actor/pose", lambda rows: rows * np.diag([1.01, 1.01, 1.01, 1]).astype("f4"), "not rigid"),
+        ("actor/pose", lambda rows: rows @ np.diag([1.01, 1.01, 1.01, 1]).astype("f4"), "not rigid"),
         ("actor/pose", lambda rows: rows + np.float32(0.1), "last row"),
         ("actor/role", lambda rows: rows + 7, "unknown role"),
         ("actor/cloud", lambda rows: rows + 5, "actor/cloud"),

@@ -12,6 +12,7 @@ from scipy import stats
 from gen4d import sources
 from gen4d.config import Config
 from gen4d.moving import augment, candidates, generate, shape, trajectory
+from gen4d.sequence import FloorPlan
 from tests.makers.meshes import CUBE_TRIANGLES, CUBE_VERTEX
 
 LIKELY = 1e-3
@@ -193,6 +194,18 @@ def test_later_steps_turn_by_any_angle_up_to_150_degrees(ways):
     turn = np.degrees(np.arctan2(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0], (a * b).sum(axis=1)))
     assert -150 <= turn.min() < -145 and 145 < turn.max() < 150
     assert stats.kstest((turn + 150) / 300, "uniform").statistic < 0.03
+
+
+@pytest.mark.parametrize(("radius_m", "shrink"), [(0.94, 1.0), (1.0, 1.0), (1.25, 0.8), (1.9, 1 / 1.9)])
+def test_a_shape_is_shrunk_to_the_widest_disc_that_fits_and_no_further(radius_m, shrink):
+    """In a corridor of which every place in the middle is as wide."""
+    plan = FloorPlan(np.ones((200, 21), bool), np.zeros(2, np.int32), 0.0, 0.1)
+    space = candidates.find_free_space(plan)
+    model = shape.make_model(CUBE_VERTEX * [1, 1, 2], CUBE_TRIANGLES)
+    source = sources.MeshSource("box", "chair", CUBE_VERTEX, CUBE_TRIANGLES)
+    drawn = generate.Drawn(source, None, model, radius_m * space.widest_m / model.disc)
+    fit = generate.find_fit(space, drawn, CONFIG, rng(5, 0))
+    assert fit.shrink == pytest.approx(shrink) and fit.radius_m == pytest.approx(min(radius_m, 1) * space.widest_m)
 
 
 def test_no_draw_of_a_sequence_repeats_another():

@@ -6,9 +6,10 @@ import shutil
 import pytest
 
 from gen4d import build_dataset
-from gen4d.building.estimate import Estimate, Trial
+from gen4d.building.estimate import Estimate, Trial, try_scans
 from gen4d.report import summary
 from gen4d.shards import open_dataset
+from tests.makers.builds import make_inputs
 from tests.makers.commands import gen4d
 from tests.makers.meshes import write_shapes
 from tests.makers.rooms import write_full_size, write_furnished
@@ -60,6 +61,16 @@ def test_a_trial_of_some_scans_is_scaled_to_all_scans_and_workers():
     assert trial.scaled(100, 4) == Estimate(1800, 150_000_050, 18.75, 800_000_000)
 
 
+def test_a_trial_counts_the_memory_of_a_whole_shard(folders):
+    """Of the process, which only grows, and three copies of all scans of a shard."""
+    memory = {}
+    for size in (1, 201):
+        inputs = make_inputs(*folders, sequences=1, scans_per_shard=size)
+        memory[size] = try_scans(inputs, inputs.scans[:1]).memory
+    cloud = 7000 * 3 * 4  # bytes of the points of a scan; labels, masks and the shard's content come on top
+    assert 200 * 3 * cloud < memory[201] - memory[1] < 200 * 12 * cloud
+
+
 def test_doctor_says_about_the_disk_that_the_build_takes(folders, tmp_path):
     """By a figure per point that was measured on other rooms: for scans of a real size, since shapes cost the same
     whatever the scan."""
@@ -103,16 +114,17 @@ def test_the_summary_of_two_shards_has_their_sums():
     one |= {"rejections": {"too low": 3, "too wide": 2}, "examples": {"too low": "at 1", "too wide": "at 2"}}
     two = scan("b", 1, 3, drawn={"sofa": 3}, accepted={"sofa": 1}, shrunk={}, free_m=1.25, area_m2=8.04)
     two |= {"rejections": {"too wide": 2}, "examples": {"too wide": "at 3"}}
-    none = scan("c", 0, 2, drawn={"chair": 2}, accepted={}, rejections={"too low": 2}, examples={"too low": "at 4"})
+    none = scan("c", 0, 3, drawn={"chair": 3}, accepted={}, rejections={"too high": 1, "too low": 2})
+    none |= {"examples": {"too high": "at 4", "too low": "at 5"}}
     lines = summary.summary([{"scans": [one], "bytes": 1_000_000}, {"scans": [two, none], "bytes": 2_340_000}])
     assert lines[0] == "3 scans, 3 sequences in 2 shards, 3.3 MB"
-    assert lines[1].startswith("12 attempts, 25% accepted, 1 ")
+    assert lines[1].startswith("13 attempts, 23% accepted, 1 ")
     text = "\n".join(lines)
     assert re.search(r"b .* 8\.0 m2, .* 1\.25 m, 1 sequences in 3 attempts", text)
-    assert re.search(r"chair +67% .*, 2 of 7 attempts, 1 shrunk", text)
+    assert re.search(r"chair +67% .*, 2 of 8 attempts, 1 shrunk", text)
     assert re.search(r"sofa +33% .*, 1 of 5 attempts$", text, re.M)
-    assert re.search(r" 5 too low \(first: a, at 1\)\n +4 too wide \(first: a, at 2\)", text)
-    assert "c: at 4" in lines[-1]
+    assert re.search(r" 5 too low \(first: a, at 1\)\n +4 too wide \(first: a, at 2\)\n +1 too high \(first: c", text)
+    assert "c: at 5" in lines[-1]  # the rule that most of its attempts failed
 
 
 def test_many_scans_are_summed_up_by_least_most_and_median():

@@ -389,6 +389,16 @@ def test_frames_hold_the_points_that_the_twins_keep_where_their_pose_puts_them(t
         assert_array_equal(frame.instance, np.concatenate([rows[0], np.full(len(rows[1]), -1)]))
 
 
+def test_a_pose_is_applied_in_float64_and_rounded_once():
+    """Far from the origin, as scans in a map's coordinates are, float32 would lose the millimetres of a shape."""
+    point, pose = spread(70, MANY), np.eye(4, dtype=np.float32)
+    pose[:2, :2], pose[:3, 3] = [[0.6, -0.8], [0.8, 0.6]], [4000.3, -9000.7, 0.2]
+    wide, out = [row.astype(np.float64) for row in point.T], np.empty_like(point)
+    sequence_kernels.transform(point, pose, out)
+    for axis, (a, b, c, d) in enumerate(pose[:3].astype(np.float64)):
+        assert_array_equal(out[:, axis], (a * wide[0] + b * wide[1] + c * wide[2] + d).astype(np.float32))
+
+
 # Acceptance
 
 

@@ -174,6 +174,15 @@ def test_several_movers_have_tables_of_their_own_and_one_has_none(tmp_path):
     assert many["sequence/shape"].tolist() == [0, 0], "the first mover's, for readers that know one"
 
 
+def test_which_shape_a_view_shows_is_kept(tmp_path):
+    """An actor that does not move may be of a mover too, in views: sequence/* alone would not say so."""
+    cloud = box(60)
+    seen = make_actor(cloud, masks(61, cloud), role=ROLE_VIEW)
+    views = Sequence("pair", 0, (seen._replace(mover=0), seen), (Mover("chair_3", "chair"),), "views")
+    dataset = gen4d.write_dataset([Recording("pair", (views,))], tmp_path / "data")
+    assert [actor.mover for actor in dataset[0].actors] == [0, -1]
+
+
 def test_it_is_drawn_and_inspected(recording, dataset, tmp_path):
     from PIL import Image
 
@@ -207,16 +216,30 @@ def test_it_is_exported(recording, dataset, tmp_path):
 
 
 def scale_pose(actor: Actor, factor: float) -> Actor:
-    return actor._replace(pose=actor.pose * np.diag([factor, factor, factor, 1]).astype(np.float32))
+    return actor._replace(pose=actor.pose @ np.diag([factor, factor, factor, 1]).astype(np.float32))
+
+
+@pytest.mark.parametrize(("factor", "rigid"), [(1 + 1e-6, True), (1 + 1e-4, False), (1 - 1e-4, False)])
+def test_a_moving_pose_is_rigid_to_what_float32_leaves_of_it(factor, rigid):
+    moving = articulated()[0]
+    actors = [scale_pose(actor, factor) if actor.role == ROLE_MOVING else actor for actor in moving.actors]
+    assert (find_fault(Sequence("a", 0, tuple(actors), moving.movers)) is None) is rigid
+
+
+def test_a_frame_numbers_256_actors_and_no_more():
+    actor = make_actor(Cloud(np.zeros((1, 3), np.float32)), np.ones((2, 1), bool))
+    most = Sequence("a", 0, (actor,) * 256)
+    assert find_fault(most) is None and most[0].actor.tolist() == list(range(256))
+    assert "257" in find_fault(Sequence("a", 0, (actor,) * 257))
 
 
 def test_what_is_checked_depends_on_the_kind():
     views, moving, frames = scaled_views()[0], articulated()[0], one_actor_a_frame()[0]
     assert find_fault(views) is find_fault(moving) is find_fault(frames) is None
     assert "not rigid" in find_fault(Sequence("a", 0, (scale_pose(moving.actors[1], 1.1),), moving.movers))
-    uneven = views.actors[0]._replace(pose=views.actors[0].pose * np.diag([1, 1.1, 1, 1]).astype(np.float32))
+    uneven = views.actors[0]._replace(pose=views.actors[0].pose @ np.diag([1, 1.1, 1, 1]).astype(np.float32))
     assert "not a similarity" in find_fault(Sequence("a", 0, (uneven,), views.movers, "views"))
-    mirrored = views.actors[0]._replace(pose=views.actors[0].pose * np.diag([1, -1, 1, 1]).astype(np.float32))
+    mirrored = views.actors[0]._replace(pose=views.actors[0].pose @ np.diag([1, -1, 1, 1]).astype(np.float32))
     assert "not a similarity" in find_fault(Sequence("a", 0, (mirrored,), views.movers, "views"))
     assert "role" in find_fault(Sequence("a", 0, frames.actors, kind="moving"))
     assert "role" in find_fault(Sequence("a", 0, moving.actors, moving.movers, kind="sweeps"))

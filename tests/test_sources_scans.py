@@ -58,6 +58,16 @@ def test_scannet_labels_and_instances_come_from_segments(tmp_path, labels):
     assert scan.label_space == "nyu40"
 
 
+def test_of_two_objects_that_share_a_segment_the_later_one_has_it(tmp_path):
+    scannet_scan(tmp_path, "scene0000_00", labels="segments")
+    path = tmp_path / "scene0000_00" / "scene0000_00.aggregation.json"
+    tree = json.loads(path.read_text())
+    tree["segGroups"].append({"id": 2, "objectId": 2, "segments": [9, 77], "label": "floor"})
+    path.write_text(json.dumps(tree))
+    scan = load_scan(find_scans(tmp_path).sources[0], Z_UP)
+    assert scan.instance.tolist() == [0] * 200 + [2] * 200 and set(scan.label) == {2}
+
+
 def test_scannet_scan_without_labels_or_alignment_is_loaded(tmp_path):
     scannet_scan(tmp_path, "scene0000_00", labels="none")
     write(tmp_path / "scene0000_00" / "scene0000_00.txt", "colorHeight = 968\n")
@@ -164,6 +174,13 @@ def test_split_file_goes_before_the_training_list_and_missing_names_are_one_warn
     assert names(found) == ["scene0001_00"]
     (warning,) = found.warnings
     assert "30 of 31" in warning and "scene0900_00, " in warning and "scene0929_00" not in warning
+
+
+def test_split_file_may_hold_the_names_of_files(tmp_path):
+    for name in ("scene0000_00", "scene0001_00"):
+        scannet_scan(tmp_path, name)
+    split = write(tmp_path / "mine.txt", "scene0001_00.ply\nsomewhere/else/scene0000_00.pcd\n")
+    assert names(find_scans(tmp_path, split)) == ["scene0000_00", "scene0001_00"]
 
 
 def test_split_that_chooses_nothing_is_refused(tmp_path):
