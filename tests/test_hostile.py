@@ -251,7 +251,7 @@ def _countless_64(path, entries):
 
 
 ZIPS = {
-    "a link": (_link, "cloud/evil is a link or no file"),
+    "a link": (_link, "cloud/evil is a link or not a file"),
     "an entry twice": (_twice, "'zarr.json' is there twice"),
     "compressed entries": (_deflated, "is compressed or encrypted"),
     "a bomb of zeros": (_bomb, "is compressed or encrypted"),
