@@ -22,7 +22,7 @@ WORKERS ?= 2
 SOAK    ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo build pretrain finetune study test quick soak bench lint format clean
+.PHONY: help install demo build pretrain finetune study test quick soak bench docs lint format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,10 @@ soak: $(VENV)/.train ## the tests of crashes, signals, damage, parts, sameness a
 
 bench: $(VENV)/.train ## measure the generator against its references, then the loader
 	$(BIN)/python -m benchmarks
+
+docs: $(BIN)/python ## build the site of docs/ into site/
+	$(PIP_INSTALL) -e '.[docs]'
+	$(BIN)/zensical build --clean --strict
 
 lint: $(VENV)/.train ## check style, import rules, and the types of the public functions
 	$(BIN)/ruff check .

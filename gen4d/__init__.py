@@ -11,7 +11,7 @@ Every name is loaded when it is first used, so that importing gen4d takes no tim
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from gen4d.building import Built as Built
@@ -48,6 +48,7 @@ __all__ = ["__version__", *_MODULE]
 def __getattr__(name: str) -> Any:
     if name not in _MODULE:
         raise AttributeError(f"module 'gen4d' has no attribute {name!r}")
+    importlib.import_module("gen4d.files")  # says so if this system cannot run gen4d
     value = getattr(importlib.import_module(_MODULE[name]), name)
     globals()[name] = value
     return value

@@ -23,6 +23,11 @@ from gen4d import __version__
 from gen4d.config import HEIGHT_CLASSES, Config, override
 from gen4d.report import summary as report
 
+try:
+    from gen4d import files  # noqa: F401, needs what Windows has not
+except ImportError as error:
+    raise SystemExit(f"Error: {error}") from None
+
 _FOLDER = click.Path(path_type=pathlib.Path)
 _SECONDS_A_LINE = 2.0
 _AGAIN_S = 3.0
@@ -65,7 +70,7 @@ def _run() -> int:
     except Stopped as stopped:
         signal.setitimer(signal.ITIMER_REAL, 0)
         number = stopped.args[0]
-        click.echo(f"\n{_STOPPED[number]}: what is done stays valid, and the same command continues it", err=True)
+        click.echo(f"\n{_STOPPED[number]}: what is done is valid, and the same command continues", err=True)
         return 128 + number
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -73,7 +78,7 @@ def _run() -> int:
     except OSError as error:
         message = f"{error.filename or 'a file'}: {error.strerror or error}"
     except MemoryError:
-        message = "not enough memory: use fewer --workers, or a machine with more"
+        message = "not enough memory: use fewer --workers, or a machine with more memory"
     except ValueError as error:  # every error of ours is one; anything else is a bug and shows its trace
         if type(error) is ValueError:
             raise
@@ -112,36 +117,42 @@ def _class_names(classes: str | None) -> tuple[str, ...]:
     return tuple(class_name_of(name) for name in classes.split(",")) if classes else Config.classes
 
 
-@cli.command("build", epilog=_example("gen4d build --scans scannet/ --shapes ModelNet40/ --workers 8"))
+@cli.command(
+    "build",
+    short_help="Build a data set of sequences from scans and shapes.",
+    epilog=_example("gen4d build --scans scannet/ --shapes ModelNet40/ --workers 8"),
+)
 @click.option("--scans", required=True, type=_FOLDER, help="Folder of scans: ScanNet, Pointcept's, or point files.")
 @click.option("--shapes", required=True, type=_FOLDER, help="Folder of shapes: ModelNet's layout, .off, .obj or .glb.")
 @click.option(
     "--out", default=pathlib.Path("data/sequences"), type=_FOLDER, show_default=True, help="Data set to write."
 )
-@click.option("--split", type=_FOLDER, help="List of the scans to use, one name a line, or train, val, ...")
+@click.option("--split", type=_FOLDER, help="List of the scans to use, one name per line, or train, val, ...")
 @click.option("--classes", help=f"Classes of shapes, separated by commas.  [default: {','.join(HEIGHT_CLASSES)}]")
 @click.option(
     "--up",
     help="Up axis of the scans: auto (or auto:-y) levels what is tilted by more than a degree, z, -y or a vector "
     "0,0.1,1 levels nothing, floor (floor:-y) levels every scan.  [default: auto, from the data set's own axis]",
 )
-@click.option("--units", help="Unit of the scans: m, cm, mm, in, ft, or metres a unit.")
+@click.option("--units", help="Unit of the scans: m, cm, mm, in, ft, or metres per unit.")
 @click.option(
-    "--shape-up", default="auto", show_default=True, help="Up axis of the shapes; auto goes by data set or file type."
+    "--shape-up", default="auto", show_default=True, help="Up axis of the shapes; auto: by data set or file type."
 )
 @click.option(
     "--shape-units", help="Unit of shapes that have one: they keep their sizes and are not scaled to their class."
 )
-@click.option("--seed", default=Config.seed, show_default=True, help="Key of every draw.")
-@click.option("--sequences", default=Config.sequences, show_default=True, help="Sequences a scan.")
-@click.option("--frames", default=Config.frames, show_default=True, help="Frames a sequence.")
-@click.option("--pairs", is_flag=True, help="Store explicit pair lists too, about 12 MB a scan.")
-@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Any other field of the config.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
-@click.option("--scheduler", metavar="ADDRESS", help="Build by the workers of a running Dask cluster, tcp://host:8786.")
-@click.option("--part", type=_Part(), help="Only a fixed share of the shards, part I of N; then gen4d merge.")
-@click.option("--limit", type=click.IntRange(1), help="Only the first scans by name.")
-@click.option("--dry-run", is_flag=True, help="Build two scans in memory and estimate the rest; writes nothing.")
+@click.option("--seed", default=Config.seed, show_default=True, help="Seed of all random draws.")
+@click.option("--sequences", default=Config.sequences, show_default=True, help="Sequences per scan.")
+@click.option("--frames", default=Config.frames, show_default=True, help="Frames per sequence.")
+@click.option("--pairs", is_flag=True, help="Also store explicit pair lists, about 7 MB per scan.")
+@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Set any other field of the config.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Number of processes.")
+@click.option("--scheduler", metavar="ADDRESS", help="Build on the workers of a running Dask cluster, tcp://host:8786.")
+@click.option(
+    "--part", type=_Part(), help="Build only part I of N, a fixed share of the shards; finish with gen4d merge."
+)
+@click.option("--limit", type=click.IntRange(1), help="Use only the first scans by name.")
+@click.option("--dry-run", is_flag=True, help="Build two scans in memory, estimate the rest, and write nothing.")
 @click.option("--strict", is_flag=True, help="Stop at the first scan that cannot be used.")
 def build_command(
     scans,
@@ -161,11 +172,14 @@ def build_command(
     strict,
     **fields,
 ):
-    """Build a data set of sequences. A rerun of the same command continues where it stopped."""
+    """Build a data set of sequences from a folder of scans and a folder of shapes.
+
+    The same command continues where an interrupted build stopped.
+    """
     from gen4d import building
 
     if scheduler and workers > 1:
-        raise click.UsageError("--workers and --scheduler: give one")
+        raise click.UsageError("--workers and --scheduler exclude each other: give one of them")
     if scheduler:  # whose workers have other working folders
         scans, shapes = scans.absolute(), shapes.absolute()
     wanted = _class_names(classes)
@@ -200,14 +214,14 @@ def _conclude(sidecars, refused, manifest) -> int:
         click.echo(f"refused: {message}", err=True)
     bare = [scan["name"] for sidecar in sidecars.values() for scan in sidecar["scans"] if not scan["sequences"]]
     if manifest is not None and not manifest["totals"]["sequences"]:
-        click.echo("Error: no sequence came out; the lines above name the rule that failed", err=True)
+        click.echo("Error: no sequence could be made; the lines above name the rule that failed", err=True)
     return int(bool(refused) or bool(bare))
 
 
-@cli.command("merge", epilog=_example("gen4d merge data/sequences"))
+@cli.command("merge", short_help="Finish a build in parts.", epilog=_example("gen4d merge data/sequences"))
 @click.argument("dataset", type=_FOLDER)
 def merge_command(dataset) -> None:
-    """Finish a build whose parts (gen4d build --part) are all done: write dataset.json over their shards."""
+    """Finish a build in parts (gen4d build --part): check that every shard is there and write dataset.json."""
     from gen4d import building
 
     try:
@@ -266,7 +280,9 @@ def _estimate(inputs, out: pathlib.Path, workers: int) -> None:
     for message in trial.failed:
         click.echo(f"refused: {message}", err=True)
     if not trial.scans:
-        raise building.BuildError("neither of the scans tried can be used: gen4d doctor names what is wrong with each")
+        raise building.BuildError(
+            "none of the scans that were tried can be used: gen4d doctor says what is wrong with each"
+        )
     whole = trial.scaled(len(inputs.scans), workers)
     free = shutil.disk_usage(next(p for p in (out, *out.absolute().parents) if p.exists())).free
     took = report.format_seconds(whole.seconds)
@@ -277,11 +293,14 @@ def _estimate(inputs, out: pathlib.Path, workers: int) -> None:
     click.echo(f"  memory     {report.format_bytes(whole.memory)} with {workers} workers")
 
 
-@cli.command(epilog=_example("gen4d inspect data/sequences", "gen4d inspect data/sequences scene0000_00/003"))
+@cli.command(
+    short_help="Say what a data set, or one of its sequences, holds.",
+    epilog=_example("gen4d inspect data/sequences", "gen4d inspect data/sequences scene0000_00/003"),
+)
 @click.argument("dataset")
 @click.argument("sequence", required=False)
 def inspect(dataset, sequence) -> None:
-    """Say what a data set holds, or one SEQUENCE of it (its id or number). DATASET is a folder or a URL."""
+    """Say what a data set holds, or one SEQUENCE of it (an id or a number). DATASET is a folder or a URL."""
     from gen4d.building import refused
     from gen4d.shards import FormatError, open_dataset
     from gen4d.shards.manifest import brief, read_sidecar
@@ -299,7 +318,7 @@ def inspect(dataset, sequence) -> None:
     try:
         lines = report.summary(sidecars) + [f"refused: {line}" for line in refused(sidecars, "scans", "shapes")]
     except (KeyError, TypeError, AttributeError):
-        raise FormatError(f"{dataset}: a shard's .json lacks what it should have: not written by gen4d") from None
+        raise FormatError(f"{dataset}: a shard's .json lacks required entries: not written by gen4d") from None
     for line in lines:
         click.echo(line)
 
@@ -353,9 +372,9 @@ def _inspect_sequence(opened, number: int) -> None:
     click.echo(f"  correspondences: {', '.join(pairs)}")
 
 
-@cli.command(epilog=_example("gen4d verify data/sequences"))
+@cli.command(short_help="Check that a data set is intact and complete.", epilog=_example("gen4d verify data/sequences"))
 @click.argument("dataset")
-@click.option("--quick", is_flag=True, help="Names, sizes, and the hashes of the .json files only.")
+@click.option("--quick", is_flag=True, help="Check only names, sizes, and the hashes of the .json files.")
 def verify(dataset, quick) -> None:
     """Check that a data set, a folder or a URL, is intact and complete: every bit of every file."""
     from gen4d.shards import verify as checks
@@ -373,9 +392,12 @@ def verify(dataset, quick) -> None:
     sys.exit(bool(problems))
 
 
-@cli.command(epilog=_example("gen4d view data/sequences --sequence scene0000_00/003 --out sequence.png"))
+@cli.command(
+    short_help="Draw a picture of one sequence.",
+    epilog=_example("gen4d view data/sequences --sequence scene0000_00/003 --out sequence.png"),
+)
 @click.argument("dataset")
-@click.option("--sequence", default="0", show_default=True, help="Id or number.")
+@click.option("--sequence", default="0", show_default=True, help="Id or number of the sequence.")
 @click.option("--out", default=pathlib.Path("sequence.png"), type=_FOLDER, show_default=True, help="PNG to write.")
 def view(dataset, sequence, out) -> None:
     """Draw a picture of one sequence of a data set, a folder or a URL."""
@@ -383,20 +405,23 @@ def view(dataset, sequence, out) -> None:
     from gen4d.shards.dataset import open_dataset
 
     if out.suffix.lower() != ".png":
-        raise click.BadParameter(f"{out}: only .png is drawn", param_hint="--out")
+        raise click.BadParameter(f"{out}: only .png can be written", param_hint="--out")
     opened = open_dataset(dataset)
     number = _find(opened, sequence)
     draw_png(opened, number, out)
     click.echo(f"{out}: {opened[number].id}")
 
 
-@cli.command(epilog=_example("gen4d export data/sequences --to hdf5 --out data/hdf5 --pairs"))
+@cli.command(
+    short_help="Write a data set as HDF5.",
+    epilog=_example("gen4d export data/sequences --to hdf5 --out data/hdf5 --pairs"),
+)
 @click.argument("dataset")
 @click.option("--to", "kind", type=click.Choice(["hdf5"]), default="hdf5", show_default=True, help="Format.")
 @click.option("--out", required=True, type=_FOLDER, help="Folder to write.")
-@click.option("--pairs", is_flag=True, help="Add explicit pair lists where the data set has none.")
+@click.option("--pairs", is_flag=True, help="Add explicit pair lists if the data set has none.")
 def export(dataset, kind, out, pairs) -> None:
-    """Write a data set, a folder or a URL, in another container, for readers that have no Zarr."""
+    """Write a data set, a folder or a URL, as HDF5, for readers that do not have Zarr."""
     from gen4d import building
     from gen4d.exports.hdf5 import export_hdf5
     from gen4d.shards.dataset import open_dataset
@@ -411,16 +436,23 @@ def export(dataset, kind, out, pairs) -> None:
     click.echo(f"{out}: {report.counted(shards, 'shard')}, {len(opened)} sequences in {kind}, in {seconds}")
 
 
-@cli.command(epilog=_example("gen4d samples data/samples --rooms 50"))
+@cli.command(
+    short_help="Write built-in scans and shapes; nothing is downloaded.",
+    epilog=_example("gen4d samples data/samples --rooms 50"),
+)
 @click.argument("folder", type=_FOLDER)
 @click.option(
-    "--rooms", default=12, show_default=True, type=click.IntRange(1), help="Rooms, of one to three scans each."
+    "--rooms",
+    default=12,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of rooms; each is scanned one to three times.",
 )
-@click.option("--shapes", default=6, show_default=True, type=click.IntRange(1), help="Shapes a class.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Key of every draw.")
+@click.option("--shapes", default=6, show_default=True, type=click.IntRange(1), help="Shapes per class.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of all random draws.")
 @click.option("--level", is_flag=True, help="Level scans without drift, not tilted as real ones are.")
 def samples(folder, rooms, shapes, seed, level) -> None:
-    """Write built-in scans and shapes, so that everything runs with nothing downloaded."""
+    """Write built-in scans and shapes, so that everything can be tried without a download."""
     from gen4d import building
     from gen4d.samples import write_samples
 
@@ -446,7 +478,11 @@ class _Reading:
             click.echo(f"{done}/{of} {what} read", err=True)
 
 
-@cli.command("doctor", epilog=_example("gen4d doctor --scans scannet/ --shapes ModelNet40/"))
+@cli.command(
+    "doctor",
+    short_help="Check raw folders before a long build.",
+    epilog=_example("gen4d doctor --scans scannet/ --shapes ModelNet40/"),
+)
 @click.option("--scans", type=_FOLDER, help="Folder of scans.")
 @click.option("--shapes", type=_FOLDER, help="Folder of shapes.")
 @click.option("--split", type=_FOLDER, help="File with the names of the scans to use.")
@@ -457,9 +493,9 @@ class _Reading:
 @click.option("--shape-up", default="auto", show_default=True, help="Up axis of the shapes, as for build.")
 @click.option("--json", "as_json", is_flag=True, help="Findings as JSON.")
 def doctor_command(scans, shapes, split, up, units, classes, shape_units, shape_up, as_json) -> None:
-    """Read raw folders before a long build and report everything that is wrong with them at once."""
+    """Read raw folders before a long build, and report everything that is wrong with them at once."""
     if scans is None and shapes is None:
-        raise click.UsageError("give --scans, --shapes or both")
+        raise click.UsageError("give --scans, --shapes, or both")
     from gen4d import building, sources
     from gen4d.report import doctor
 

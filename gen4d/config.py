@@ -24,43 +24,43 @@ class ConfigError(ValueError):
 class Config:
     """Constants of 4DContrast, section 3.3; those marked (A) are assumptions where the paper is silent.
 
-    Lengths in metres, angles in degrees where users type them.
+    Lengths are in metres, angles in degrees.
     """
 
-    seed: int = 0
-    sequences: int = 20  # a scan
-    frames: int = 4  # t; at most 8, one bit a frame in a byte a point
-    attempts: int = 50  # at one sequence before it is given up as a gap (A)
-    pairs: bool = False  # store explicit pair lists too
-    scans_per_shard: int = 16
+    seed: int = 0  # of all random draws
+    sequences: int = 20  # per scan
+    frames: int = 4  # t; at most 8, since a point has one byte with one bit per frame
+    attempts: int = 50  # per sequence, before it is given up as a gap (A)
+    pairs: bool = False  # also store explicit pair lists
+    scans_per_shard: int = 16  # scans in one file
 
     up: str = "auto"  # of the scans: an axis, a vector, "floor", or "auto": levelled where it is tilted (A)
-    metres_per_unit: float = 1.0  # of the scans
-    shape_up: str = "auto"  # of the shapes: an axis, or by file type
-    classes: tuple[str, ...] = HEIGHT_CLASSES
+    metres_per_unit: float = 1.0  # unit of the scans
+    shape_up: str = "auto"  # up axis of the shapes: an axis, or by file type
+    classes: tuple[str, ...] = HEIGHT_CLASSES  # of shapes that move
     shape_metres: float = 0.0  # per unit of the shapes; 0: they have no unit and are scaled to a height of their class
     height_m: tuple[tuple[str, float, float, float], ...] = ()  # (class, lowest, highest, share of its shapes) (A)
 
-    voxel_m: float = 0.02  # one point of the scan in each
-    cell_m: float = 0.10  # occupancy
+    voxel_m: float = 0.02  # edge of a voxel; one point of the scan in each
+    cell_m: float = 0.10  # edge of a voxel and a cell of the occupancy map
     ceiling_m: float = 2.0  # points this far above the floor do not count (A)
-    near_floor_m: float = 0.20  # highest point of a valid column
+    near_floor_m: float = 0.20  # the highest point of a valid column is at most this far from the floor
     close_m: float = 0.50  # radius that closes the footprint (A)
     bound: str = "disc"  # or the paper's "sphere"; the disc is exact because shapes only turn about z (A)
     redraws: int = 8  # of a shape of the class and its height while none fits anywhere (A)
     shrink_min: float = 0.8  # in the later half of the attempts a shape that has no way is shrunk to this at most (A)
     shrink_step: float = 0.9  # tried factors: the widest that fits, then each time this much smaller (A)
-    shape_points: int = 1000
+    shape_points: int = 1000  # per shape, drawn by area
 
-    step_min_m: float = 0.30
+    step_min_m: float = 0.30  # length of a step of the trajectory
     step_max_m: float = 0.90
-    turn_max_deg: float = 150.0
+    turn_max_deg: float = 150.0  # between steps
     step_tries: int = 32  # draws for one step before the walk is given up (A)
 
-    keep: float = 0.95  # chance of a point to be sampled into a frame (A)
+    keep: float = 0.95  # probability that a frame keeps a point (A)
     chunks_min: int = 5  # removed from the scan in each frame
     chunks_max: int = 15
-    chunk_min: float = 0.15  # of the scan's extent
+    chunk_min: float = 0.15  # size of a chunk, as a share of the scan's extent
     chunk_max: float = 0.45
     common_min: float = 0.30  # of the scan's points, and of the shape's, kept by all frames together
     frame_min: float = 0.50  # of all points, kept by every frame
@@ -89,9 +89,13 @@ def _broken_rules(c: Config) -> list[tuple[str, object, str]]:
     """(field, value, rule) of each rule that does not hold, in the order of the fields."""
     rules = [
         ("seed", 0 <= c.seed < 2**63, "a seed is a whole number from 0 to 2^63 - 1"),
-        ("sequences", c.sequences >= 1, "at least 1 sequence a scan"),
-        ("frames", 2 <= c.frames <= 8, "from 2 (or there is nothing to correspond) to 8 (one bit a frame in a byte)"),
-        ("attempts", c.attempts >= 1, "at least 1 attempt a sequence"),
+        ("sequences", c.sequences >= 1, "at least 1 sequence per scan"),
+        (
+            "frames",
+            2 <= c.frames <= 8,
+            "from 2 (one frame has nothing to correspond to) to 8 (one bit per frame in a byte)",
+        ),
+        ("attempts", c.attempts >= 1, "at least 1 attempt per sequence"),
         ("scans_per_shard", 1 <= c.scans_per_shard <= 256, "from 1 to 256, so that a shard fits in memory"),
         ("metres_per_unit", 0 < c.metres_per_unit < 1e6, "a positive number of metres"),
         ("classes", len(c.classes) >= 1, "at least one class"),
@@ -105,15 +109,15 @@ def _broken_rules(c: Config) -> list[tuple[str, object, str]]:
         ("close_m", 0 <= c.close_m <= 10, "from 0 to 10 m"),
         ("bound", c.bound in ("disc", "sphere"), "disc or sphere"),
         ("redraws", 0 <= c.redraws <= 1000, "from 0 to 1000"),
-        ("shrink_min", 0 < c.shrink_min <= 1, "above 0, and 1 at most, which turns shrinking off"),
+        ("shrink_min", 0 < c.shrink_min <= 1, "above 0 and at most 1; 1 turns shrinking off"),
         ("shrink_step", 0.1 <= c.shrink_step < 1, "from 0.1 to below 1"),
         ("shape_points", 10 <= c.shape_points <= 1_000_000, "from 10 to a million points"),
         ("step_min_m", 0 < c.step_min_m < c.step_max_m, "positive and below step_max_m"),
-        ("turn_max_deg", 0 < c.turn_max_deg <= 180, "above 0 and 180 at most"),
+        ("turn_max_deg", 0 < c.turn_max_deg <= 180, "above 0 and at most 180"),
         ("step_tries", c.step_tries >= 1, "at least 1"),
         ("keep", 0 < c.keep <= 1, "a probability above 0"),
         ("chunks_min", 0 <= c.chunks_min <= c.chunks_max, "from 0 to chunks_max"),
-        ("chunk_min", 0 < c.chunk_min <= c.chunk_max <= 1, "positive, chunk_max at most 1, and not above it"),
+        ("chunk_min", 0 < c.chunk_min <= c.chunk_max <= 1, "positive and at most chunk_max, which is at most 1"),
         ("common_min", 0 <= c.common_min <= 1, "a share of the points"),
         ("frame_min", 0 <= c.frame_min <= 1, "a share of the points"),
     ]
@@ -134,7 +138,7 @@ def from_plain(plain: dict) -> Config:
     fields = {field.name for field in dataclasses.fields(Config)}
     if not isinstance(plain, dict) or set(plain) != fields:
         odd = sorted(set(plain) ^ fields) if isinstance(plain, dict) else type(plain).__name__
-        raise ConfigError(f"stored config has other fields than this version of gen4d: {odd}")
+        raise ConfigError(f"the stored config and this version of gen4d differ in fields: {odd}")
     try:
         values = plain | {
             "classes": tuple(plain["classes"]),
@@ -142,7 +146,7 @@ def from_plain(plain: dict) -> Config:
         }
         return Config(**values)
     except TypeError as error:
-        raise ConfigError(f"stored config has a value of another type: {error}") from None
+        raise ConfigError(f"the stored config has a value of the wrong type: {error}") from None
 
 
 def make_config(**settings: Any) -> Config:
@@ -150,7 +154,7 @@ def make_config(**settings: Any) -> Config:
     types = {field.name: field.type for field in dataclasses.fields(Config)}
     for name, value in settings.items():
         if name not in types:
-            raise ConfigError(f"there is no setting {name!r}; {_nearest(name, types)}")
+            raise ConfigError(f"unknown setting {name!r}; {_nearest(name, types)}")
         kind = types[name]
         settings[name] = _coerced(name, value, kind if isinstance(kind, type) else tuple)
     return Config(**settings)
@@ -160,7 +164,7 @@ def _coerced(name: str, value: Any, kind: type) -> Any:
     """The value as the type of its field, without loss: NumPy's whole numbers are whole numbers, True is not."""
     wide: type = {int: numbers.Integral, float: numbers.Real}.get(kind, kind)
     if not isinstance(value, wide) or (wide is not kind and isinstance(value, bool)):
-        raise ConfigError(f"{name} = {value!r}: a value of type {kind.__name__}")
+        raise ConfigError(f"{name} = {value!r}: must be of type {kind.__name__}")
     return kind(value)
 
 
@@ -176,9 +180,9 @@ def override(config: Config, assignments: tuple[str, ...]) -> Config:
     for text in assignments:
         name, _, value = text.partition("=")
         if name not in types:
-            raise ConfigError(f"--set {text}: there is no {name!r}; {_nearest(name, types)}")
+            raise ConfigError(f"--set {text}: unknown setting {name!r}; {_nearest(name, types)}")
         if types[name] not in (int, float, bool, str):
-            raise ConfigError(f"--set {text}: {name} has an option of its own or is read from the manifest")
+            raise ConfigError(f"--set {text}: {name} has its own option or comes from the manifest")
         values[name] = _parse(text, value, types[name])
     return dataclasses.replace(config, **values)
 
@@ -186,14 +190,14 @@ def override(config: Config, assignments: tuple[str, ...]) -> Config:
 def _parse(text: str, value: str, kind: Any) -> Any:
     if kind is bool:
         if value.lower() not in ("true", "false"):
-            raise ConfigError(f"--set {text}: true or false")
+            raise ConfigError(f"--set {text}: must be true or false")
         return value.lower() == "true"
     try:
         number = kind(value)
     except ValueError:
         raise ConfigError(f"--set {text}: {value!r} is not {'a whole' if kind is int else 'a'} number") from None
     if kind is float and not math.isfinite(number):
-        raise ConfigError(f"--set {text}: a finite number")
+        raise ConfigError(f"--set {text}: must be a finite number")
     return number
 
 

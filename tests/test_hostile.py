@@ -130,7 +130,7 @@ ENTRIES = {
     "nothing": (lambda entries: entries.clear(), "zarr.json is missing"),
     "chunk header of 4 GB": (
         _entry("cloud/point/c/0/0", with_crc(b"\2\1\x21\4" + b"\xff" * 12 + bytes(100))),
-        "promises another size",
+        "promises a different size",
     ),
     "chunk that promises to be longer than it is": (
         lambda entries: entries.__setitem__(
@@ -251,7 +251,7 @@ def _countless_64(path, entries):
 
 
 ZIPS = {
-    "a link": (_link, "cloud/evil is a link or no file"),
+    "a link": (_link, "cloud/evil is a link or not a file"),
     "an entry twice": (_twice, "'zarr.json' is there twice"),
     "compressed entries": (_deflated, "is compressed or encrypted"),
     "a bomb of zeros": (_bomb, "is compressed or encrypted"),

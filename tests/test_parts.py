@@ -172,7 +172,7 @@ def test_parts_that_see_more_scans_extend_the_plan_and_none_is_built_twice(rooms
     assert gen4d(*build(rooms, out, "2/2")).code == 0
     assert early.end() == 0
     outcome = gen4d("merge", out)
-    assert outcome.code == 1 and "2 of 5 shards are not there or not whole: 00002, 00004: " in outcome.err
+    assert outcome.code == 1 and "2 of 5 shards are missing or incomplete: 00002, 00004: " in outcome.err
     assert gen4d(*build(rooms, out, "1/2")).code == 0
     check_merged(out, files_of(plain))
 
@@ -181,7 +181,7 @@ def test_a_part_that_sees_fewer_scans_than_it_has_to_build_is_refused(rooms, who
     out = tmp_path / "out"
     assert gen4d(*build(rooms, out, "1/2")).code == 0
     outcome = gen4d(*build(rooms, out, "2/2", "--limit", "3"))
-    assert outcome.code == 1 and "scan room3 (1 in all) was planned here and is not built yet" in outcome.err
+    assert outcome.code == 1 and "scan room3 (1 in all) was planned here" in outcome.err
     assert gen4d(*build(rooms, out, "2/2")).code == 0
     check_merged(out, whole)
 
@@ -347,7 +347,7 @@ def test_a_merge_without_every_shard_says_which_and_whose_and_writes_nothing(roo
         outcome = gen4d("merge", out)
         assert outcome.code == 1 and outcome.out == ""
         assert outcome.err.splitlines() == [
-            f"Error: {out}: 2 of 5 shards are not there or not whole: 00001, 00004: run gen4d build again with the "
+            f"Error: {out}: 2 of 5 shards are missing or incomplete: 00001, 00004: run gen4d build again with the "
             "same options and --part 2/3, then merge"
         ]
         assert files_of(out) == before
@@ -363,7 +363,7 @@ def test_shards_with_the_scans_of_another_plan_are_not_taken(rooms, whole, tmp_p
     sidecar = unseal((out / "shards/00002.json").read_bytes(), "")
     shutil.copy(out / "shards/00002.zarr.zip", out / "shards/00003.zarr.zip")
     (out / "shards/00003.json").write_bytes(seal(sidecar | {"file": "00003.zarr.zip"}))
-    assert "1 of 5 shards are not there or not whole: 00003" in gen4d("merge", out).err
+    assert "1 of 5 shards are missing or incomplete: 00003" in gen4d("merge", out).err
     assert gen4d(*build(rooms, out, "2/2")).code == 0
     check_merged(out, whole)
 
@@ -451,16 +451,16 @@ def test_a_merge_killed_at_every_effect_continues(rooms, whole, tmp_path):
         shutil.rmtree(out)
 
 
-# The README's script
+# The script of docs/cluster.md
 
 
-def _readme(name: str) -> str:
-    text = (commands.ROOT / "README.md").read_text()
-    return re.search(rf"<!-- {name} -->\n```sh\n(.*?)```", text, re.S).group(1)
+def _block(name: str) -> str:
+    text = (commands.ROOT / "docs" / "cluster.md").read_text()
+    return re.search(rf"<!-- {name}; [^\n]* -->\n```sh\n(.*?)```", text, re.S).group(1)
 
 
-def test_the_slurm_script_of_the_readme_with_all_its_tasks_at_once(rooms, whole, tmp_path):
-    script, submit = _readme("sbatch"), _readme("submit")
+def test_the_slurm_script_of_the_cluster_page_with_all_its_tasks_at_once(rooms, whole, tmp_path):
+    script, submit = _block("sbatch"), _block("submit")
     first, last = map(int, re.search(r"#SBATCH --array=(\d+)-(\d+)\n", script).groups())
     assert first == 1 and f"--part $SLURM_ARRAY_TASK_ID/{last} " in script
     for name, folder in (("scannet", "scans"), ("ModelNet40", "shapes")):

@@ -7,7 +7,8 @@ import re
 from tests.conftest import SLOW_FILES, SLOW_TESTS
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
+ARCHITECTURE, GUARANTEES = ((ROOT / "docs" / name).read_text() for name in ("architecture.md", "guarantees.md"))
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 SOURCES = [path for package in ("gen4d", "train") for path in sorted((ROOT / package).rglob("*.py"))]
 
 
@@ -22,9 +23,8 @@ def imports(path: pathlib.Path) -> set[str]:
     return names
 
 
-def test_the_readme_maps_every_source_file_and_no_other():
-    listing = README[README.index("## Where things are") :]
-    listing = listing[: listing.index("\n## ", 5)] if "\n## " in listing[5:] else listing
+def test_the_architecture_page_maps_every_source_file_and_no_other():
+    listing = ARCHITECTURE[ARCHITECTURE.index("## Where things are") :]
     gen4d, train = listing.split("| **train/** | |")
     for name, text in (("gen4d", gen4d), ("train", train)):
         mentioned = set(re.findall(r"`([\w]+\.py)`", text))
@@ -119,17 +119,21 @@ def test_chance_comes_from_keyed_generators_only():
         assert not banned.search(path.read_text()), path
 
 
-def test_every_test_that_the_readme_names_exists():
-    links = re.findall(r"\[`(test_\w+)`\]\(([\w/.]+)\)", README)
-    assert len(links) > 40
-    assert len(links) == len(re.findall(r"`test_\w+`", README)), "a test is named without a link to its file"
-    for name, path in links:
+def test_every_test_that_a_document_names_exists():
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", GUARANTEES)
+    assert len(named) > 40
+    assert len(named) == len(re.findall(r"\btest_\w+`", GUARANTEES)), "a test is named without its file"
+    for path, name in named:
         assert re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.M), f"{path} has no {name}"
+    for document in DOCUMENTS:
+        for path in re.findall(r"\btests/[\w/]+\.py\b", document.read_text()):
+            assert (ROOT / path).exists(), f"{document.name}: {path}"
 
 
-def test_every_make_target_of_the_readme_exists():
+def test_every_make_target_of_the_documents_exists():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
-    assert set(re.findall(r"(?:^|`)make ([a-z]+)\b", README, re.M)) <= targets
+    for document in DOCUMENTS:
+        assert set(re.findall(r"(?:^|`)make ([a-z]+)\b", document.read_text(), re.M)) <= targets, document.name
 
 
 TESTS = sorted((ROOT / "tests").glob("test_*.py"))

@@ -75,12 +75,12 @@ datasets:
     [
         ("version: 1", "version: 2", "version 2"),
         ("role: scans", "role: sacns", "role 'sacns'"),
-        ("title: A", "titel: A", "no manifest"),
-        ("title: A, ", "", "no manifest"),
-        ('path: "(?P<name>.+)"', 'path: "(?P<name>.+"', "no manifest"),
+        ("title: A", "titel: A", "not a valid manifest"),
+        ("title: A, ", "", "not a valid manifest"),
+        ('path: "(?P<name>.+)"', 'path: "(?P<name>.+"', "not a valid manifest"),
         ("low: 0.5", "low: 5", "heights from 5 to 1"),
-        ("datasets:", "dataset:", "no manifest"),
-        ("  - {", "  - {{", "no manifest"),
+        ("datasets:", "dataset:", "not a valid manifest"),
+        ("  - {", "  - {{", "not a valid manifest"),
     ],
 )
 def test_manifest_with_a_mistake_is_refused(tmp_path, old, new, words):

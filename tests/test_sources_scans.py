@@ -104,20 +104,20 @@ COMPANION_DAMAGE = {
     "segments huge": (lambda p: segs(p, segIndices=[2**40] * 400), "segment 1099511627776"),
     "segments beyond 64 bits": (lambda p: segs(p, segIndices=[2**70] * 400), "no list of whole numbers"),
     "segments cut": (
-        lambda p: write(p / "scene0000_00" / "scene0000_00_vh_clean_2.0.010000.segs.json", '{"segInd'), "no JSON"),
+        lambda p: write(p / "scene0000_00" / "scene0000_00_vh_clean_2.0.010000.segs.json", '{"segInd'), "valid JSON"),
     "segments nested": (
-        lambda p: write(p / "scene0000_00" / "scene0000_00_vh_clean_2.0.010000.segs.json", "[" * 99999), "no JSON"),
+        lambda p: write(p / "scene0000_00" / "scene0000_00_vh_clean_2.0.010000.segs.json", "[" * 99999), "valid JSON"),
     "groups missing": (lambda p: groups(p, None), "no list segGroups"),
     "groups of numbers": (lambda p: groups(p, [1]), "no list segGroups"),
     "groups without segments": (lambda p: groups(p, [{"objectId": 1, "label": "wall"}]), "under 'segments'"),
     "unknown category": (
         lambda p: groups(p, [{"objectId": 1, "label": "wal", "segments": [5]}]), "category 'wal'"),
     "table without ids": (
-        lambda p: write(p / "scannetv2-labels.combined.tsv", "raw_category\tid\nwall\t1\n"), "no table with"),
+        lambda p: write(p / "scannetv2-labels.combined.tsv", "raw_category\tid\nwall\t1\n"), "raw_category"),
     "alignment of 15": (
-        lambda p: write(p / "scene0000_00" / "scene0000_00.txt", "axisAlignment = " + "1 " * 15), "not of 16 numbers"),
+        lambda p: write(p / "scene0000_00" / "scene0000_00.txt", "axisAlignment = " + "1 " * 15), "not 16 numbers"),
     "alignment infinite": (
-        lambda p: write(p / "scene0000_00" / "scene0000_00.txt", "axisAlignment = " + "-inf " * 16), "not of 16"),
+        lambda p: write(p / "scene0000_00" / "scene0000_00.txt", "axisAlignment = " + "-inf " * 16), "not 16 numbers"),
 }  # fmt: skip
 
 
@@ -188,7 +188,7 @@ def test_split_that_chooses_nothing_is_refused(tmp_path):
     for text, words in (("scene0009_00\n", "none of the 1 names"), ("\n#\n", "holds no names"), ("", "is empty")):
         with pytest.raises(SourceError, match=words):
             find_scans(tmp_path, write(tmp_path / "mine.txt", text))
-    with pytest.raises(SourceError, match="no list of names"):
+    with pytest.raises(SourceError, match="not a list of names"):
         find_scans(tmp_path, write(tmp_path / "mine.txt", b"\xff\xfe\x00a"))
     with pytest.raises(SourceError, match="is not there"):
         find_scans(tmp_path, tmp_path / "absent.txt")
@@ -269,20 +269,20 @@ def test_plain_folder_of_every_points_format_is_found(tmp_path):
 def test_two_scans_of_one_name_are_refused_with_both_paths(tmp_path):
     write(tmp_path / "a.ply", ply(room_points()))
     write(tmp_path / "a.pcd", pcd(structured(room_points())))
-    with pytest.raises(SourceError, match=r"two scans of the name 'a', a\.pcd and a\.ply"):
+    with pytest.raises(SourceError, match=r"two scans named 'a', a\.pcd and a\.ply"):
         find_scans(tmp_path)
     scannet_scan(tmp_path / "b" / "scans", "scene0000_00")
     scannet_scan(tmp_path / "b" / "scans_test", "scene0000_00")
-    with pytest.raises(SourceError, match="two scans of the name"):
+    with pytest.raises(SourceError, match="two scans named"):
         find_scans(tmp_path / "b")
 
 
 def test_folder_without_scans_says_what_was_looked_for(tmp_path):
     with pytest.raises(SourceError, match=r"holds no scans that gen4d knows.*ScanNet v2"):
         find_scans(tmp_path)
-    with pytest.raises(SourceError, match="no folder, or not there"):
+    with pytest.raises(SourceError, match="not a folder"):
         find_scans(tmp_path / "absent")
-    with pytest.raises(SourceError, match="no folder, or not there"):
+    with pytest.raises(SourceError, match="not a folder"):
         find_scans(write(tmp_path / "a.txt", "x"))
 
 
@@ -331,7 +331,7 @@ POINT_DAMAGE = {
     "point at infinity": (ply(np.concatenate([room_points(), np.full((1, 3), 1e30, np.float32)])), "point at infinity"),
     "point far below": (ply(np.concatenate([room_points(), np.full((1, 3), -2e5, np.float32)])), "point at infinity"),
     "zero bytes": (b"", "empty (0 bytes)"),
-    "garbage": (bytes(range(256)), "no PLY file"),
+    "garbage": (bytes(range(256)), "not a PLY file"),
 }
 
 

@@ -98,7 +98,7 @@ def test_shapenet_categories_are_named_by_the_manifest(tmp_path):
 def test_two_shapes_of_one_name_are_refused_with_both_paths(tmp_path):
     write(tmp_path / "chair" / "chair_1.obj", obj(CUBE_VERTEX, CUBE_TRIANGLES))
     write(tmp_path / "chair" / "chair_1.off", CUBE)
-    with pytest.raises(SourceError, match=r"two shapes of the name 'chair_1', chair/chair_1\.obj and chair/"):
+    with pytest.raises(SourceError, match=r"two shapes named 'chair_1', chair/chair_1\.obj and chair/"):
         find_shapes(tmp_path)
 
 
@@ -122,7 +122,7 @@ def test_loaded_shape_carries_its_file_and_up_can_be_overridden(tmp_path):
         load_shape(source, "sideways")
 
 
-@pytest.mark.parametrize("content, words", [(b"", "empty (0 bytes)"), (b"\0\1\2", "no OFF file")])
+@pytest.mark.parametrize("content, words", [(b"", "empty (0 bytes)"), (b"\0\1\2", "not an OFF file")])
 def test_shape_that_cannot_be_read_is_refused_by_its_file(tmp_path, content, words):
     write(tmp_path / "chair_1.off", content)
     with pytest.raises(SourceError) as error:

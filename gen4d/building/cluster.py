@@ -61,7 +61,7 @@ def _connected(address: str):
         try:
             client = distributed.Client(address, timeout=_CONNECT_S, set_as_default=False)
         except OSError:
-            raise ClusterError(f"--scheduler {address}: no answer in {_CONNECT_S} s: {remedy}") from None
+            raise ClusterError(f"--scheduler {address}: no answer within {_CONNECT_S} s: {remedy}") from None
         try:
             yield client
         finally:
@@ -74,7 +74,7 @@ def _check_workers(client, address: str) -> None:
         client.wait_for_workers(1, timeout=_FIRST_WORKER_S)
     except TimeoutError:
         raise ClusterError(
-            f"--scheduler {address}: no worker in {_FIRST_WORKER_S} s: start some with `dask worker {address}`"
+            f"--scheduler {address}: no worker within {_FIRST_WORKER_S} s: start some with `dask worker {address}`"
         ) from None
     for name, found in sorted(client.run(_here, on_error="return").items()):
         if isinstance(found, BaseException):
@@ -121,4 +121,4 @@ def _explain(error: BaseException) -> str:
         raise error  # not of a cluster's making
     if isinstance(error, concurrent.futures.CancelledError):
         return "the scheduler is gone; the same command continues with another one"
-    return "a shard's workers died again and again, most likely for want of memory; the same command continues"
+    return "a shard's workers died repeatedly, probably out of memory; the same command continues"

@@ -72,16 +72,17 @@ def build_dataset(
 ) -> Built:
     """Build a data set of sequences from a folder of scans and a folder of shapes, as `gen4d build` does.
 
-    The same call continues where an earlier one stopped. workers: processes. scheduler: address of a Dask cluster that
-    does the work instead. part: (I, N), only a fixed share of the shards, then `merge`. split: file with the names of
-    the scans to use. up, units: axis and unit of the scans, where not what the data set is known for. shape_units: unit
-    of shapes that have one, whose sizes are then kept. limit: only the first scans by name. heights: class -> (lowest,
-    highest) height in metres, or several of (lowest, highest, share), for classes that are not known. strict: stop at
-    the first scan that cannot be used. note is called with a line for what a user should know before the work starts,
-    progress with how far it is. settings: fields of `gen4d.Config`.
+    The same call continues where an earlier one stopped. workers: number of processes. scheduler: address of a Dask
+    cluster that does the work instead. part: (I, N), only a fixed share of the shards; then `merge`. split: file with
+    the names of the scans to use. up, units: axis and unit of the scans, if they differ from those of the known data
+    set. shape_units: unit of shapes that have one, whose sizes are then kept. limit: use only the first scans by name.
+    heights: class -> (lowest, highest) height in metres, or several of (lowest, highest, share), for classes that
+    datasets_manifest.yaml does not know. strict: stop at the first scan that cannot be used. note: called with each
+    line that a user should see before the work starts. progress: called with how far the build is. settings: fields of
+    `gen4d.Config`.
 
-    Raises ValueError (SourceError, ConfigError, BuildError, BusyError and their like) with what, why and the remedy;
-    what is done stays valid.
+    Raises ValueError (SourceError, ConfigError, BuildError, BusyError and so on) with value, rule and remedy. What is
+    done stays valid.
     """
     share = None if part is None else _part_of(*part)
     found = find_inputs(
@@ -102,7 +103,7 @@ def build_dataset(
 
 def _part_of(number: int, of: int) -> Part:
     if not 1 <= number <= of:
-        raise BuildError(f"part = ({number}, {of}): (I, N), I from 1 to N")
+        raise BuildError(f"part = ({number}, {of}): must be (I, N) with I from 1 to N")
     return Part(number, of)
 
 
@@ -178,13 +179,13 @@ def write_dataset(
 ) -> Dataset:
     """Write sequences from anywhere to a new data set, verify every bit of it, and open it.
 
-    recordings: of different names; their sequences have one number of frames and are checked by the rules of their
-    kind. They are taken one after another, so a generator that makes them as they come needs the memory of one shard.
-    out: a folder that is empty or not there. config: JSON values to keep with the data, how they were made for
-    example. pairs: store explicit pair lists too.
+    recordings: each with its own name; all sequences have the same number of frames and are checked by the rules of
+    their kind. They are taken one after another, so a generator needs the memory of one shard only. out: a folder that
+    is empty or does not exist. config: JSON values to keep with the data, for example how they were made. pairs: also
+    store explicit pair lists.
 
-    Raises SequenceError where a sequence breaks a rule and BuildError where `out` is not empty or cannot be written;
-    then nothing of it stays.
+    Raises SequenceError if a sequence breaks a rule and BuildError if `out` is not empty or cannot be written; then
+    nothing of it stays.
     """
     out = pathlib.Path(out)
     _refuse_full(out)
@@ -195,7 +196,7 @@ def write_dataset(
                 _write_shards(recordings, out, dict(config or {}), pairs, scans_per_shard)
                 problem = next((line for line in verify(open_dataset(out)) if line), None)
                 if problem:
-                    raise BuildError(f"{problem}: what was written cannot be read back, check the disk")
+                    raise BuildError(f"{problem}: the written data cannot be read back: check the disk")
             except BaseException:
                 _undo(out)
                 raise
@@ -237,7 +238,9 @@ def _write_shards(recordings: Iterable[Recording], out: pathlib.Path, config: di
             files.write(out / "build.json", build_content(identity, []))
             files.make_folder(out / "shards")
         if any(recording.floor and recording.floor.cell_m != config["cell_m"] for recording in batch):
-            raise SequenceError(f"floor plans have cells of another size than {config['cell_m']} m: one in a data set")
+            raise SequenceError(
+                f"floor plans have cells of another size than {config['cell_m']} m: use one size per data set"
+            )
         content = shard_bytes(batch, frames, config, pairs)
         sidecars[len(sidecars)] = write_shard(out, len(sidecars), content, [describe(one) for one in batch])
     if not seen:
@@ -254,15 +257,16 @@ def _check(recording: Recording, frames: int, seen: dict[str, None]) -> int:
     if not isinstance(recording, Recording):
         raise SequenceError(f"recordings holds a {type(recording).__name__}: gen4d.Recording(name, sequences)")
     if not recording.name or not recording.name.isprintable() or recording.name in seen:
-        raise SequenceError(f"name = {recording.name!r}: every recording needs a printable name of its own")
+        raise SequenceError(f"name = {recording.name!r}: every recording needs its own printable name")
     seen[recording.name] = None
     numbers = set()
     for sequence in recording:
         fault = find_fault(sequence)
         if fault is None and (sequence.scan != recording.name or not 0 <= sequence.k < 2**31 or sequence.k in numbers):
-            fault = f"its scan is {sequence.scan!r} and its k {sequence.k}: {recording.name!r}, and a k of its own"
+            wanted = f"the scan must be {recording.name!r}, and each k different"
+            fault = f"its scan is {sequence.scan!r} and its k {sequence.k}: {wanted}"
         if fault is None and frames and sequence.t != frames:
-            fault = f"it has {sequence.t} frames, those before it {frames}: one number in a data set"
+            fault = f"it has {sequence.t} frames, those before it have {frames}: use one number per data set"
         if fault:
             raise SequenceError(f"sequence {sequence.id}: {fault}")
         numbers.add(sequence.k)

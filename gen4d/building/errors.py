@@ -10,6 +10,6 @@ class BuildError(ValueError):
 def unwritable(error: OSError, out: pathlib.Path) -> BuildError:
     """The error of a build that cannot write."""
     return BuildError(
-        f"{error.filename or out}: cannot be written ({error.strerror or error}): free space, or give another folder; "
-        "what is done stays valid, and the same command continues it"
+        f"{error.filename or out}: cannot be written ({error.strerror or error}): free some space or give another "
+        "folder; what is done is valid, and the same command continues"
     )

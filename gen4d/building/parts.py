@@ -81,10 +81,10 @@ def clean(out: pathlib.Path, part: Part) -> None:
 
 
 def merge(out: pathlib.Path) -> Merged:
-    """Write dataset.json over the shards of all parts, the same as a build of the whole would, from the folder alone.
+    """Write dataset.json over the shards of all parts, exactly as one build of the whole would.
 
-    Raises PartError where shards are missing, and writes nothing; BusyError where parts still run; BuildError where the
-    folder holds no build.
+    Raises PartError if shards are missing, and writes nothing; BusyError if parts still run; BuildError if the folder
+    holds no build.
     """
     plan.read_plan(out)  # a folder that holds no build is left as it is
     with files.locked(out):
@@ -107,7 +107,7 @@ def _describe_missing(out: pathlib.Path, missing: list[int], shards: int) -> str
     which = _listed([f"{number:05d}" for number in missing])
     again = f" and --part {_listed([f'{owner}/{count}' for owner in owners])}" if owners else ""
     return (
-        f"{out}: {len(missing)} of {shards} shards are not there or not whole: {which}: run gen4d build again with the "
+        f"{out}: {len(missing)} of {shards} shards are missing or incomplete: {which}: run gen4d build again with the "
         f"same options{again}, then merge"
     )
 

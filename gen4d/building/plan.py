@@ -83,7 +83,7 @@ def _check_left(out: pathlib.Path, left: dict[int, list[str]], by_name: dict) ->
     missing = [name for names in left.values() for name in names if name not in by_name]
     if missing:
         raise BuildError(
-            f"{out}: scan {missing[0]} ({len(missing)} in all) was planned here and is not built yet, but is "
+            f"{out}: scan {missing[0]} ({len(missing)} in all) was planned here and not built yet, but is "
             "not among the scans now: give the same --scans, --split and no smaller --limit, or another --out"
         )
 
@@ -122,7 +122,7 @@ def read_build(out: pathlib.Path, inputs: Inputs) -> list[list[str]]:
     ]
     if lines:
         raise BuildError(
-            f"{out}: holds a build of another config ({'; '.join(lines)}): use another --out, or the same options"
+            f"{out}: holds a build with another config ({'; '.join(lines)}): use another --out, or the same options"
         )
     return stored["plan"]
 
@@ -138,7 +138,7 @@ def read_plan(out: pathlib.Path) -> list[list[str]]:
     if stored.get("generator") != GENERATOR:
         raise BuildError(
             f"{out}: built by generator {stored.get('generator')} of gen4d {stored.get('gen4d')}, this is generator "
-            f"{GENERATOR} of gen4d {__version__}: use a version of gen4d with the same generator"
+            f"{GENERATOR} of gen4d {__version__}: use a release of gen4d with the same generator"
         )
     return stored["plan"]
 

@@ -23,7 +23,7 @@ def export_hdf5(dataset: Dataset, out: pathlib.Path, pairs: bool = False) -> Ite
     left there are kept. Raises ExportError where `out` holds anything else, BusyError where another one writes there.
     """
     if out.exists() and not out.is_dir():
-        raise ExportError(f"{out}: is a file: give a folder")
+        raise ExportError(f"{out} is a file: give a folder")
     files.make_folder(out)
     with files.locked(out):
         yield from _export(dataset, out, {"source": dataset.digest, "pairs": pairs})
@@ -74,6 +74,6 @@ def _check_folder(out: pathlib.Path, names: list[str], what: dict) -> None:
         raise ExportError(f"{out}: holds other files ({odd[0]}, {len(odd)} in all): give an empty folder")
     path = out / "export.json"
     if path.exists() and unseal(path.read_bytes(), str(path)) != what:
-        raise ExportError(f"{path}: is of another data set or other options: give an empty folder")
+        raise ExportError(f"{path}: belongs to another data set or was made with other options: give an empty folder")
     if not path.exists() and any(item.name not in ("build.lock",) and item.suffix != ".tmp" for item in inside):
         raise ExportError(f"{out}: holds another data set: give an empty folder")

@@ -35,9 +35,10 @@ def generate(
     classes that datasets_manifest.yaml does not know. settings: fields of `gen4d.Config`, for example seed=0,
     sequences=20, frames=4.
 
-    The sequences are those that a build makes of the same points, meshes, names and settings. The recording that is
-    returned iterates over them; it has fewer than asked for where the scan leaves no room. Raises ValueError with the
-    value, the rule and the remedy.
+    A build makes the same sequences from the same points, meshes, names and settings. The recording that is returned
+    iterates over them; it has fewer than asked for if the scan leaves no room.
+
+    Raises ValueError with the value, the rule and the remedy.
     """
     if not isinstance(shapes, Mapping):
         raise SequenceError(f"shapes is a {type(shapes).__name__}: give meshes by class, {_EXAMPLE}")

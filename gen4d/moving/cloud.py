@@ -26,7 +26,9 @@ def voxel_index(point: np.ndarray, voxel_m: float) -> np.ndarray:
     """
     far = float(np.abs(bounds(point)).max()) if len(point) else 0.0
     if far * (1.0 / voxel_m) >= _LIMIT - 1:
-        raise CloudError(f"a point lies at {far:.6g} m, more than {_LIMIT * voxel_m:.6g} m out: check --units")
+        raise CloudError(
+            f"a point lies {far:.6g} m from the origin, the limit is {_LIMIT * voxel_m:.6g} m: check --units"
+        )
     out = np.empty((len(point), 3), np.int32)
     kernels.voxel_index(point, 1.0 / voxel_m, out)
     return out

@@ -29,7 +29,7 @@ def make_model(vertex: np.ndarray, face: np.ndarray) -> Model:
     low, high = used.min(axis=0), used.max(axis=0)
     height = high[2] - low[2]
     if not height > 1e-6 * (high - low).max():
-        raise ShapeError(f"height is {height:.3g} of an extent of {(high - low).max():.3g}: a shape needs a height")
+        raise ShapeError(f"its height is {height:.3g} at an extent of {(high - low).max():.3g}: a shape cannot be flat")
     x, y, _ = enclosing_circle(used[:, :2])
     centred = (vertex - [x, y, low[2]]) / height
     used = (used - [x, y, low[2]]) / height

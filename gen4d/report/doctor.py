@@ -237,7 +237,9 @@ def _read_scans(
             disk += size
     yield from _summary(folder, tally)
     if disk:
-        yield Finding("note", str(folder), f"a build takes about {format_bytes(disk)}, {_SEQUENCES} sequences a scan")
+        yield Finding(
+            "note", str(folder), f"a build takes about {format_bytes(disk)}, with {_SEQUENCES} sequences per scan"
+        )
     for space, counts in tally.labels.items():
         yield from _label_counts(folder, space, counts, len(tally.points))
 

@@ -141,7 +141,7 @@ def _empty(scans: list[dict]) -> list[str]:
             reason = max(scan["rejections"], key=scan["rejections"].get)
             lines.append(f"no sequence from {scan['name']}: {scan['examples'][reason]}")
     more = len(lines) - _LISTED
-    return lines[:_LISTED] + ([f"and {more} scans more without a sequence"] if more > 0 else [])
+    return lines[:_LISTED] + ([f"and {more} more scans without a sequence"] if more > 0 else [])
 
 
 def _gaps(scans: list[dict]) -> list[str]:

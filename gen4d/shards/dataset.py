@@ -125,7 +125,7 @@ class Dataset:
 
     @property
     def folder(self) -> pathlib.Path:
-        """The folder on this machine's disk. Raises FormatError where the data set is behind a URL."""
+        """The folder on this machine's disk. Raises FormatError if the data set is behind a URL."""
         if not isinstance(self.home, LocalHome):
             raise FormatError(f"{self.home.where()}: is behind a URL, not in a folder: copy it to a disk, or use .home")
         return self.home.folder
@@ -163,13 +163,13 @@ class Dataset:
         return tables.sequence(row, lambda number: self._cloud(tables, shard, number))
 
     def floor_plan(self, i: int) -> FloorPlan | None:
-        """The floor plan of the scan of sequence i, or None where its source has none."""
+        """The floor plan of the scan of sequence i, or None if its source has none."""
         shard, row = self._locate(i)
         tables = self._tables(shard)
         return tables.floor_plan(int(tables.table["sequence/scan"][row]), self.config["cell_m"])
 
     def find(self, id: str) -> int:
-        """Number of the sequence of an id, "scene0000_00/003". Raises KeyError where there is none."""
+        """Number of the sequence of an id, "scene0000_00/003". Raises KeyError if there is none."""
         scan, _, k = id.rpartition("/")
         if scan not in self.scan_names:
             close = difflib.get_close_matches(scan or k, self.scan_names[:_COMPARED], 1) or self.scan_names[:1]
@@ -219,14 +219,14 @@ def _read_column(shards: "_Shards | _ShardsElsewhere", shard: int, number: int, 
 
 
 def open_dataset(folder: str | os.PathLike, storage_options: Mapping[str, object] | None = None) -> Dataset:
-    """Open a data set by its folder. Reads dataset.json; shards are opened when a sequence of theirs is asked for.
+    """Open a data set. Reads dataset.json; a shard is opened when one of its sequences is asked for.
 
-    folder: a path, or a URL that fsspec reads: https://, s3://, hf:// and others, with the extra `remote`. Nothing is
-    downloaded but what is asked for: a shard opens with one request for its end, and chunks that lie side by side are
-    one request. storage_options: for fsspec's file system, {"anon": True} for a public bucket of S3 for example.
+    folder: a path, or a URL that fsspec reads: https://, s3://, hf:// and others, with the extra `remote`. Only what
+    is asked for is downloaded: a shard opens with one request for its end, and neighbouring chunks are one request.
+    storage_options: for fsspec's file system, for example {"anon": True} for a public bucket of S3.
 
-    Raises FormatError where the folder holds no finished data set, or one of a version that this gen4d does not know,
-    and where a URL cannot be read.
+    Raises FormatError if the folder holds no finished data set, or one of an unknown version, or if a URL cannot be
+    read.
     """
     home = find_home(folder, storage_options)
     return Dataset(home, *read_manifest(home))

@@ -21,9 +21,9 @@ _EXPECTED = ("dataset.json", "shards", "build.lock", "parts.json")
 
 
 def verify(dataset: Dataset, quick: bool = False) -> Iterator[str | None]:
-    """Check a data set; yields once a shard: None, or a line that names the file, what is wrong and what to do.
+    """Check a data set. Yields once per shard: None, or a line that names the file, what is wrong and what to do.
 
-    Quick compares names and sizes, and the hashes of all files but the shards. Otherwise every byte is hashed, every
+    Quick compares names and sizes, and the hashes of all files except the shards. Otherwise every byte is hashed, every
     chunk decoded, and every table checked down to padding bits.
     """
     yield from _check_folder(dataset)

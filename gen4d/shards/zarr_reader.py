@@ -251,7 +251,7 @@ class ZipShard:
         if google_crc32c.value(body).to_bytes(4, "little") != tail:
             raise FormatError(f"{self.where}: {entry} fails its crc32c: the file is damaged, restore or rebuild it")
         if len(body) < 16 or int.from_bytes(body[4:8], "little") != out.nbytes:
-            raise FormatError(f"{self.where}: {entry} promises another size than its chunk's {out.nbytes} bytes")
+            raise FormatError(f"{self.where}: {entry} promises a different size from its chunk's {out.nbytes} bytes")
         if int.from_bytes(body[12:16], "little") != len(body):  # blosc reads as far as its header says
             raise FormatError(f"{self.where}: {entry} does not decompress: its header promises another length")
         try:
@@ -312,7 +312,7 @@ def parse_json(content: bytes, name: str) -> dict:
     except (ValueError, RecursionError):
         raise FormatError(f"{name} is not JSON; {_RESTORE}") from None
     if not isinstance(value, dict):
-        raise FormatError(f"{name} does not describe a Zarr v3 node: it is no JSON object")
+        raise FormatError(f"{name} does not describe a Zarr v3 node: it is not a JSON object")
     return value
 
 
@@ -386,7 +386,7 @@ def _parse_record(directory: bytes, at: int, where: str) -> tuple[str, Place, in
     if method or packed != size or flags & 1:
         raise FormatError(f"{where}: entry {name} is compressed or encrypted: not written by gen4d")
     if rights >> 28 not in (0, _FILE):
-        raise FormatError(f"{where}: entry {name} is a link or no file: not written by gen4d")
+        raise FormatError(f"{where}: entry {name} is a link or not a file: not written by gen4d")
     more = directory[first + length : end]
     if offset == 0xFFFFFFFF and more[:4] == b"\1\0\10\0" and extra == 12:
         offset = int.from_bytes(more[4:], "little")

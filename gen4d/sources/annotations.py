@@ -71,7 +71,7 @@ def _matrix(path: Path, text: str) -> np.ndarray:
     except ValueError:
         values = np.empty(0)
     if values.shape != (16,) or not np.isfinite(values).all():
-        raise SourceError(path, f"has an axisAlignment not of 16 numbers ({text.strip()[:40]!r}): copy it again")
+        raise SourceError(path, f"has an axisAlignment that is not 16 numbers ({text.strip()[:40]!r}): copy it again")
     return values.reshape(4, 4)
 
 
@@ -97,7 +97,7 @@ def _read_json(root: Path, name: str, files: list[SourceFile]) -> dict:
     try:
         tree = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise SourceError(root / name, f"is no JSON ({error}): truncated, copy it again") from error
+        raise SourceError(root / name, f"is not valid JSON ({error}): probably truncated, copy it again") from error
     if not isinstance(tree, dict):
         raise SourceError(root / name, f"holds a {type(tree).__name__} where an object belongs: copy it again")
     return tree
@@ -154,7 +154,9 @@ def _read_label_table(root: Path, names: Mapping[str, str], files: list[SourceFi
     try:
         ids = {row["raw_category"]: int(row["nyu40id"]) for row in rows}
     except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise SourceError(path, f"is no table with raw_category and nyu40id ({error}): copy it again") from error
+        raise SourceError(
+            path, f"is not a table with the columns raw_category and nyu40id ({error}): copy it again"
+        ) from error
     if bad := [number for number in ids.values() if not 0 <= number < 2**31]:
         raise SourceError(path, f"has the nyu40id {bad[0]}: ids are small numbers, copy it again")
     return ids

@@ -57,7 +57,7 @@ def parse_units(text: str, option: str = "--units") -> float:
     except ValueError:
         metres = math.nan
     if not 1e-6 <= metres <= 1e6:
-        raise SourceError(option, f"{text!r} is no unit: one of {', '.join(_METRES)}, or a number of metres")
+        raise SourceError(option, f"{text!r} is not a unit: use {', '.join(_METRES)}, or a number of metres")
     return metres
 
 
@@ -71,7 +71,9 @@ def up_rotation(up: str) -> np.ndarray:
     except ValueError:
         vector = np.zeros(0)
     if vector.shape != (3,) or not np.isfinite(vector).all() or not 1e-9 < np.abs(vector).max() < 1e9:
-        raise SourceError("--up", f"{up!r} is no direction: x, -x, y, -y, z, -z, a vector like 0.1,0,1, auto or floor")
+        raise SourceError(
+            "--up", f"{up!r} is not a direction: use x, -x, y, -y, z, -z, a vector like 0.1,0,1, auto or floor"
+        )
     return rotation_to_z(vector)
 
 

@@ -114,7 +114,9 @@ def load_manifest(path: Path) -> Manifest:
         heights = _heights(path, tree["heights"])
         aliases = {alias: name for name, item in tree["heights"].items() for alias in (name, *item.get("also", ()))}
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, UnicodeDecodeError, re.error) as error:
-        raise SourceError(path, f"is no manifest ({type(error).__name__}: {error}): install gen4d again") from error
+        raise SourceError(
+            path, f"is not a valid manifest ({type(error).__name__}: {error}): install gen4d again"
+        ) from error
     names = [entry.name for entry in entries]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise SourceError(path, f"declares {twice[0]!r} twice: one name, one data set")
@@ -191,7 +193,7 @@ def recognise(folder: Path, shapes: bool) -> tuple[Entry, list[Hit]]:
     Raises SourceError where the folder is none, cannot be listed, or nothing in it matches.
     """
     if not folder.is_dir():
-        raise SourceError(folder, "is no folder, or not there: give the folder that holds the data")
+        raise SourceError(folder, "is not a folder, or does not exist: give the folder that holds the data")
     partial = None
     for entry in manifest().entries:
         if (entry.role == "shapes") != shapes:
@@ -226,7 +228,7 @@ def _glob(folder: Path, pattern: str) -> list[Path]:
     try:
         return list(folder.glob(pattern))
     except OSError as error:
-        raise SourceError(folder, f"cannot be listed ({error.strerror or error}): check its rights") from error
+        raise SourceError(folder, f"cannot be listed ({error.strerror or error}): check its permissions") from error
 
 
 def _hit(path: Path, relative: str, matched: re.Match, layout: Layout) -> Hit:

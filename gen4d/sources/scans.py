@@ -103,7 +103,7 @@ def _refuse_twins(folder: Path, hits: list[Hit]) -> None:
     for hit in hits:
         if hit.name in seen:
             raise SourceError(
-                folder, f"has two scans of the name {hit.name!r}, {seen[hit.name]} and {hit.path}: rename or remove one"
+                folder, f"has two scans named {hit.name!r}, {seen[hit.name]} and {hit.path}: rename or remove one"
             )
         seen[hit.name] = hit.path
 
@@ -121,7 +121,7 @@ def _source(folder: Path, entry: Entry, hit: Hit, shared: dict[str, str]) -> Sca
     files = files_of(folder, hit)
     if "points" not in files:
         wanted = hit.layout.files["points"][0].format_map({"name": hit.name})
-        raise SourceError(folder / hit.path, f"has no {wanted}: a scan needs its points, download it again")
+        raise SourceError(folder / hit.path, f"has no {wanted}: without points there is no scan, download it again")
     return ScanSource(hit.name, folder, files | shared, entry.name, file_size(folder, files["points"]))
 
 

@@ -135,8 +135,7 @@ def _refuse_twins(folder: Path, sources: list[ShapeSource]) -> None:
         if source.name in seen:
             raise SourceError(
                 folder,
-                f"has two shapes of the name {source.name!r}, {seen[source.name]} and {source.path}: "
-                "rename or remove one",
+                f"has two shapes named {source.name!r}, {seen[source.name]} and {source.path}: rename or remove one",
             )
         seen[source.name] = source.path
 

@@ -40,7 +40,7 @@ def file_size(root: Path, relative: str) -> int:
     try:
         status = os.stat(path)
     except OSError as error:
-        raise SourceError(path, f"cannot be read ({error.strerror or error}): check its rights") from error
+        raise SourceError(path, f"cannot be read ({error.strerror or error}): check its permissions") from error
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise SourceError(path, f"is {kind}: a file is needed here, move it away or rename it")
@@ -57,7 +57,7 @@ def read_file(root: Path, relative: str) -> tuple[bytes, SourceFile]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise SourceError(path, f"cannot be read ({error.strerror or error}): check its rights") from error
+        raise SourceError(path, f"cannot be read ({error.strerror or error}): check its permissions") from error
     if not content:
         raise SourceError(path, "is empty (0 bytes): copy or download it again")
     return content, SourceFile(relative, len(content), hashlib.sha256(content).hexdigest())

@@ -26,10 +26,12 @@ def read_split(path: Path) -> tuple[str, ...]:
     try:
         lines = [line.strip() for line in content.decode("utf-8-sig").splitlines()]
     except UnicodeDecodeError:
-        raise SourceError(path, "is no list of names, one a line, in UTF-8: give another file to --split") from None
+        raise SourceError(
+            path, "is not a list of names, one per line, in UTF-8: give another file to --split"
+        ) from None
     names = [line.rsplit("/", 1)[-1].rsplit(".", 1)[0] for line in lines if line and not line.startswith("#")]
     if not names or any("\0" in name for name in names):
-        raise SourceError(path, "holds no names, one a line: give another file to --split")
+        raise SourceError(path, "holds no names: give --split a file with one name per line")
     return tuple(dict.fromkeys(names))
 
 
@@ -44,9 +46,8 @@ def choose_split(folder: Path, entry: Entry, hits: list[Hit], split: Path | None
                 return _by_list(folder, hits, folder / place / default.file)
     chosen = default_part(entry, hits)
     if default and len(chosen.hits) == len(hits) and not any("part" in hit.groups for hit in hits):
-        note = (
-            f"{folder}: no {default.file} beside the scans, so validation scans are in: give --split to leave them out"
-        )
+        included = "so validation scans are included: give --split to leave them out"
+        note = f"{folder}: no {default.file} beside the scans, {included}"
         return Chosen(hits, (note,))
     return chosen
 

@@ -49,7 +49,7 @@ def read_npz(path: Path, content: bytes) -> PointTable:
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, LookupError, RuntimeError) as error:
         if isinstance(error, SourceError):
             raise
-        raise SourceError(path, f"is no sound archive of arrays ({error}): copy or write it again") from error
+        raise SourceError(path, f"is not a readable archive of arrays ({error}): copy or write it again") from error
     name = next((name for name in wanted if name in arrays and name not in _LABEL_NAMES + _INSTANCE_NAMES), None)
     if name is None:
         listed = ", ".join(there[:_SHOWN]) or "none"
@@ -103,7 +103,7 @@ def _npy_header(path: Path, content: bytes) -> tuple[np.dtype, bool, tuple[int, 
     text = bytes(content[start : start + length]).decode("latin-1")
     descr, fortran, shape = (pattern.search(text) for pattern in (_DESCR, _FORTRAN, _SHAPE))
     if descr is None or fortran is None or shape is None:
-        raise SourceError(path, f"has an array header that is none ({text[:60]!r}): save it again by np.save")
+        raise SourceError(path, f"has an invalid array header ({text[:60]!r}): save it again with np.save")
     kind = descr[2] or "records"
     if not _NUMBER.fullmatch(kind) or kind[-2:] in ("f1", "b2", "b4", "b8"):
         reason = "Python objects are never loaded" if "O" in kind else "numbers are needed"

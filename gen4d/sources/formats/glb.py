@@ -50,21 +50,21 @@ def _chunks(path: Path, content: bytes) -> tuple[dict, int]:
     """The JSON tree, and how many bytes of binary data follow it."""
     if content[:4] != _MAGIC or len(content) < 20:
         raise SourceError(
-            path, f"is no GLB file: it starts with {content[:8]!r}, not with glTF: convert it, or remove it"
+            path, f"is not a GLB file: it starts with {content[:8]!r} instead of glTF: convert or remove it"
         )
     version, length, size = struct.unpack("<III", content[4:16])
     if version != 2 or length > len(content) or content[16:20] != _JSON or 20 + size > length:
         raise SourceError(
             path,
-            f"is truncated or no glTF 2.0 (version {version}, {length} bytes declared, "
+            f"is truncated or not glTF 2.0 (version {version}, {length} bytes declared, "
             f"{len(content)} there): copy or export it again",
         )
     try:
         tree = json.loads(content[20 : 20 + size])
     except (ValueError, RecursionError) as error:
-        raise SourceError(path, f"has a JSON part that is none ({error}): export it again") from error
+        raise SourceError(path, f"has an invalid JSON part ({error}): export it again") from error
     if not isinstance(tree, dict):
-        raise SourceError(path, "has a JSON part that is no object: export it again")
+        raise SourceError(path, "has a JSON part that is not an object: export it again")
     at = 20 + size
     if at + 8 > length:
         return tree, 0
@@ -102,7 +102,7 @@ def _check_nodes(path: Path, tree: dict) -> None:
     children = [child for node in tree.get("nodes", []) for child in node.get("children", [])]
     roots = {root for scene in tree.get("scenes", []) for root in scene.get("nodes", [])}
     if len(set(children)) < len(children) or roots & set(children):
-        raise SourceError(path, "has a node with two parents or in a circle: export it again")
+        raise SourceError(path, "has a node with two parents, or nodes in a cycle: export it again")
 
 
 def _check_accessor(path: Path, tree: dict, index: int | None, binary: int, kind: tuple[str, tuple[int, ...]]) -> None:

@@ -25,7 +25,7 @@ def read_mesh(path: Path, content: bytes, up: str) -> tuple[np.ndarray, np.ndarr
     """
     suffix = path.suffix.lower()
     if suffix not in _READERS:
-        raise SourceError(path, f"has a suffix that no mesh reader knows: one of {', '.join(sorted(_READERS))}")
+        raise SourceError(path, f"has an unknown suffix for a mesh: must be one of {', '.join(sorted(_READERS))}")
     vertex, face = _READERS[suffix](path, content)
     return sound_mesh(path, vertex, face, _UP_AXES[suffix] if up == "auto" else up)
 

@@ -45,7 +45,7 @@ def _parse_counts(path: Path, text: bytes) -> tuple[int, int, int]:
     keyword = _KEYWORD.match(text)
     if keyword is None:
         raise SourceError(
-            path, f"is no OFF file: it starts with {_shown(text)}, not with OFF: convert it, or remove it"
+            path, f"is not an OFF file: it starts with {_shown(text)} instead of OFF: convert or remove it"
         )
     if keyword[2] or b"4" in keyword[1] or b"n" in keyword[1]:
         raise SourceError(path, f"is an OFF of a kind not read here ({_shown(keyword[0])}): save it as ascii, 3D OFF")
@@ -53,7 +53,7 @@ def _parse_counts(path: Path, text: bytes) -> tuple[int, int, int]:
     words = line[1].split()
     if not 2 <= len(words) <= 3 or not all(word.isdigit() and len(word) < 16 for word in words):
         raise SourceError(
-            path, f"has the counts {_shown(line[1])}: vertices, faces and edges, none negative: repair it"
+            path, f"has the counts {_shown(line[1])}: it needs those of vertices, faces and edges, 0 or more: repair it"
         )
     return int(words[0]), int(words[1]), line.end()
 
@@ -122,5 +122,5 @@ def _numbers(path: Path, words: list[bytes]) -> np.ndarray:
 
 def _indices(path: Path, values: np.ndarray) -> np.ndarray:
     if not (np.abs(values) < 2**31).all() or (values != np.floor(values)).any():
-        raise SourceError(path, "has a face index that is no whole number: write it again")
+        raise SourceError(path, "has a face index that is not a whole number: write it again")
     return values.astype(np.int64)

@@ -38,7 +38,7 @@ def pcd_rows(path: Path, content: bytes) -> np.ndarray:
 def _parse_header(path: Path, content: bytes) -> Header:
     values, end = _header_values(path, content)
     if missing := [name for name in ("FIELDS", "SIZE", "TYPE") if name not in values]:
-        raise SourceError(path, f"has no header line {', '.join(missing)}: truncated or no PCD, copy it again")
+        raise SourceError(path, f"has no header line {', '.join(missing)}: truncated or not a PCD, copy it again")
     dtype = _row_type(path, values)
     rows = _row_count(path, values)
     data = " ".join(values["DATA"])
@@ -54,14 +54,15 @@ def _header_values(path: Path, content: bytes) -> tuple[dict[str, list[str]], in
         newline = content.find(b"\n", at, _HEADER_LIMIT)
         if newline < 0:
             raise SourceError(
-                path, f"has no line DATA in its first {_HEADER_LIMIT} bytes: truncated or no PCD, copy it again"
+                path, f"has no line DATA in its first {_HEADER_LIMIT} bytes: truncated or not a PCD, copy it again"
             )
         words = content[at:newline].decode("latin-1").split()
         at = newline + 1
         if words and not words[0].startswith("#"):
             if words[0] not in _KEYS or words[0] in values:
                 raise SourceError(
-                    path, f"has an unknown or repeated header line {words[0][:40]!r}: damaged or no PCD, copy it again"
+                    path,
+                    f"has an unknown or repeated header line {words[0][:40]!r}: damaged or not a PCD, copy it again",
                 )
             values[words[0]] = words[1:]
     return values, at
@@ -115,9 +116,7 @@ def _single(path: Path, values: dict[str, list[str]], name: str) -> int | None:
 
 def _whole(path: Path, name: str, words: list[str]) -> list[int]:
     if bad := [word for word in words if not (word.isascii() and word.isdigit() and len(word) < 16)]:
-        raise SourceError(
-            path, f"has {bad[0][:40]!r} in its header line {name}: whole numbers are needed, none negative"
-        )
+        raise SourceError(path, f"has {bad[0][:40]!r} in its header line {name}: it must hold whole numbers from 0 on")
     return [int(word) for word in words]
 
 
@@ -182,10 +181,10 @@ def _ascii_rows(path: Path, content: bytes, header: Header) -> np.ndarray:
         values = np.loadtxt(io.StringIO(text), np.float64, comments=None, ndmin=2) if lines else np.empty((0, width))
     except ValueError as error:
         raise SourceError(
-            path, f"has a line that is no row of numbers ({str(error).partition(';')[0]}): write the file again"
+            path, f"has a line that is not a row of numbers ({str(error).partition(';')[0]}): write the file again"
         ) from error
     if values.shape[1] != width:
-        raise SourceError(path, f"has {values.shape[1]} numbers a line and declares {width}: write the file again")
+        raise SourceError(path, f"has {values.shape[1]} numbers per line but declares {width}: write the file again")
     rows, column = np.empty(header.rows, np.dtype([(name, "f8") for name in header.dtype.names])), 0
     for name in header.dtype.names:
         rows[name] = values[:, column]  # the first value of a field with COUNT > 1: such fields are not used

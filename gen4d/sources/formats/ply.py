@@ -83,7 +83,7 @@ def _parse_header(path: Path, content: bytes) -> Header:
         elif words[0] == "property" and elements:
             elements[-1] = _with_property(path, elements[-1], words)
         else:
-            raise SourceError(path, f"has a header line that is no PLY: {line[:60]!r}: write the file again")
+            raise SourceError(path, f"has an invalid header line: {line[:60]!r}: write the file again")
     if order is None:
         raise SourceError(path, "has no header line `format`: write the file again")
     return Header(order, tuple(elements), end)
@@ -92,20 +92,20 @@ def _parse_header(path: Path, content: bytes) -> Header:
 def _parse_format(path: Path, line: str) -> str:
     words = line.split()
     if len(words) < 2 or words[1] not in _ORDERS:
-        raise SourceError(path, f"names no known PLY format ({line[:60]!r}): one of {', '.join(_ORDERS)}; convert it")
+        raise SourceError(path, f"names an unknown PLY format ({line[:60]!r}): one of {', '.join(_ORDERS)}; convert it")
     return _ORDERS[words[1]]
 
 
 def _header_lines(path: Path, content: bytes) -> tuple[list[str], int]:
     if content[:3] != b"ply" or content[3:4] not in (b"\n", b"\r"):
         raise SourceError(
-            path, f"is no PLY file: it starts with {content[:8]!r}, not with the line `ply`: convert it, or remove it"
+            path, f"is not a PLY file: it starts with {content[:8]!r} instead of the line `ply`: convert or remove it"
         )
     newline = b"\r\n" if content[3:5] == b"\r\n" else content[3:4]
     start = content.find(newline + b"end_header" + newline, 0, _HEADER_LIMIT)
     if start < 0:
         raise SourceError(
-            path, f"has no line `end_header` in its first {_HEADER_LIMIT} bytes: truncated or no PLY, copy it again"
+            path, f"has no line `end_header` in its first {_HEADER_LIMIT} bytes: truncated or not a PLY, copy it again"
         )
     text = content[:start].decode("latin-1")
     return [line.strip() for line in text.split(newline.decode())], start + len(b"end_header") + 2 * len(newline)
@@ -125,7 +125,7 @@ def _parse_property(path: Path, words: list[str]) -> Property:
         if _TYPES[words[2]][0] == "f":
             raise SourceError(path, f"has a list whose length is a {words[2]}: lengths are integers, write it again")
         return Property(words[4], _TYPES[words[3]], _TYPES[words[2]])
-    raise SourceError(path, f"has a property of no known type: {' '.join(words)[:60]!r}, write it with float or int")
+    raise SourceError(path, f"has a property of unknown type: {' '.join(words)[:60]!r}, write it with float or int")
 
 
 def _check_counts(path: Path, header: Header, remaining: int) -> None:
@@ -252,7 +252,7 @@ def _parse_lines(path: Path, lines: list[str], element: Element) -> np.ndarray:
         values = np.loadtxt(io.StringIO("\n".join(lines)), np.float64, comments=None, ndmin=2) if lines else None
     except ValueError as error:
         raise SourceError(
-            path, f"has a vertex line that is no row of numbers ({_reason(error)}): write it again"
+            path, f"has a vertex line that is not a row of numbers ({_reason(error)}): write it again"
         ) from error
     if values is None or values.shape != (len(lines), len(names)):
         found = "no" if values is None else str(values.shape[1])

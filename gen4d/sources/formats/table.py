@@ -34,7 +34,7 @@ def table_from_columns(path: Path, rows: np.ndarray) -> PointTable:
             f"has no column {', '.join(missing)} (columns: {', '.join(names) or 'none'}): a point needs x, y and z",
         )
     if any(rows.dtype[axis].shape for axis in "xyz"):
-        raise SourceError(path, "has several values in x, y or z of one point: one number each, write it again")
+        raise SourceError(path, "has several values in x, y or z of one point: must be one number each, write it again")
     wide = any(rows.dtype[axis].itemsize > 4 or rows.dtype[axis].kind in "iu" for axis in "xyz")
     point = np.empty((len(rows), 3), np.float64 if wide else np.float32)
     for axis, name in enumerate("xyz"):
@@ -57,12 +57,14 @@ def integers(path: Path, name: str, values: np.ndarray | None) -> np.ndarray | N
         values = values[:, 0]
     if values.ndim != 1 or values.dtype.kind not in "iufb":
         raise SourceError(
-            path, f"has a column `{name}` of shape {values.shape} and type {values.dtype}: one integer a point"
+            path,
+            f"has a column `{name}` of shape {values.shape} and type {values.dtype}: must be one integer per point",
         )
     if values.dtype.kind in "fu" or values.dtype.itemsize > 4:  # others fit as they are
         whole = not len(values) or bool(-(2**31) <= values.min() and values.max() < 2**31)  # NaN compares as false
         if not whole or (values.dtype.kind == "f" and (values != np.floor(values)).any()):
             raise SourceError(
-                path, f"has values in `{name}` that are no whole numbers below 2^31: ids are, repair or remove them"
+                path,
+                f"has values in `{name}` that are not whole numbers below 2^31, as ids must be: repair or remove them",
             )
     return values.astype(np.int32)
