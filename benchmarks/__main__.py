@@ -1,7 +1,8 @@
 """`make bench`: what gen4d costs, against references that do the same work in the same run.
 
-    python -m benchmarks            everything but `scale`
+    python -m benchmarks            everything but `shapes` and `scale`
     python -m benchmarks pipeline   one part: pipeline, build (with reading) or loader
+    python -m benchmarks shapes     a build with 3,000 shapes of real size; only when asked for
     python -m benchmarks scale      a simulated data set of 100,000 scans; only when asked for, it takes minutes
 
 Ratios count; times depend on the machine, which is printed. `loader` and `scale` need the trainer's packages.
@@ -11,11 +12,11 @@ import os
 import platform
 import sys
 
-PARTS = ("pipeline", "build", "loader", "scale")
+PARTS = ("pipeline", "build", "loader", "shapes", "scale")
 
 
 def main(parts: list[str]) -> None:
-    """Run the named parts, or all but `scale`."""
+    """Run the named parts, or the first three."""
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
         sys.exit(f"{unknown[0]!r} is not a part: {', '.join(PARTS)}")
@@ -34,6 +35,10 @@ def main(parts: list[str]) -> None:
                 from benchmarks import loader
 
                 loader.main()
+            case "shapes":
+                from benchmarks import shapes
+
+                shapes.main()
             case "scale":
                 from benchmarks import scale
 

@@ -69,14 +69,14 @@ def _columns(height, column, size, floor_m, ceiling_m, cell_m):
 
 
 def _footprint(observed, cell_m, close_m):
-    """Cells (nx, ny) inside the observed columns, closed by a disc of `close_m`, holes filled."""
+    """Cells (nx, ny) inside the observed columns, closed by a disc of `close_m`."""
     if not observed.any():
         return observed
     reach = math.ceil(close_m / cell_m) + 1
     grid = np.pad(observed, reach)
     dilated = ndimage.distance_transform_edt(~grid) * cell_m <= close_m
     closed = ndimage.distance_transform_edt(dilated) * cell_m > close_m
-    return ndimage.binary_fill_holes(closed)[reach:-reach, reach:-reach]
+    return closed[reach:-reach, reach:-reach]
 
 
 def _edge_distance(valid):

@@ -62,7 +62,7 @@ def _columns(cloud, origin, floor_m, ceiling_m, cell_m):
 
 
 def _footprint(observed, shape, cell_m, close_m):
-    """Cells (nx, ny) inside the observed columns, closed by a disc of `close_m`, holes filled."""
+    """Cells (nx, ny) inside the observed columns, closed by a disc of `close_m`."""
     reach = math.ceil(close_m / cell_m)
     span = np.arange(-reach, reach + 1)
     disc = np.hypot(*np.meshgrid(span, span)) * cell_m <= close_m
@@ -70,8 +70,7 @@ def _footprint(observed, shape, cell_m, close_m):
     for column in observed:
         grid[column] = True
     closed = ndimage.binary_closing(np.pad(grid, reach + 1), disc)
-    filled = ndimage.binary_fill_holes(closed)
-    return filled[reach + 1 : reach + 1 + shape[0], reach + 1 : reach + 1 + shape[1]]
+    return closed[reach + 1 : reach + 1 + shape[0], reach + 1 : reach + 1 + shape[1]]
 
 
 def _free_disc(valid):

@@ -1,6 +1,7 @@
 """The command line. Only this module prints and exits.
 
-Exit codes: 0 everything was done, 1 something was refused or failed (the rest is there and valid), 2 usage,
+Exit codes: 0 everything was done, 1 something was refused or failed, or a scan gave no sequence (the rest is there and
+valid), 2 usage,
 129, 130 and 143 after SIGHUP, Ctrl-C and SIGTERM, with a state that the same command continues.
 
 What takes long to import is imported by the commands, when signals have their handlers and help needs none of it.
@@ -109,6 +110,13 @@ class _Part(click.ParamType):
         return number, of
 
 
+def _class_names(classes: str | None) -> tuple[str, ...]:
+    """The classes of `--classes`, as the shapes' folder may have them."""
+    from gen4d.sources import class_name_of
+
+    return tuple(class_name_of(name) for name in classes.split(",")) if classes else Config.classes
+
+
 @cli.command(
     "build",
     short_help="Build a data set of sequences from scans and shapes.",
@@ -119,12 +127,19 @@ class _Part(click.ParamType):
 @click.option(
     "--out", default=pathlib.Path("data/sequences"), type=_FOLDER, show_default=True, help="Data set to write."
 )
-@click.option("--split", type=_FOLDER, help="File with the names of the scans to use, one per line.")
+@click.option("--split", type=_FOLDER, help="List of the scans to use, one name per line, or train, val, ...")
 @click.option("--classes", help=f"Classes of shapes, separated by commas.  [default: {','.join(HEIGHT_CLASSES)}]")
-@click.option("--up", help="Up axis of the scans: x, -y, a vector 0,0.1,1, or floor (floor:-y) to level by the floor.")
+@click.option(
+    "--up",
+    help="Up axis of the scans: auto (or auto:-y) levels what is tilted by more than a degree, z, -y or a vector "
+    "0,0.1,1 levels nothing, floor (floor:-y) levels every scan.  [default: auto, from the data set's own axis]",
+)
 @click.option("--units", help="Unit of the scans: m, cm, mm, in, ft, or metres per unit.")
 @click.option(
     "--shape-up", default="auto", show_default=True, help="Up axis of the shapes; auto: by data set or file type."
+)
+@click.option(
+    "--shape-units", help="Unit of shapes that have one: they keep their sizes and are not scaled to their class."
 )
 @click.option("--seed", default=Config.seed, show_default=True, help="Seed of all random draws.")
 @click.option("--sequences", default=Config.sequences, show_default=True, help="Sequences per scan.")
@@ -147,6 +162,7 @@ def build_command(
     classes,
     up,
     units,
+    shape_units,
     assignments,
     workers,
     scheduler,
@@ -166,9 +182,9 @@ def build_command(
         raise click.UsageError("--workers and --scheduler exclude each other: give one of them")
     if scheduler:  # whose workers have other working folders
         scans, shapes = scans.absolute(), shapes.absolute()
-    wanted = tuple(name.strip() for name in classes.split(",")) if classes else Config.classes
+    wanted = _class_names(classes)
     config = override(dataclasses.replace(Config(classes=wanted), **fields), assignments)
-    found = building.find_inputs(scans, shapes, config, split, up, units, limit)
+    found = building.find_inputs(scans, shapes, config, split, up, units, limit, shape_units=shape_units)
     for line in found.notes:
         click.echo(f"note: {line}", err=True)
     for line in found.refused:
@@ -196,10 +212,10 @@ def _conclude(sidecars, refused, manifest) -> int:
         click.echo(line)
     for message in refused:
         click.echo(f"refused: {message}", err=True)
-    empty = manifest is not None and not manifest["totals"]["sequences"]
-    if empty:
+    bare = [scan["name"] for sidecar in sidecars.values() for scan in sidecar["scans"] if not scan["sequences"]]
+    if manifest is not None and not manifest["totals"]["sequences"]:
         click.echo("Error: no sequence could be made; the lines above name the rule that failed", err=True)
-    return int(bool(refused) or empty)
+    return int(bool(refused) or bool(bare))
 
 
 @cli.command("merge", short_help="Finish a build in parts.", epilog=_example("gen4d merge data/sequences"))
@@ -295,9 +311,8 @@ def inspect(dataset, sequence) -> None:
         return
     manifest = opened.manifest
     click.echo(f"{dataset}: gen4d data set, format {manifest['version']}, made by gen4d {manifest['gen4d']}")
-    click.echo(
-        "config: " + ", ".join(f"{name} {value}" for name, value in manifest["config"].items() if name != "height_m")
-    )
+    shown = {name: _plain(value) for name, value in manifest["config"].items() if name != "height_m"}
+    click.echo("config: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
     click.echo("versions: " + ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()))
     sidecars = [brief(read_sidecar(opened.home, n)) for n in range(len(manifest["shards"]))]
     try:
@@ -308,18 +323,35 @@ def inspect(dataset, sequence) -> None:
         click.echo(line)
 
 
+def _plain(value) -> str:
+    """A value of a config in words: lists by their members."""
+    return "(" + " ".join(map(str, value)) + ")" if isinstance(value, list) else str(value)
+
+
 def _find(opened, sequence: str) -> int:
     """Number of a sequence given by its number or id."""
     reason = "too high"
     try:
         number = int(sequence) if sequence.isdecimal() else opened.find(sequence)
     except KeyError as error:
-        number, reason = len(opened), error.args[0]
+        number, reason = len(opened), _gap(opened, sequence) or error.args[0]
     if number < len(opened):
         return number
     first = opened[0].id if len(opened) else "none"
     message = f"{sequence!r} is neither a number below {len(opened)} nor an id like {first} ({reason})"
     raise click.BadParameter(message)
+
+
+def _gap(opened, sequence: str) -> str:
+    """Why a scan has no sequence of an id, where it was given up."""
+    from gen4d.shards.manifest import read_sidecar
+
+    name, _, k = sequence.rpartition("/")
+    for number in range(len(opened.manifest["shards"])):
+        for scan in read_sidecar(opened.home, number)["scans"]:
+            if scan["name"] == name and k.isdecimal() and int(k) in scan.get("gaps", ()):
+                return f"a gap: {report.explain_gaps(scan)}"
+    return ""
 
 
 def _inspect_sequence(opened, number: int) -> None:
@@ -418,17 +450,32 @@ def export(dataset, kind, out, pairs) -> None:
 )
 @click.option("--shapes", default=6, show_default=True, type=click.IntRange(1), help="Shapes per class.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of all random draws.")
-def samples(folder, rooms, shapes, seed) -> None:
+@click.option("--level", is_flag=True, help="Write level scans instead of tilted ones, which real ones are.")
+def samples(folder, rooms, shapes, seed, level) -> None:
     """Write built-in scans and shapes, so that everything can be tried without a download."""
     from gen4d import building
     from gen4d.samples import write_samples
 
     try:
-        written = write_samples(folder, rooms, shapes, seed, lambda i, n, what: click.echo(f"{i}/{n} {what}"))
+        written = write_samples(
+            folder, rooms, shapes, seed, lambda i, n, what: click.echo(f"{i}/{n} {what}"), tilted=not level
+        )
     except OSError as error:
         raise building.unwritable(error, folder) from None
     there = "" if written.written else ", there already"
     click.echo(f"{folder}: {written.scans} scans in scans/, {written.shapes} shapes in shapes/{there}")
+
+
+class _Reading:
+    """Says how many files are read, rarely enough for a log file, on standard error."""
+
+    def __init__(self):
+        self.printed = time.monotonic()
+
+    def __call__(self, what: str, done: int, of: int) -> None:
+        if time.monotonic() - self.printed > _SECONDS_A_LINE:
+            self.printed = time.monotonic()
+            click.echo(f"{done}/{of} {what} read", err=True)
 
 
 @cli.command(
@@ -441,8 +488,11 @@ def samples(folder, rooms, shapes, seed) -> None:
 @click.option("--split", type=_FOLDER, help="File with the names of the scans to use.")
 @click.option("--up", help="Up axis of the scans, as for build.")
 @click.option("--units", help="Unit of the scans, as for build.")
+@click.option("--classes", help="Classes of shapes, as for build: others are not read.")
+@click.option("--shape-units", help="Unit of shapes that have one, as for build.")
+@click.option("--shape-up", default="auto", show_default=True, help="Up axis of the shapes, as for build.")
 @click.option("--json", "as_json", is_flag=True, help="Findings as JSON.")
-def doctor_command(scans, shapes, split, up, units, as_json) -> None:
+def doctor_command(scans, shapes, split, up, units, classes, shape_units, shape_up, as_json) -> None:
     """Read raw folders before a long build, and report everything that is wrong with them at once."""
     if scans is None and shapes is None:
         raise click.UsageError("give --scans, --shapes, or both")
@@ -453,9 +503,11 @@ def doctor_command(scans, shapes, split, up, units, as_json) -> None:
     if scans is not None:
         given = up is not None or units is not None
         orientation = building.find_orientation(sources.find_scans(scans, split).entry, up, units) if given else None
-        findings += doctor.examine_scans(scans, split, orientation)
+        findings += doctor.examine_scans(scans, split, orientation, progress=_Reading())
     if shapes is not None:
-        findings += doctor.examine_shapes(shapes)
+        metres = sources.parse_units(shape_units, "--shape-units") if shape_units else 0.0
+        wanted, reading = _class_names(classes), _Reading()
+        findings += doctor.examine_shapes(shapes, wanted, None, shape_up, metres_per_unit=metres, progress=reading)
     if as_json:
         click.echo(json.dumps([finding._asdict() for finding in findings], indent=1))
     else:

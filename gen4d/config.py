@@ -11,7 +11,7 @@ from typing import Any
 
 # Changes with every change of draws or bytes: a data set is continued and merged by the same generator only, whatever
 # the release. tests/test_generator_version.py holds the digests that belong to it.
-GENERATOR = 2
+GENERATOR = 3
 _PACKAGES = ("numpy", "numba", "scipy", "zarr", "numcodecs", "trimesh")
 HEIGHT_CLASSES = ("chair", "desk", "dresser", "night_stand", "sofa", "table", "bathtub", "toilet")
 
@@ -34,11 +34,12 @@ class Config:
     pairs: bool = False  # also store explicit pair lists
     scans_per_shard: int = 16  # scans in one file
 
-    up: str = "z"  # up axis of the scans: an axis, a vector, or "floor"
+    up: str = "auto"  # up axis of the scans: an axis, a vector, "floor", or "auto": levelled where it is tilted (A)
     metres_per_unit: float = 1.0  # unit of the scans
     shape_up: str = "auto"  # up axis of the shapes: an axis, or by file type
     classes: tuple[str, ...] = HEIGHT_CLASSES  # of shapes that move
-    height_m: tuple[tuple[str, float, float], ...] = ()  # (class, lowest, highest): ModelNet has no units (A)
+    shape_metres: float = 0.0  # per unit of the shapes; 0: they have no unit and are scaled to a height of their class
+    height_m: tuple[tuple[str, float, float, float], ...] = ()  # (class, lowest, highest, share of its shapes) (A)
 
     voxel_m: float = 0.02  # edge of a voxel; one point of the scan in each
     cell_m: float = 0.10  # edge of a voxel and a cell of the occupancy map
@@ -46,7 +47,8 @@ class Config:
     near_floor_m: float = 0.20  # the highest point of a valid column is at most this far from the floor
     close_m: float = 0.50  # radius that closes the footprint (A)
     bound: str = "disc"  # or the paper's "sphere"; the disc is exact because shapes only turn about z (A)
-    shrink_min: float = 0.5  # a shape that fits nowhere is shrunk to this at most (A)
+    redraws: int = 8  # of a shape of the class and its height while none fits anywhere (A)
+    shrink_min: float = 0.8  # in the later half of the attempts a shape that has no way is shrunk to this at most (A)
     shrink_step: float = 0.9  # tried factors: the widest that fits, then each time this much smaller (A)
     shape_points: int = 1000  # per shape, drawn by area
 
@@ -67,13 +69,20 @@ class Config:
         for field, value, rule in _broken_rules(self):
             raise ConfigError(f"{field} = {value}: {rule}")
 
-    def height_range(self, class_name: str) -> tuple[float, float]:
-        """Lowest and highest height in metres of a class. Raises ConfigError if there is none."""
-        for name, low, high in self.height_m:
-            if name == class_name:
-                return low, high
-        known = ", ".join(name for name, _, _ in self.height_m) or "none"
-        raise ConfigError(f"height_m has no range for the class {class_name!r}, known: {known}: add one")
+    def height_of(self, class_name: str, draw: float) -> float:
+        """Height in metres of a class for a draw in [0, 1): of its ranges one by its share, and uniform in it.
+
+        Raises ConfigError if there is none for the class.
+        """
+        ranges = [row[1:] for row in self.height_m if row[0] == class_name]
+        if not ranges:
+            known = ", ".join(dict.fromkeys(row[0] for row in self.height_m)) or "none"
+            raise ConfigError(f"height_m has no range for the class {class_name!r}, known: {known}: add one")
+        place = draw * sum(share for _, _, share in ranges)
+        while place >= ranges[0][2] and len(ranges) > 1:
+            place -= ranges.pop(0)[2]
+        low, high, share = ranges[0]
+        return low + (high - low) * (place / share)
 
 
 def _broken_rules(c: Config) -> list[tuple[str, object, str]]:
@@ -90,13 +99,16 @@ def _broken_rules(c: Config) -> list[tuple[str, object, str]]:
         ("scans_per_shard", 1 <= c.scans_per_shard <= 256, "from 1 to 256, so that a shard fits in memory"),
         ("metres_per_unit", 0 < c.metres_per_unit < 1e6, "a positive number of metres"),
         ("classes", len(c.classes) >= 1, "at least one class"),
-        ("height_m", all(0 < low <= high < 100 for _, low, high in c.height_m), "0 < lowest <= highest < 100 metres"),
+        ("shape_metres", 0 <= c.shape_metres < 1e6, "metres a unit, or 0 for shapes without one"),
+        ("height_m", all(0 < row[1] <= row[2] < 100 for row in c.height_m), "0 < lowest <= highest < 100 metres"),
+        ("height_m", all(0 < row[3] < math.inf for row in c.height_m), "a share above 0 of the class's shapes"),
         ("voxel_m", 0.001 <= c.voxel_m <= 1, "from 1 mm to 1 m"),
         ("cell_m", 0.01 <= c.cell_m <= 1, "from 1 cm to 1 m"),
         ("ceiling_m", c.near_floor_m < c.ceiling_m <= 40 * c.cell_m, "above near_floor_m and at most 40 cells"),
         ("near_floor_m", c.near_floor_m > 0, "positive"),
         ("close_m", 0 <= c.close_m <= 10, "from 0 to 10 m"),
         ("bound", c.bound in ("disc", "sphere"), "disc or sphere"),
+        ("redraws", 0 <= c.redraws <= 1000, "from 0 to 1000"),
         ("shrink_min", 0 < c.shrink_min <= 1, "above 0 and at most 1; 1 turns shrinking off"),
         ("shrink_step", 0.1 <= c.shrink_step < 1, "from 0.1 to below 1"),
         ("shape_points", 10 <= c.shape_points <= 1_000_000, "from 10 to a million points"),
@@ -130,7 +142,7 @@ def from_plain(plain: dict) -> Config:
     try:
         values = plain | {
             "classes": tuple(plain["classes"]),
-            "height_m": tuple((str(name), float(low), float(high)) for name, low, high in plain["height_m"]),
+            "height_m": tuple((str(name), *map(float, rest)) for name, *rest in plain["height_m"]),
         }
         return Config(**values)
     except TypeError as error:

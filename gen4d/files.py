@@ -58,6 +58,21 @@ def write(path: pathlib.Path, content: bytes) -> None:
     _sync_folder(path.parent)
 
 
+def write_unsynced(path: pathlib.Path, content: bytes) -> None:
+    """Write a file of a cache: its name holds the whole content, or nothing after a power cut or on an error.
+
+    It is no effect of a build, which is the same without it.
+    """
+    temporary = path.with_name(f"{path.name}.{_here()}.{threading.get_native_id()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
 def _here() -> str:
     """This process among those of all machines that share a file system."""
     return f"{re.sub('[^A-Za-z0-9]', '-', socket.gethostname())[:40]}-{os.getpid()}"

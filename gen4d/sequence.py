@@ -171,6 +171,7 @@ class FloorPlan(NamedTuple):
     origin: np.ndarray  # (2,) int32: index of the first cell, counted from x = y = 0
     floor_m: float
     cell_m: float
+    unseen: float = math.nan  # share of the valid cells that hold no point of the scan; NaN = not known
 
     @property
     def valid_m2(self) -> float:

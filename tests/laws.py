@@ -218,6 +218,11 @@ def check_plan(shard: Shard, scan: int, point) -> None:
     expected, footprint = find_valid(point, column - origin, valid.shape, floor_m)
     demand(np.array_equal(valid, expected), where, "its plan is the points' own", (valid != expected).sum())
     demand(not (valid & ~footprint).any(), where, "no valid cell lies outside the footprint")
+    seen = seen_columns(point, column - origin, valid.shape, floor_m)
+    demand(not (valid & ~near(seen, CLOSE_CELLS)).any(), where, "no valid cell is far from a seen one")
+    if "scan/unseen" in shard.table and valid.any():
+        share = (valid & ~seen).sum() / valid.sum()
+        demand(abs(shard.table["scan/unseen"][scan] - share) < 1e-12, where, "its unseen share is the plan's", share)
     free_m = float(shard.table["scan/free_m"][scan])
     gap = wall_gap(valid, (np.argwhere(valid) + 0.5) * CELL_M) if valid.any() else np.zeros(1)
     demand(abs(gap.max() - free_m) < 1e-9, where, "its widest free disc is the plan's", (gap.max(), free_m))
@@ -240,27 +245,28 @@ def find_valid(point, column, shape, floor_m):
 
 
 def find_footprint(observed):
-    """Observed columns (nx, ny) dilated and eroded by a disc of 0.5 m, and all that cannot be reached from outside."""
+    """All columns (nx, ny) but those in a disc of 0.5 m, around any column, in which none was observed."""
     reach = CLOSE_CELLS
-    span = range(-reach, reach + 1)
-    disc = [(x, y) for x in span for y in span if x * x + y * y <= reach * reach]
-    wide = np.pad(observed, 2 * reach + 1)
-    dilated = np.any([np.roll(wide, step, (0, 1)) for step in disc], axis=0)
-    closed = np.all([np.roll(dilated, step, (0, 1)) for step in disc], axis=0)
-    outside = np.zeros_like(closed)
-    outside[0, 0] = True
-    for _ in range(closed.size):
-        grown = outside.copy()
-        grown[1:] |= outside[:-1]
-        grown[:-1] |= outside[1:]
-        grown[:, 1:] |= outside[:, :-1]
-        grown[:, :-1] |= outside[:, 1:]
-        grown &= ~closed
-        if np.array_equal(grown, outside):
-            break
-        outside = grown
-    inner = slice(2 * reach + 1, -2 * reach - 1)
-    return ~outside[inner, inner]
+    wide = np.pad(observed, reach + 1)
+    empty = ~near(wide, reach)
+    inner = slice(reach + 1, -reach - 1)
+    return ~near(empty, reach)[inner, inner]
+
+
+def near(cells, reach: int):
+    """The cells (nx, ny) whose centres are at most `reach` cells from the centre of one of some cells."""
+    wide, found = np.pad(cells, reach), np.zeros_like(cells)
+    for x, y in itertools.product(range(2 * reach + 1), repeat=2):
+        if (x - reach) ** 2 + (y - reach) ** 2 <= reach**2:
+            found |= wide[x : x + found.shape[0], y : y + found.shape[1]]
+    return found
+
+
+def seen_columns(point, column, shape, floor_m: float) -> np.ndarray:
+    """The columns (nx, ny) that hold a point below the height of ceilings."""
+    seen = np.zeros(shape, bool)
+    seen[tuple(column[point[:, 2].astype(np.float64) <= floor_m + CEILING_M].T)] = True
+    return seen
 
 
 def wall_gap(valid, place) -> np.ndarray:

@@ -79,6 +79,78 @@ def column_layers(point, inverse_m, origin, shape, floor_m, ceiling_m, layer_m):
     return layers, top
 
 
+# Meshes
+
+
+def read_numbers(text):
+    """The numbers of a text (N,) uint8, as `float` reads each."""
+    return np.array([float(word) for word in text.tobytes().split()])
+
+
+def double_areas(vertex, face):
+    """Twice the area (F,) of each triangle (F, 3) of points (V, 3)."""
+    a, b, c = (vertex[face[:, corner]] for corner in range(3))
+    return np.sqrt((np.cross(b - a, c - a) ** 2).sum(axis=1))
+
+
+def first_triples(face):
+    """True (F,) at the first triangle of each three corners, in whatever order they are listed."""
+    seen, first = set(), np.zeros(len(face), bool)
+    for row, corners in enumerate(map(frozenset, face.tolist())):
+        first[row] = corners not in seen
+        seen.add(corners)
+    return first
+
+
+# Levelling
+
+
+def lowest_rows(point, low, inverse_m, shape):
+    """The row (nx, ny) int32 of the lowest point of each column, the first of equals, -1 where there is none."""
+    place = ((point[:, :2].astype(np.float64) - low) * inverse_m).astype(np.int64)
+    rows = np.full(shape, -1, np.int32)
+    for column in set(map(tuple, place.tolist())):
+        inside = np.flatnonzero((place == column).all(axis=1))
+        rows[column] = inside[np.argmin(point[inside, 2])]
+    return rows
+
+
+def slope_votes(lowest, slope, bin_m, bins):
+    """How many heights (S,) int64 of the points (C, 3) over each slope (S, 2) four bins in a row hold at most."""
+    votes = np.zeros(len(slope), np.int64)
+    for number, (a, b) in enumerate(slope.tolist()):
+        height = lowest[:, 2] - lowest[:, 0] * a - lowest[:, 1] * b
+        bin_of = np.floor(height * (1.0 / bin_m)).astype(np.int64) + bins // 2
+        bin_of = bin_of[(bin_of >= 0) & (bin_of < bins)]
+        votes[number] = max(((bin_of >= first) & (bin_of < first + 4)).sum() for first in range(-4, bins))
+    return votes
+
+
+def off_plane(point, plane):
+    """Height (N,) of points (N, 3) above z = plane[0] x + plane[1] y + plane[2]."""
+    return point[:, 2] - plane[0] * point[:, 0] - plane[1] * point[:, 1] - plane[2]
+
+
+def near_plane(point, low, inverse_m, plane, width_m):
+    """The points (M, 3) float64 near a plane, x and y from `low`, and the number (M,) int32 of their columns, which are
+    numbered in the order in which they occur."""
+    local = point.astype(np.float64) - [*low, 0.0]
+    local = local[np.abs(off_plane(local, plane)) < width_m]
+    numbers = {}
+    column = [
+        numbers.setdefault(tuple(place), len(numbers)) for place in (local[:, :2] * inverse_m).astype(int).tolist()
+    ]
+    return local, np.array(column, np.int32)
+
+
+def column_sums(near, column, plane, width_m, columns):
+    """Sums (C, 4) of x, y, z and 1 over each column's points (M, 3) near a plane."""
+    sums = np.zeros((columns, 4))
+    inside = np.abs(off_plane(near, plane)) < width_m
+    np.add.at(sums, column[inside], np.column_stack([near[inside], np.ones(inside.sum())]))
+    return sums
+
+
 # Free space and trajectories
 
 

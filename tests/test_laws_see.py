@@ -158,6 +158,7 @@ BREAKS = {
     "its plan is the points' own": row("scan/valid", lambda byte: byte ^ 4, byte_of_free_cells),
     "its plan starts at the first column": row("scan/origin", lambda cell: cell + 1),
     "its widest free disc is the plan's": row("scan/free_m", lambda r: r * 1.001),
+    "its unseen share is the plan's": row("scan/unseen", lambda share: share + 0.01),
     "is a scan and a moving shape": row("actor/role", lambda role: role + 1),
     "its static actor is its scan": row("actor/cloud", lambda cloud: cloud + 1),
     "the scan does not move, exactly": row("actor/pose", lambda p: p + np.float32(1e-7)),

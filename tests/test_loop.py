@@ -113,7 +113,7 @@ def test_milestones_stay_besides_the_last_two_checkpoints(tmp_path):
 
 
 def test_a_log_line_cut_by_a_kill_is_dropped(tmp_path):
-    record = Record(1, 0.5, {"a": 0.5}, {}, 0.1, None, 0, {"seconds": 1.0})
+    record = Record(1, 0.5, {"a": 0.5}, {}, {}, 0.1, None, 0, {"seconds": 1.0})
     with contextlib.closing(Log(tmp_path, 0)) as log:
         log.write(record)
         log.write(record._replace(step=2))

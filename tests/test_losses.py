@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -219,3 +220,82 @@ def test_spread_equals_its_definition_number_by_number():
         mean = sum(column) / len(column)
         deviation.append(math.sqrt(sum((x - mean) ** 2 for x in column) / len(column)))
     assert losses.spread(z).item() == pytest.approx(sum(deviation) / D * math.sqrt(D), rel=1e-12)
+
+
+# PointInfoNCE -------------------------------------------------------------------------------------------------------
+
+
+def looped_info_nce(first, second, same, temperature) -> float:
+    """The cross-entropy of each point's own among all samples of its sequence, both ways."""
+    found = []
+    for b in range(len(first)):
+        one, two = [[normalised(row) for row in rows[b].tolist()] for rows in (first, second)]
+        for anchors, others in ((one, two), (two, one)):
+            for i, anchor in enumerate(anchors):
+                kept = [k for k in range(len(others)) if k == i or not same[b][i][k]]
+                score = {k: math.exp(dot(anchor, others[k]) / temperature) for k in kept}
+                found.append(-math.log(score[i] / sum(score.values())))
+    return sum(found) / len(found)
+
+
+@pytest.mark.parametrize("voxels", [[0, 1, 2, 3, 4, 5, 6, 7], [0, 0, 2, 3, 4, 5, 5, 5]], ids=["apart", "sharing"])
+@pytest.mark.parametrize("temperature", [0.07, 1.0])
+def test_info_nce_equals_a_loop_over_samples(voxels, temperature):
+    first, second = drawn(2, 4, D), drawn(2, 4, D, seed=1)
+    same = sharing(voxels, size=2)
+    ours = losses.point_info_nce(first, second, same, temperature).item()
+    assert ours == pytest.approx(looped_info_nce(first, second, same.tolist(), temperature), rel=1e-9)
+
+
+def test_info_nce_of_points_that_all_share_a_voxel_is_zero_and_of_equal_features_the_logarithm_of_their_number():
+    first = drawn(1, 4, D)
+    assert losses.point_info_nce(first, -first, sharing([0, 0, 0, 0], size=1), 0.1).item() == 0
+    equal = torch.ones(1, 4, D)
+    assert losses.point_info_nce(equal, equal, sharing([0, 1, 2, 3], size=1), 0.1).item() == pytest.approx(math.log(4))
+
+
+# How well a comparison is fitted -------------------------------------------------------------------------------------
+
+
+def cloud_of(*shape, shift=0.5, seed=3):
+    return torch.from_numpy(np.random.default_rng([seed, *shape]).normal(shift, 1, shape))
+
+
+def test_the_fit_of_predictions_equals_counting_sample_by_sample():
+    p = cloud_of(2, 12, 5)
+    z = 0.5 * p + cloud_of(2, 12, 5, seed=4)
+    row = torch.tensor([0, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9, 9])
+    found = losses.fit(p, z, row, 2)
+    unit_p, unit_z = ([v / np.linalg.norm(v) for v in x.reshape(-1, 5).numpy()] for x in (p, z))
+    middle_p, middle_z = np.mean(unit_p, axis=0), np.mean(unit_z, axis=0)
+    cosines = [a @ b for a, b in zip(unit_p, unit_z, strict=True)]
+    centred = []
+    for a, b in zip(unit_p, unit_z, strict=True):
+        a, b = a - middle_p, b - middle_z
+        centred.append(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+    right = 0
+    for i in range(6):  # the first of two sequences
+        nearest = max(range(6), key=lambda j: unit_p[i] @ unit_z[j])
+        right += int(row[nearest] == row[i])
+    expected = {"cos": np.mean(cosines), "constant": np.linalg.norm(middle_z)}
+    expected |= {"centred": np.mean(centred), "top1": right / 6}
+    assert {name: value.item() for name, value in found.items()} == pytest.approx(expected, rel=1e-9)
+
+
+def test_no_constant_prediction_is_better_than_the_constant_that_is_told():
+    z = cloud_of(1, 40, 6)
+    told = losses.fit(cloud_of(1, 40, 6, seed=4), z, torch.arange(40), 1)["constant"].item()
+    best = losses.unit(z).mean((0, 1))
+    reached = losses.fit(best.expand(1, 40, 6), z, torch.arange(40), 1)
+    assert reached["cos"].item() == pytest.approx(told)
+    for k in range(50):
+        other = cloud_of(6 + k)[:6].expand(1, 40, 6)
+        assert losses.fit(other, z, torch.arange(40), 1)["cos"] <= told
+    assert reached["top1"] == 1 / 40
+
+
+def test_a_perfect_prediction_has_every_figure_at_its_best_and_no_gradient():
+    z = cloud_of(2, 30, 6).requires_grad_()
+    found = losses.fit(3 * z, z, torch.arange(30), 1)
+    assert [found[name].item() for name in ("cos", "centred", "top1")] == pytest.approx([1, 1, 1])
+    assert not any(value.requires_grad for value in found.values())

@@ -12,7 +12,7 @@ from train.config import ConfigError
 from train.methods import losses
 from train.methods.config import PretrainConfig
 from train.methods.contrast4d.batch import places_of
-from train.methods.contrast4d.config import METHODS, Contrast4D
+from train.methods.contrast4d.config import METHODS, PREDICTORS, Contrast4D
 from train.methods.contrast4d.model import Contrast
 from train.nets.unet import NetShape
 
@@ -41,16 +41,65 @@ def test_total_is_the_weighted_sum_of_the_method_s_terms(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_has_the_parts_it_uses_and_no_others(method):
-    parts = {name for name, _ in model_of(method).named_children()}
+@pytest.mark.parametrize("predictors", PREDICTORS)
+def test_a_method_has_the_parts_it_uses_and_no_others(method, predictors):
+    parts = {name for name, _ in model_of(method, predictors=predictors).named_children()}
     with_4d, cosine = METHODS[method].has_4d, METHODS[method].cosine
     expected = {"encoder3d": True, "predictor3d": cosine, "encoder4d": with_4d, "predictor4d": with_4d and cosine}
+    expected |= dict.fromkeys(("cross3d", "cross4d"), with_4d and cosine and predictors == "own")
     assert parts == {name for name, used in expected.items() if used}
 
 
+def test_predictors_of_their_own_leave_what_else_is_drawn_as_it_is():
+    shared, own = (model_of("4dcontrast", predictors=kind).state_dict() for kind in ("shared", "own"))
+    assert {name.split(".")[0] for name in own.keys() - shared.keys()} == {"cross3d", "cross4d"}
+    assert all(torch.equal(own[name], value) for name, value in shared.items())
+    loss = {kind: model_of("4dcontrast", predictors=kind)(batch_for("4dcontrast")).terms for kind in ("shared", "own")}
+    assert loss["own"]["3d-4d"] != loss["shared"]["3d-4d"]
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_every_parameter_of_a_method_is_trained(method):
-    model = model_of(method)
+def test_every_comparison_of_a_method_is_measured(method):
+    names = {"3d-3d", "3d-4d", "4d-3d", "4d-4d"} if METHODS[method].cosine else {"3d-3d", "3d-4d"}
+    names = names if METHODS[method].has_4d else {"3d-3d"}
+    fit = model_of(method)(batch_for(method)).fit
+    assert set(fit) == {f"{name}/{kind}" for name in names for kind in ("cos", "constant", "centred", "top1")}
+    assert all(-1 <= value <= 1 for value in fit.values())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_forwards_that_are_made_again_give_the_same_losses_gradients_and_statistics(method):
+    """And keep less: only what lies outside the nets is kept from the forward to the backward pass."""
+    found, kept = [], []
+    for again in (False, True):
+        model, seen = model_of(method, recompute=again), {}
+
+        def keep(tensor, seen=seen):
+            seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        for _ in range(2):
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                loss = model(batch_for(method))
+            loss.total.backward()
+        found.append([loss.total, *(p.grad for p in model.parameters()), *model.buffers()])
+        kept.append(sum(seen.values()))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True) if one.ndim < 2)
+    assert kept[1] < 0.6 * kept[0]
+
+
+def test_centred_projections_have_no_mean_direction_and_uncentred_ones_do():
+    fits = {centred: model_of("4dcontrast", centred=centred)(batch_for("4dcontrast")).fit for centred in (False, True)}
+    for name in ("3d-3d", "3d-4d", "4d-3d", "4d-4d"):
+        assert fits[True][f"{name}/constant"] < 0.3 < 0.6 < fits[False][f"{name}/constant"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("predictors", PREDICTORS)
+def test_every_parameter_of_a_method_is_trained(method, predictors):
+    model = model_of(method, predictors=predictors)
     model(batch_for(method)).total.backward()
     idle = [name for name, weight in model.named_parameters() if weight.grad is None or weight.grad.abs().max() == 0]
     assert not [name for name in idle if not name.endswith("bias")], idle
@@ -67,10 +116,13 @@ ROUTES = [  # DESIGN 7: which parameters each term trains under each reading of 
 ]
 
 
+@pytest.mark.parametrize("predictors", PREDICTORS)
 @pytest.mark.parametrize("term, stop, expected", ROUTES)
-def test_each_term_trains_the_parts_that_its_route_names(term, stop, expected):
+def test_each_term_trains_the_parts_that_its_route_names(term, stop, expected, predictors):
     weights = {field: float(name == term) for name, field in PARTS.items()}
-    model = model_of("4dcontrast", stop_gradient=stop, **weights)
+    model = model_of("4dcontrast", stop_gradient=stop, predictors=predictors, **weights)
+    if predictors == "own" and term == "3d-4d":
+        expected = {part.replace("predictor", "cross") for part in expected}
     model(batch_for("4dcontrast")).total.backward()
     trained = set()
     for name, weight in model.named_parameters():
@@ -81,30 +133,34 @@ def test_each_term_trains_the_parts_that_its_route_names(term, stop, expected):
 
 @pytest.mark.parametrize("stop, through", [("conventional", "p"), ("printed", "z")])
 @pytest.mark.parametrize("dims", ["3d", "4d"])
-def test_eq_5_reaches_an_encoder_only_through_the_p_or_only_through_the_z_of_its_reading(stop, through, dims):
+@pytest.mark.parametrize("predictors, part", [("shared", "predictor"), ("own", "cross")])
+def test_eq_5_reaches_an_encoder_only_through_the_p_or_only_through_the_z_of_its_reading(
+    stop, through, dims, predictors, part
+):
     """A predictor that passes no gradient on cuts the route through p and leaves that through z."""
-    model = model_of("4dcontrast", stop_gradient=stop, weight_3d=0.0, weight_4d=0.0)
-    predictor = getattr(model, f"predictor{dims}")
+    model = model_of("4dcontrast", stop_gradient=stop, weight_3d=0.0, weight_4d=0.0, predictors=predictors)
+    predictor = getattr(model, f"{part}{dims}")
     predictor.register_forward_pre_hook(lambda _module, inputs: (inputs[0].detach(),))
     model(batch_for("4dcontrast")).total.backward()
     gradient = getattr(model, f"encoder{dims}").projector.weight.grad
     assert (gradient is not None and gradient.abs().max().item() > 0) == (through == "z")
 
 
-def test_terms_of_4dcontrast_equal_eqs_3_to_8_over_separately_encoded_points():
+@pytest.mark.parametrize("predictors, part", [("shared", "predictor"), ("own", "cross")])
+def test_terms_of_4dcontrast_equal_eqs_3_to_8_over_separately_encoded_points(predictors, part):
     """Features by encoding point sets one by one, in evaluation mode, so that norms do not depend on the grouping."""
-    batch, model = batch_for("4dcontrast"), model_of("4dcontrast").double().eval()
+    batch, model = batch_for("4dcontrast"), model_of("4dcontrast", predictors=predictors).double().eval()
     pairs, t = list(itertools.combinations(range(3), 2)), 3
 
     def both(encoder, predictor, voxels, row):
         z = encoder(voxels, row, batch.size)
         return predictor(z.flatten(0, -2)).reshape(z.shape), z
 
-    def at_3d(i, row):
-        return both(model.encoder3d, model.predictor3d, batch.frame[i], row)
+    def at_3d(i, row, part="predictor"):
+        return both(model.encoder3d, getattr(model, f"{part}3d"), batch.frame[i], row)
 
-    def at_4d(row):
-        return both(model.encoder4d, model.predictor4d, batch.sequence, row)
+    def at_4d(row, part="predictor"):
+        return both(model.encoder4d, getattr(model, f"{part}4d"), batch.sequence, row)
 
     expected = dict.fromkeys(PARTS, 0.0)
     for p, (i, j) in enumerate(pairs):
@@ -115,7 +171,7 @@ def test_terms_of_4dcontrast_equal_eqs_3_to_8_over_separately_encoded_points():
             cosine = losses.negative_cosine(one[0], two[1]) + losses.negative_cosine(two[0], one[1])
             expected[name] += cosine.mean().item() / 2 / len(pairs)
     for i in range(t):
-        (p3, z3), (p4, z4) = at_3d(i, batch.point_row[i]), at_4d(batch.point_row_4d[i, :, i])
+        (p3, z3), (p4, z4) = at_3d(i, batch.point_row[i], part), at_4d(batch.point_row_4d[i, :, i], part)
         cosine = losses.negative_cosine(p3, z4) + losses.negative_cosine(p4, z3)
         expected["3d-4d"] += cosine.mean().item() / 2 / len(pairs)
     loss = model(batch)
@@ -152,7 +208,7 @@ def test_one_forward_per_frame_index_one_of_the_sequence_and_heads_once(method):
     for name, part in model.named_modules():
         if name in ("encoder3d.backbone", "encoder4d.backbone", "encoder3d.projector", "encoder4d.projector"):
             part.register_forward_hook(lambda *_, name=name: calls.append(name))
-        if name in ("predictor3d", "predictor4d"):
+        if name in ("predictor3d", "predictor4d", "cross3d", "cross4d"):
             part.register_forward_hook(lambda *_, name=name: calls.append(name))
     model(batch_for(method))
     counts = {name: calls.count(name) for name in calls}
@@ -209,6 +265,18 @@ def test_hardest_contrastive_fits_one_sequence():
     loss = trained_on_one_sequence("4dcontrast-simclr", 40)
     assert max(loss.terms.values()) < 0.06
     assert min(loss.spread.values()) > 0.5
+
+
+def test_info_nce_fits_one_sequence():
+    loss = trained_on_one_sequence("moving-3d-infonce", 40)
+    assert loss.terms["3d-3d"] < 0.3 and loss.fit["3d-3d/top1"] > 0.9
+
+
+def test_with_predictors_of_its_own_the_3d_4d_term_is_fitted_and_with_shared_ones_less():
+    own, shared = (trained_on_one_sequence("4dcontrast", 60, predictors=kind) for kind in ("own", "shared"))
+    for name in ("3d-4d", "4d-3d"):
+        assert own.fit[f"{name}/cos"] > own.fit[f"{name}/constant"] + 0.1
+        assert own.fit[f"{name}/centred"] > shared.fit[f"{name}/centred"]
 
 
 def test_features_collapse_without_stop_gradient():

@@ -113,10 +113,10 @@ def test_points_copied_from_another_scan_are_warned_about(tmp_path):
 
 
 def test_wrong_units_and_wrong_up_are_guessed(tmp_path):
-    write(tmp_path / "a.ply", ply(room_points() * np.float32(1000)))
+    write(tmp_path / "a.ply", ply(room_points(9000) * np.float32(1000)))
     assert any("check --units" in text for text in said(examine_scans(tmp_path), "warning"))
     assert not said(examine_scans(tmp_path, orientation=Orientation("z", 0.001)), "warning")
-    write(tmp_path / "a.ply", ply(room_points()[:, [1, 2, 0]] * np.float32([1, 1, 2.5])))
+    write(tmp_path / "a.ply", ply(room_points(9000)[:, [1, 2, 0]] * np.float32([1, 1, 2.5])))
     assert any("check --up" in text for text in said(examine_scans(tmp_path), "warning"))
 
 

@@ -6,29 +6,13 @@ import pytest
 from gen4d.sources import Orientation, SourceError, find_scans, load_scan, parse_units
 from gen4d.sources.level import floor_normal, rotation_to_z, up_rotation
 from tests.makers.files import ply, write
-from tests.makers.rooms import room_points
+from tests.makers.rooms import room_of_size, room_points
 from tests.shared import SHARED, needs_shared_data
 
 
 def scan_of(tmp_path, point, **orientation):
     write(tmp_path / "a.ply", ply(point))
     return load_scan(find_scans(tmp_path).sources[0], Orientation(**orientation))
-
-
-def furnished_room(rng, size, noise_m=0.01):
-    """Floor, walls, ceiling and boxes of a room of size (x, y) metres, (N, 3), scanned with noise."""
-    count = int(min(40_000, size[0] * size[1] * 800))
-    floor = rng.uniform((0, 0, 0), (*size, 0), (count, 3))
-    for _ in range(max(3, int(size[0] * size[1] / 4))):
-        inside = (np.abs(floor[:, :2] - rng.uniform((0, 0), size)) < rng.uniform(0.2, 0.6, 2)).all(axis=1)
-        floor[inside, 2] = rng.uniform(0.4, 1.8)
-    wall = rng.uniform((0, 0, 0), (*size, 2.5), (count // 2, 3))
-    side = rng.integers(4, size=len(wall))
-    wall[side < 2, 0] = size[0] * (side[side < 2] % 2)
-    wall[side >= 2, 1] = size[1] * (side[side >= 2] % 2)
-    ceiling = rng.uniform((0, 0, 2.5), (*size, 2.5), (count // 3, 3))
-    point = np.concatenate([floor, wall, ceiling])
-    return point + rng.normal(0, noise_m, point.shape)
 
 
 @pytest.mark.parametrize(
@@ -85,20 +69,20 @@ def test_floor_is_levelled_to_a_twentieth_of_a_degree(size, tilt_deg):
     rng = np.random.default_rng([size[0], int(10 * tilt_deg[0]) + 200])
     up = np.array([*np.tan(np.radians(tilt_deg)), 1])
     up /= np.linalg.norm(up)
-    tilted = furnished_room(rng, size) @ rotation_to_z(up)
+    tilted = room_of_size(rng, size) @ rotation_to_z(up)
     assert np.degrees(np.arccos(min(1.0, floor_normal(tilted) @ up))) < 0.05
 
 
 def test_levelling_takes_the_floor_and_not_the_ceiling_or_a_wall():
     rng = np.random.default_rng(5)
-    room = furnished_room(rng, (5, 4))
+    room = room_of_size(rng, (5, 4))
     sloped = np.where(room[:, 2:] > 2.4, room + room[:, :1] * [0, 0, 0.3], room)  # an attic
     assert np.degrees(np.arccos(min(1.0, floor_normal(sloped)[2]))) < 0.1
 
 
 def test_levelling_is_the_same_for_any_order_of_the_points():
     rng = np.random.default_rng(7)
-    room = furnished_room(rng, (4, 3)) @ rotation_to_z(np.array([0.05, 0.02, 1]))
+    room = room_of_size(rng, (4, 3)) @ rotation_to_z(np.array([0.05, 0.02, 1]))
     assert np.allclose(floor_normal(room), floor_normal(room[rng.permutation(len(room))]), atol=1e-9)
 
 
@@ -112,7 +96,7 @@ def test_scan_without_a_floor_cannot_be_levelled(tmp_path):
 def test_floor_levels_from_the_axis_that_is_given(tmp_path):
     rng = np.random.default_rng(3)
     turn = rotation_to_z(np.array([0.08, 0, 1]))
-    room = (furnished_room(rng, (4, 3)) @ turn)[:, [0, 2, 1]] * [1, -1, 1]  # y down, tilted
+    room = (room_of_size(rng, (4, 3)) @ turn)[:, [0, 2, 1]] * [1, -1, 1]  # y down, tilted
     scan = scan_of(tmp_path, room.astype(np.float32), up="floor:-y")
     low = scan.point[scan.point[:, 2] < np.percentile(scan.point[:, 2], 20)]
     assert np.std(low[:, 2]) < 0.015 and np.linalg.det(scan.transform[:3, :3]) == pytest.approx(1)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gen4d.sources import SourceError, default_orientation, find_scans, height_range
+from gen4d.sources import SourceError, class_name_of, default_orientation, find_scans, height_ranges
 from gen4d.sources import manifest as manifest_module
 from gen4d.sources.manifest import load_manifest, manifest
 from tests.makers.files import write
@@ -42,10 +42,22 @@ def test_label_spaces_agree_on_the_twenty_classes_of_the_benchmark():
 
 def test_heights_exist_for_the_classes_of_the_paper_and_rise():
     for class_name in PAPER_CLASSES:
-        low, high = height_range(class_name)
+        (low, high, share), *_ = height_ranges(class_name)
+        assert 0 < share <= 1
         assert 0.3 < low < high < 1.5
-    assert height_range("nightstand") == height_range("night_stand")
-    assert height_range("airplane") is None
+    assert height_ranges("nightstand") == height_ranges("night_stand")
+    assert height_ranges("airplane") == ()
+
+
+@pytest.mark.parametrize(
+    "text, name",
+    [("Chair", "chair"), ("chairs", "chair"), ("NightStand", "night_stand"), ("night stand", "night_stand")]
+    + [("Night-Stands", "night_stand"), ("nightstand", "night_stand"), ("couch", "sofa"), ("Couches", "sofa")]
+    + [("benches", "bench"), ("bookcase", "bookshelf"), ("TV stand", "tv_stand"), (" desk ", "desk")]
+    + [("Gnome", "Gnome"), ("glass", "glass"), ("", "")],
+)
+def test_classes_are_known_by_the_names_that_people_give_them(text, name):
+    assert class_name_of(text) == name
 
 
 GOOD = """
@@ -72,7 +84,7 @@ datasets:
     ],
 )
 def test_manifest_with_a_mistake_is_refused(tmp_path, old, new, words):
-    assert load_manifest(write(tmp_path / "good.yaml", GOOD)).heights == {"chair": (0.5, 1.0)}
+    assert load_manifest(write(tmp_path / "good.yaml", GOOD)).heights == {"chair": ((0.5, 1.0, 1.0),)}
     with pytest.raises(SourceError, match=words):
         load_manifest(write(tmp_path / "bad.yaml", GOOD.replace(old, new)))
 

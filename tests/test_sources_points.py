@@ -237,7 +237,7 @@ def test_npy_points_come_back_from_any_layout(tmp_path, array):
     assert np.array_equal(read(tmp_path, "a.npy", npy(wide)).point, POINT)
 
 
-@pytest.mark.parametrize("name", ["points", "coord", "xyz"])
+@pytest.mark.parametrize("name", ["points", "coord", "xyz", "pc", "my cloud"])
 def test_npz_points_labels_and_instances_come_back(tmp_path, name):
     table = read(tmp_path, "a.npz", npz(**{name: POINT, "label": LABEL, "instance": LABEL[:, None].astype(np.int64)}))
     assert np.array_equal(table.point, POINT)
@@ -267,7 +267,7 @@ ARRAY_DAMAGE = {
     "headless.npy": (npy(POINT)[:9], "truncated or broken"),
     "garbage.npz": (bytes(range(256)), "not a readable archive"),
     "cut.npz": (npz(points=POINT)[:-30], "not a readable archive"),
-    "names.npz": (npz(vertices=POINT), "has no array points"),
+    "names.npz": (npz(vertices=POINT, normals=POINT), "its arrays: vertices, normals"),
     "counts.npz": (npz(points=POINT, label=LABEL[1:]), "150 points and 149 values"),
     "bomb.npz": (BOMB, "far more than points ever do"),
     "pickle.npz": (npz_of(npy(np.array([[{}, 1, 2]]), allow_pickle=True)), "Python objects are never loaded"),

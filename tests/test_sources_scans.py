@@ -190,7 +190,7 @@ def test_split_that_chooses_nothing_is_refused(tmp_path):
             find_scans(tmp_path, write(tmp_path / "mine.txt", text))
     with pytest.raises(SourceError, match="not a list of names"):
         find_scans(tmp_path, write(tmp_path / "mine.txt", b"\xff\xfe\x00a"))
-    with pytest.raises(SourceError, match="cannot be read"):
+    with pytest.raises(SourceError, match="is not there"):
         find_scans(tmp_path, tmp_path / "absent.txt")
 
 

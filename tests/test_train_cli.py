@@ -1,6 +1,7 @@
 """The command line: what users see when it works, when they stop it, and when something is wrong."""
 
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -26,10 +27,11 @@ from tests.shared import SHARED, needs_shared_data
 from tests.test_loop import digest, log_of
 from train import doctor
 from train.__main__ import main
-from train.commands.progress import CollapseWatch
+from train.commands.progress import CollapseWatch, ConstantWatch, Progress
 from train.config import ConfigError, from_plain, resolve, to_plain
 from train.inputs.order import Share
 from train.methods.config import PRESETS
+from train.methods.contrast4d.config import METHODS
 from train.methods.pretrain import make
 from train.nets import sparse
 from train.nets.cost import widths
@@ -37,7 +39,9 @@ from train.nets.unet import NETS
 from train.nets.weights import load_backbone
 from train.run import memory
 from train.run.log import Record, read_lines
+from train.run.loop import Running
 from train.run.world import World
+from train.study.compare import _thinned as thinned
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = ("net_3d=small-4d", "width=8", "hidden=4", "samples=16", "voxel_m=0.2", "voxel_4d_m=0.4", "workers=1", "steps=3")
@@ -86,6 +90,7 @@ def test_pretraining_prints_every_step_and_leaves_a_run_folder(data, run):
     assert sorted(path.name for path in run.iterdir()) == [
         "checkpoint-00000003",
         "config.json",
+        "curves.png",
         "log.jsonl",
         "tensorboard",
     ]
@@ -98,12 +103,11 @@ def test_pretraining_prints_every_step_and_leaves_a_run_folder(data, run):
     assert "step 3/" not in again.output
 
 
-@pytest.mark.parametrize("method", ["static-3d", "moving-3d", "4dcontrast", "4dcontrast-simclr"])
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains(method, data, tmp_path):
     result = call(*pretrain(data, tmp_path, "--set", f"method={method}", "--set", "steps=1"))
     assert result.exit_code == 0, result.output
-    terms = {"static-3d": 1, "moving-3d": 1, "4dcontrast": 3, "4dcontrast-simclr": 2}
-    assert len(read_lines(tmp_path / "log.jsonl")[0]["terms"]) == terms[method]
+    assert tuple(read_lines(tmp_path / "log.jsonl")[0]["terms"]) == METHODS[method].terms
 
 
 def test_a_dry_run_prints_the_configuration_and_the_memory_and_writes_nothing(data, tmp_path):
@@ -152,7 +156,7 @@ def test_an_unknown_setting_suggests_the_one_that_was_meant(data, tmp_path):
         ("steps=1.5", "--set steps=1.5: '1.5' is not a whole number"),
         ("lr=nan", "--set lr=nan: must be finite"),
         ("lr", "--set lr: needs key=value"),
-        ("method=4d", "method = 4d: one of static-3d, moving-3d, 4dcontrast, moving-3d-simclr, 4dcontrast-simclr"),
+        ("method=4d", "method = 4d: one of static-3d, moving-3d, 4dcontrast, static-3d-simclr"),
         ("batch=0", "batch = 0: at least 1"),
         ("moving_share=1.5", "moving_share = 1.5: a share from 0 to 1, or none"),
         ("accumulate=5", "a batch of 2 does not divide into 1 processes x 5 parts: set batch=5, or accumulate"),
@@ -342,13 +346,73 @@ def test_the_widest_tensor_is_what_the_layers_of_a_net_read_and_write(data):
     assert max(forward.widest for forward in model.forwards(batch, 4)) == max(seen)
 
 
+class Screen(io.StringIO):
+    """Output that says whether it is a terminal."""
+
+    def __init__(self, terminal):
+        super().__init__()
+        self.isatty = lambda: terminal
+
+
+def follow(out, seconds, steps=10, every=1):
+    """Progress over all steps, each of which takes so long."""
+    time_now = [0.0]
+    progress = Progress(Running(steps=steps, batch=6), "scans", out, lambda: time_now[0])
+    for step in range(every, steps + 1, every):
+        time_now[0] += every * seconds
+        timing = {"seconds": every * seconds, "sequences_per_s": 6 / seconds, "wait_share": 0.0}
+        progress.see(Record(step, 0.5, {}, {}, {}, 0.1, 1.0, 0, timing))
+        if step == 4:
+            progress.say("a word")
+    return out.getvalue()
+
+
+def test_a_file_gets_the_first_record_one_in_half_a_minute_and_the_last_with_the_time_that_is_left():
+    lines = follow(Screen(False), 11.0).splitlines()
+    assert [re.match(r"step (\d+)|a word", line)[1] for line in lines] == ["1", "4", None, "7", "10"]
+    assert lines[0].endswith("  0:00:11, 0:01:39 left") and lines[-1].endswith("  0:01:50, 0:00:00 left")
+    assert follow(Screen(False), 360.0, every=2).splitlines()[0].endswith("0:12:00, 0:48:00 left")
+
+
+def test_a_terminal_has_one_line_that_is_refreshed_and_words_on_lines_of_their_own():
+    text = follow(Screen(True), 11.0)
+    assert text.count("\r") == 10 and text.count("\n") == 3 and text.endswith("\n")
+    before, _, after = text.partition("\na word\n")
+    assert "step 4/10" in before.split("\r")[-1] and "step 5/10" in after.split("\r")[1]
+    assert len({len(part) for part in before.split("\r")[1:]}) == 1  # what a longer line left is wiped away
+
+
+def test_results_come_as_json_where_that_is_asked_for(data, run, tmp_path):
+    for command, key in (
+        (pretrain(data, tmp_path / "run", "--set", "steps=1"), "last"),
+        (pretrain(data, tmp_path / "dry", "--dry-run"), "needs"),
+        (["features", run, "--data", data, "--out", tmp_path / "f.npy", "--device", "cpu"], "shape"),
+        (["export-weights", run, "--out", tmp_path / "w.safetensors"], "layout"),
+    ):
+        result = call(*command, "--json")
+        assert result.exit_code == 0, result.output
+        assert key in json.loads(result.stdout) and result.stderr
+    assert {finding["level"] for finding in json.loads(call("doctor", "--json").stdout)} == {"ok"}
+
+
 def test_a_collapse_is_warned_about_once_in_a_hundred_steps():
     watch, said = CollapseWatch(), []
     for step in range(1, 202):
         spread = {"3d": 0.59 if step > 50 else 0.61, "4d": 0.9}
-        watch.see(Record(step, 0.0, {}, spread, 0.1, 1.0, 0, {}), said.append)
+        watch.see(Record(step, 0.0, {}, spread, {}, 0.1, 1.0, 0, {}), said.append)
     assert [re.search(r"step (\d+)", line)[1] for line in said] == ["51", "151"]
     assert "3d 0.59" in said[0] and "4d" not in said[0]
+
+
+def test_a_comparison_below_a_constant_is_warned_about_when_it_stays_there_and_ever_less_often():
+    watch, said = ConstantWatch(), []
+    for step in range(1, 1001):
+        reached = 0.8 if step == 40 else 0.4  # once it is learned, for a moment
+        fit = {"3d-4d/cos": reached, "3d-4d/constant": 0.7, "3d-3d/cos": 0.9, "3d-3d/constant": 0.5}
+        watch.see(Record(step, 0.0, {}, {}, fit, 0.1, 1.0, 0, {}), said.append)
+    assert [int(re.search(r"step (\d+)", line)[1]) for line in said] == [141, 241, 441, 841]
+    assert "3d-4d has reached a cosine of 0.40, a constant vector would have 0.70" in said[0]
+    assert "since step 41" in said[0] and "predictors=own" in said[0]
 
 
 # Stopping ------------------------------------------------------------------------------------------------------------
@@ -382,7 +446,8 @@ def test_a_run_stopped_by_kill_sigterm_and_ctrl_c_ends_in_the_same_bits(data, tm
     assert code == 130 and "SIGINT at step" in output and "Traceback" not in output, output
     stopped = len(log_of(run))
     resumed = call(*pretrain(data, run, *more, "--set", "workers=0"))
-    assert re.findall(r"^step (\d+)", resumed.output, re.M) == [str(k) for k in range(stopped + 1, 41)]
+    said = re.findall(r"^step (\d+)", resumed.output, re.M)
+    assert (said[0], said[-1]) == (str(stopped + 1), "40")
     assert digest(run) == digest(whole)
     assert log_of(run) == log_of(whole)
 
@@ -418,6 +483,32 @@ def test_two_processes_of_which_one_is_killed_resume_to_the_bits_of_an_unbroken_
     assert codes == [0, 0], said
     assert digest(tmp_path / "run") == digest(tmp_path / "whole")
     assert log_of(tmp_path / "run") == log_of(tmp_path / "whole")
+
+
+# Runs side by side ---------------------------------------------------------------------------------------------------
+
+
+def test_runs_are_compared_by_the_settings_that_differ_and_what_they_reached(data, run, tmp_path):
+    assert call(*pretrain(data, tmp_path / "other", "--set", "lr=0.5", "--set", "method=moving-3d")).exit_code == 0
+    result = call("compare", run, tmp_path / "other", "--out", tmp_path / "c.png", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["differences"]["optim.lr"] == [1.0, 0.5]
+    assert found["differences"]["method"] == ["4dcontrast", "moving-3d"]
+    assert not {"data", "run.batch", "optim.momentum", "scans"} & found["differences"].keys()
+    for folder, last in zip((run, tmp_path / "other"), found["last"].values(), strict=True):
+        line = read_lines(folder / "log.jsonl")[-1]
+        assert last["loss"] == line["loss"] and last["terms.3d-3d"] == line["terms"]["3d-3d"]
+    assert re.search(r"^\| optim.lr +\| +1 \| +0.5 \|$", result.stderr, re.M)
+    assert re.search(r"^\| terms.4d-4d +\| +-?[\d.e-]+ \(-?[\d.e-]+\) \| +- \|$", result.stderr, re.M)
+    assert Image.open(tmp_path / "c.png").size[0] > 1000 and Image.open(run / "curves.png").size[0] > 1000
+    assert "no run there: give run folders" in refusal("compare", tmp_path, "--out", tmp_path / "d.png")
+
+
+def test_long_curves_are_thinned_by_means_and_keep_their_span():
+    steps, values = thinned(np.arange(10_000.0), np.arange(10_000.0) * 2)
+    assert len(steps) == 400 and np.allclose(values, 2 * steps)
+    assert steps[0] == 12 and steps[-1] == 9987
 
 
 # What a backbone is used for -----------------------------------------------------------------------------------------

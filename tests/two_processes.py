@@ -23,6 +23,7 @@ from train.run.world import join_world
 
 CONFIG = change(
     PRESETS["small"],
+    predictors="shared",  # as when the golden losses were written
     net_3d="small-4d",
     width=8,
     hidden=4,

@@ -4,10 +4,12 @@ import warnings
 
 import click
 
+from train.commands.compare import compare
 from train.commands.doctor import doctor
 from train.commands.evaluate import evaluate
 from train.commands.features import features
 from train.commands.finetune import finetune
+from train.commands.predict import predict
 from train.commands.pretrain import pretrain
 from train.commands.probe import probe
 from train.commands.study import study
@@ -24,7 +26,7 @@ def main() -> None:
     warnings.showwarning = lambda message, *rest: click.echo(f"warning: {message}", err=True)
 
 
-for command in (pretrain, finetune, evaluate, probe, study, features, export_weights, doctor):
+for command in (pretrain, finetune, evaluate, predict, probe, study, compare, features, export_weights, doctor):
     main.add_command(command)
 
 

@@ -17,6 +17,7 @@ from gen4d.building.plan import Part, Plan, build_content, make_plan
 from gen4d.building.run import clean, finish, refused, run
 from gen4d.building.shard import describe, write_shard
 from gen4d.config import Config, make_config
+from gen4d.moving.feasible import Heights
 from gen4d.sequence import Recording, SequenceError, find_fault
 from gen4d.shards import Dataset, open_dataset
 from gen4d.shards.manifest import read_build
@@ -61,8 +62,9 @@ def build_dataset(
     split: str | os.PathLike | None = None,
     up: str | None = None,
     units: str | None = None,
+    shape_units: str | None = None,
     limit: int | None = None,
-    heights: Mapping[str, tuple[float, float]] | None = None,
+    heights: Mapping[str, Heights] | None = None,
     strict: bool = False,
     note: Callable[[str], object] = lambda line: None,
     progress: Callable[[Progress], object] = lambda state: None,
@@ -73,10 +75,10 @@ def build_dataset(
     The same call continues where an earlier one stopped. workers: number of processes. scheduler: address of a Dask
     cluster that does the work instead. part: (I, N), only a fixed share of the shards; then `merge`. split: file with
     the names of the scans to use. up, units: axis and unit of the scans, if they differ from those of the known data
-    set. limit: use only the first scans by name. heights: class -> lowest and highest height in metres, for classes
-    that datasets_manifest.yaml does not know. strict: stop at the first scan that cannot be used. note: called with
-    each line that a user should see before the work starts. progress: called with how far the build is. settings:
-    fields of `gen4d.Config`.
+    set. shape_units: unit of shapes that have one; their sizes are then kept. limit: use only the first scans by name.
+    heights: class -> (lowest, highest) height in metres, or several of (lowest, highest, share), for classes that are
+    not known. strict: stop at the first scan that cannot be used. note: called with each line that a user should see
+    before the work starts. progress: called with how far the build is. settings: fields of `gen4d.Config`.
 
     Raises ValueError (SourceError, ConfigError, BuildError, BusyError and so on) with value, rule and remedy. What is
     done stays valid.
@@ -91,6 +93,7 @@ def build_dataset(
         units,
         limit,
         heights,
+        shape_units,
     )
     for line in (*found.notes, *(f"refused: {message}" for message in found.refused)):
         note(line)

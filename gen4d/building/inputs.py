@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from gen4d import sources
 from gen4d.building.errors import BuildError
 from gen4d.config import GENERATOR, Config, to_plain
-from gen4d.moving.feasible import refuse_hopeless, with_heights
+from gen4d.moving.feasible import Heights, refuse_hopeless, with_heights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,16 +43,20 @@ def find_inputs(
     up: str | None = None,
     units: str | None = None,
     limit: int | None = None,
-    heights: Mapping[str, tuple[float, float]] | None = None,
+    heights: Mapping[str, Heights] | None = None,
+    shape_units: str | None = None,
 ) -> Found:
     """The scans and shapes of two folders, for a config whose classes say which shapes are wanted.
 
-    up, units: axis and unit of the scans, where not what datasets_manifest.yaml declares for the data set. limit: only
-    the first scans by name. Raises SourceError, ConfigError, BuildError.
+    up, units: axis and unit of the scans, where not what datasets_manifest.yaml declares for the data set, shape_units
+    the shapes'. limit: only the first scans by name. Raises SourceError, ConfigError, BuildError.
     """
     found, meshes = sources.find_scans(scans, split), sources.find_shapes(shapes, config.classes)
     orientation = find_orientation(found.entry, up, units)
     config = dataclasses.replace(config, up=orientation.up, metres_per_unit=orientation.metres_per_unit)
+    unit = sources.entry_units(meshes.entry) if shape_units is None else shape_units
+    if unit:
+        config = dataclasses.replace(config, shape_metres=sources.parse_units(unit, "--shape-units"))
     inputs = make_inputs(found, meshes, config, heights)
     if limit:
         inputs = dataclasses.replace(inputs, scans=inputs.scans[:limit])
@@ -71,7 +75,7 @@ def make_inputs(
     scans: sources.FoundScans,
     shapes: sources.FoundShapes,
     config: Config,
-    heights: Mapping[str, tuple[float, float]] | None = None,
+    heights: Mapping[str, Heights] | None = None,
 ) -> Inputs:
     """Inputs sorted by name, with the height ranges of the shapes' classes put into the config.
 

@@ -1,8 +1,11 @@
 """One shard's work: its scans read, generated, written, and described."""
 
 import hashlib
+import math
 import pathlib
 from typing import NamedTuple
+
+import numpy as np
 
 from gen4d import files, sources
 from gen4d.building.errors import BuildError
@@ -10,7 +13,7 @@ from gen4d.config import Config, to_plain
 from gen4d.moving.cloud import CloudError
 from gen4d.moving.generate import Counts, Shapes, generate_scan
 from gen4d.moving.occupancy import OccupancyError
-from gen4d.sequence import Recording
+from gen4d.sequence import FloorPlan, Recording
 from gen4d.shards.format import FORMAT, VERSION, seal
 from gen4d.shards.manifest import brief, shard_path, sidecar_path
 from gen4d.shards.zarr_writer import shard_bytes
@@ -52,7 +55,8 @@ def build_shard(job: Job) -> dict:
             failed.append({"name": source.name, "error": message})
             continue
         recordings.append(made.recording)
-        described.append(describe(made.recording) | _attempts(made.counts, scan.files))
+        levelled = {"tilt_deg": round(scan.tilt_deg, 3), "below": round(made.below, 4)}
+        described.append(describe(made.recording) | levelled | _attempts(made.counts, scan.files))
         shapes |= {file.path: list(file) for file in made.files}
         unreadable.update(made.counts.unreadable)
     content = shard_bytes(tuple(recordings), job.config.frames, to_plain(job.config), job.config.pairs)
@@ -96,17 +100,22 @@ def describe_error(source: sources.ScanSource, error: ValueError) -> str:
 
 def describe(recording: Recording) -> dict:
     """What a shard's .json says of a scan, whoever made its sequences; figures that it has none of are null."""
-    floor = recording.floor
+    floor = recording.floor or FloorPlan(np.zeros((0, 0), bool), np.zeros(2, np.int32), math.nan, math.nan)
     return {
         "name": recording.name,
         "points": 0 if recording.cloud is None else len(recording.cloud),
         "source_points": recording.source_points,
         "dropped": recording.dropped,
-        "floor_m": None if floor is None else round(floor.floor_m, 6),
-        "free_m": None if floor is None else round(recording.free_m, 6),
-        "valid_m2": None if floor is None else round(floor.valid_m2, 4),
+        "floor_m": _figure(floor.floor_m, 6),
+        "free_m": _figure(recording.free_m, 6),
+        "valid_m2": _figure(floor.valid_m2, 4),
+        "unseen": _figure(floor.unseen, 4),
         "sequences": [sequence.k for sequence in recording],
     }
+
+
+def _figure(value: float, digits: int) -> float | None:
+    return None if math.isnan(value) else round(value, digits)
 
 
 def _attempts(counts: Counts, read: tuple[sources.SourceFile, ...]) -> dict:
@@ -119,5 +128,6 @@ def _attempts(counts: Counts, read: tuple[sources.SourceFile, ...]) -> dict:
         "drawn": counts.drawn,
         "accepted": counts.accepted,
         "shrunk": counts.shrunk,
+        "least_shrink": round(counts.least_shrink, 4),
         "files": [list(file) for file in read],
     }

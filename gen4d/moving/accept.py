@@ -12,14 +12,19 @@ def mask_histogram(bits: np.ndarray, frames: int) -> np.ndarray:
     return out
 
 
+def find_scan_reason(scan: np.ndarray, common_min: float) -> str | None:
+    """Why a sequence is rejected for its scan's histogram (2**t,) alone, or None: a third to half of all attempts."""
+    return "too few scan points common to all frames" if scan[-1] < common_min * scan.sum() else None
+
+
 def find_reason(scan: np.ndarray, shape: np.ndarray, common_min: float, frame_min: float) -> str | None:
     """Why a sequence is rejected, or None; from the histograms (2**t,) of its scan and its shape.
 
     At least `common_min` of the scan's points and of the shape's are kept by all frames together (the intersection, A),
     and every frame keeps at least `frame_min` of all points.
     """
-    if scan[-1] < common_min * scan.sum():
-        return "too few scan points common to all frames"
+    if reason := find_scan_reason(scan, common_min):
+        return reason
     if shape[-1] < common_min * shape.sum():
         return "too few shape points common to all frames"
     both = scan + shape

@@ -7,7 +7,7 @@ import numpy as np
 
 from gen4d import sources
 from gen4d.config import make_config
-from gen4d.moving.feasible import refuse_hopeless, with_heights
+from gen4d.moving.feasible import Heights, refuse_hopeless, with_heights
 from gen4d.moving.generate import generate_scan, group_shapes
 from gen4d.moving.shape import ShapeError, make_model
 from gen4d.sequence import Recording, SequenceError, as_column, as_points
@@ -24,14 +24,14 @@ def generate(
     name: str = "scan",
     labels: np.ndarray | None = None,
     instances: np.ndarray | None = None,
-    heights: Mapping[str, tuple[float, float]] | None = None,
+    heights: Mapping[str, Heights] | None = None,
     **settings: Any,
 ) -> Recording:
     """Sequences of shapes that move through a scan (4DContrast, section 3.3), in memory.
 
     points: (N, 3), metres with z up unless the settings `metres_per_unit` and `up` say otherwise. labels, instances:
     one whole number per point, -1 for none. shapes: class -> its meshes, each (vertices (V, 3), triangles (F, 3)) with
-    z up, in any unit; or class -> {name: mesh}. heights: class -> lowest and highest height in metres, needed for
+    z up, in any unit; or class -> {name: mesh}. heights: class -> (lowest, highest) in metres, needed for
     classes that datasets_manifest.yaml does not know. settings: fields of `gen4d.Config`, for example seed=0,
     sequences=20, frames=4.
 

@@ -5,7 +5,6 @@ work, on the number of workers, or on what else is in the build.
 """
 
 import collections
-import functools
 import hashlib
 import math
 from collections.abc import Iterable
@@ -15,11 +14,11 @@ import numpy as np
 
 from gen4d import sources
 from gen4d.config import Config
-from gen4d.moving import accept, augment, candidates, cloud, occupancy, shape, trajectory
+from gen4d.moving import accept, augment, candidates, cloud, models, occupancy, shape, trajectory
 from gen4d.sequence import ROLE_MOVING, ROLE_STATIC, Actor, Cloud, FloorPlan, Mover, Recording, Sequence
 
-_CACHED_MODELS = 128
 _UNREADABLE = "unreadable shape"
+_LEAST_HEIGHT_M, _MOST_HEIGHT_M = 0.05, 5.0  # of shapes that have a unit: others are mistakes
 
 
 class Rejection(NamedTuple):
@@ -36,18 +35,23 @@ class Prepared(NamedTuple):
     name: str
     cloud: Cloud  # the scan's, N points
     quantised: np.ndarray  # (3, N) uint16
+    ranges: augment.Ranges  # of the quantised points
     floor: FloorPlan
     space: candidates.FreeSpace
     still: np.ndarray  # (t, 4, 4) float32: the scan's poses
+    below: float  # share of the points that lie below the floor
 
 
 class Drawn(NamedTuple):
     """A shape of an attempt."""
 
     source: sources.AnyShape
-    file: sources.SourceFile | None
-    model: shape.Model
+    figures: models.Figures
     height_m: float
+
+    def radius_m(self, bound: str) -> float:
+        """What has to be free around the shape's axis, if it is not shrunk."""
+        return self.height_m * (self.figures.disc if bound == "disc" else self.figures.sphere)
 
 
 class Fit(NamedTuple):
@@ -66,11 +70,12 @@ class Made(NamedTuple):
 
 
 class Generated(NamedTuple):
-    """A scan's sequences, what became of all attempts, and the shapes' files that were used."""
+    """A scan's sequences, what became of all attempts, the shapes' files that were used, and a sign of a wrong axis."""
 
     recording: Recording
     counts: "Counts"
     files: tuple[sources.SourceFile, ...]
+    below: float  # share of the scan's points that lie below its floor
 
 
 class Counts(NamedTuple):
@@ -82,6 +87,7 @@ class Counts(NamedTuple):
     drawn: dict[str, int]  # attempts by class
     accepted: dict[str, int]  # sequences by class
     shrunk: dict[str, int]  # sequences with a shrunk shape, by class
+    least_shrink: float  # the smallest factor among them, 1 where there is none
     gaps: tuple[int, ...]  # k without a sequence
     unreadable: tuple[str, ...]  # shapes that were drawn and cannot be used: file, what is wrong and what to do
 
@@ -94,36 +100,48 @@ def lane(config: Config, scan: str, k: int, attempt: int, step: str) -> np.rando
 
 def draw_sequence(prepared: Prepared, shapes: "Shapes", config: Config, k: int, attempt: int) -> Made | Rejection:
     """One attempt at sequence k (4DContrast, section 3.3)."""
-    drawn = draw_shape(shapes, config, lane(config, prepared.name, k, attempt, "shape"))
+    widest_m = prepared.space.widest_m
+    drawn = draw_shape(shapes, config, lane(config, prepared.name, k, attempt, "shape"), widest_m)
     if isinstance(drawn, Rejection):
         return drawn
-    fit = find_fit(prepared.space, drawn, config, lane(config, prepared.name, k, attempt, "trajectory"))
+    shrink_min = 1.0 if attempt < config.attempts // 2 else config.shrink_min  # other shapes first
+    rng = lane(config, prepared.name, k, attempt, "trajectory")
+    fit = find_fit(prepared.space, drawn, config, rng, shrink_min)
     if isinstance(fit, Rejection):
         return fit
-    rng = lane(config, prepared.name, k, attempt, "surface")
-    point = shape.sample_surface(drawn.model, drawn.height_m * fit.shrink, config.shape_points, rng)
-    pose = shape.shape_pose(fit.trajectory.position, fit.trajectory.yaw_rad, prepared.floor.floor_m)
     rng = lane(config, prepared.name, k, attempt, "augment")
     size = (config.chunk_min, config.chunk_max)
     chunks = augment.draw_chunks(config.frames, (config.chunks_min, config.chunks_max), size, rng)
-    scan_bits = augment.draw_bits(prepared.quantised, chunks, config.keep, rng)
-    shape_bits = augment.draw_bits(augment.quantise(point), augment.no_chunks(config.frames), config.keep, rng)
-    reason = accept.find_reason(
-        accept.mask_histogram(scan_bits, config.frames),
-        accept.mask_histogram(shape_bits, config.frames),
-        config.common_min,
-        config.frame_min,
-    )
+    scan_bits = augment.draw_bits(prepared.quantised, chunks, config.keep, rng, prepared.ranges)
+    scan_counts = accept.mask_histogram(scan_bits, config.frames)
+    reason = accept.find_scan_reason(scan_counts, config.common_min)  # most often, and before the surface is read
+    figures = f"in attempt {attempt} at sequence {k}, keep = {config.keep}"
     if reason:
-        return Rejection(reason, f"in attempt {attempt} at sequence {k}, keep = {config.keep}", drawn.source.class_name)
+        return Rejection(reason, figures, drawn.source.class_name)
+    height_m = drawn.height_m * fit.shrink
+    rng_surface = lane(config, prepared.name, k, attempt, "surface")
+    try:
+        model = models.load_model(drawn.source, shapes.up)
+    except (sources.SourceError, shape.ShapeError) as error:  # since its figures were found
+        return _unreadable(drawn.source, error)
+    point = shape.sample_surface(model, height_m, config.shape_points, rng_surface)
+    shape_bits = augment.draw_bits(augment.quantise(point), augment.no_chunks(config.frames), config.keep, rng)
+    shape_counts = accept.mask_histogram(shape_bits, config.frames)
+    reason = accept.find_reason(scan_counts, shape_counts, config.common_min, config.frame_min)
+    if reason:
+        return Rejection(reason, figures, drawn.source.class_name)
+    pose = shape.shape_pose(fit.trajectory.position, fit.trajectory.yaw_rad, prepared.floor.floor_m)
     scan_planes, shape_planes = (augment.pack_planes(bits, config.frames) for bits in (scan_bits, shape_bits))
     actors = (
         Actor(prepared.cloud, ROLE_STATIC, prepared.still, scan_planes),
         Actor(Cloud(point), ROLE_MOVING, pose, shape_planes, mover=0),
     )
-    height_m = drawn.height_m * fit.shrink
     mover = Mover(drawn.source.name, drawn.source.class_name, height_m, fit.shrink, fit.radius_m)
-    return Made(Sequence(prepared.name, k, actors, (mover,), attempt=attempt), drawn.file)
+    return Made(Sequence(prepared.name, k, actors, (mover,), attempt=attempt), drawn.figures.file)
+
+
+def _unreadable(source: sources.AnyShape, error: ValueError) -> Rejection:
+    return Rejection(_UNREADABLE, f"{source.path}: {getattr(error, 'problem', error)}", source.class_name)
 
 
 class Shapes(NamedTuple):
@@ -141,41 +159,59 @@ def group_shapes(shapes: Iterable[sources.AnyShape], up: str) -> Shapes:
     return Shapes({name: tuple(members) for name, members in by_class.items()}, up)
 
 
-def draw_shape(shapes: Shapes, config: Config, rng: np.random.Generator) -> Drawn | Rejection:
-    """Draw a class, one of its shapes, and a height in the class's range, uniformly each (A)."""
-    class_draw, shape_draw, height_draw = rng.random(3).tolist()
+def draw_shape(
+    shapes: Shapes, config: Config, rng: np.random.Generator, widest_m: float = math.inf
+) -> Drawn | Rejection:
+    """Draw a class, one of its shapes and its height, uniformly each (A); while the shape fits nowhere, the shape and
+    the height again, a few times. Returns the first that fits, or else the narrowest."""
+    class_draw, *draws = rng.random(1 + 2 * (1 + config.redraws)).tolist()
     names = list(shapes.by_class)
     members = shapes.by_class[names[int(class_draw * len(names))]]
-    source = members[int(shape_draw * len(members))]
-    low, high = config.height_range(source.class_name)
+    best: Drawn | None = None
+    for shape_draw, height_draw in zip(draws[::2], draws[1::2], strict=True):
+        drawn = _sized(members[int(shape_draw * len(members))], shapes.up, config, height_draw)
+        if isinstance(drawn, Rejection):
+            return drawn
+        if best is None or drawn.radius_m(config.bound) < best.radius_m(config.bound):
+            best = drawn
+        if best.radius_m(config.bound) <= widest_m:
+            break
+    assert best is not None
+    return best
+
+
+def _sized(source: sources.AnyShape, up: str, config: Config, height_draw: float) -> Drawn | Rejection:
+    """A shape at its own size, where shapes have a unit, or at a height of its class."""
     try:
-        model, file = _load_model(source, shapes.up)
+        figures = models.find_figures(source, up)
     except (sources.SourceError, shape.ShapeError) as error:
-        problem = getattr(error, "problem", error)
-        return Rejection(_UNREADABLE, f"{source.path}: {problem}", source.class_name)
-    return Drawn(source, file, model, low + (high - low) * height_draw)
+        return _unreadable(source, error)
+    if not config.shape_metres:
+        return Drawn(source, figures, config.height_of(source.class_name, height_draw))
+    height_m = figures.height * config.shape_metres
+    if not _LEAST_HEIGHT_M <= height_m <= _MOST_HEIGHT_M:
+        detail = f"{source.path}: is {height_m:.3g} m high: check --shape-units"
+        return Rejection("no size of furniture", detail, source.class_name)
+    return Drawn(source, figures, height_m)
 
 
-@functools.lru_cache(_CACHED_MODELS)
-def _load_model(source: sources.AnyShape, up: str) -> tuple[shape.Model, sources.SourceFile | None]:
-    mesh = sources.load_shape(source, up)
-    return shape.make_model(mesh.vertex, mesh.face), mesh.file
-
-
-def find_fit(space: candidates.FreeSpace, drawn: Drawn, config: Config, rng: np.random.Generator) -> Fit | Rejection:
+def find_fit(
+    space: candidates.FreeSpace, drawn: Drawn, config: Config, rng: np.random.Generator, shrink_min: float = 1.0
+) -> Fit | Rejection:
     """A trajectory for the shape at its drawn size, or at the largest size tried that has one.
 
     Sizes start at the widest that fits anywhere and fall by `shrink_step` to `shrink_min` at the least (A): a shape
     that only just fits in one cell cannot move.
     """
-    full_m = drawn.height_m * (drawn.model.disc if config.bound == "disc" else drawn.model.sphere)
+    full_m = drawn.radius_m(config.bound)
     shrink = min(1.0, space.widest_m / full_m)
     step_m, turn = (config.step_min_m, config.step_max_m), math.radians(config.turn_max_deg)
-    figures = f"{drawn.source.name}: radius {full_m:.2f} m, shrunk to {config.shrink_min:g} of it "
-    figures += f"{full_m * config.shrink_min:.2f} m, widest free disc {space.widest_m:.2f} m"
-    if shrink < config.shrink_min or not shrink:
+    figures = f"{drawn.source.name}: radius {full_m:.2f} m, "
+    figures += f"shrunk to {shrink_min:g} of it {full_m * shrink_min:.2f} m, " if shrink_min < 1 else ""
+    figures += f"widest free disc {space.widest_m:.2f} m"
+    if shrink < shrink_min or not shrink:
         return Rejection("no cell is wide enough", f"no cell is wide enough for {figures}", drawn.source.class_name)
-    while shrink >= config.shrink_min:
+    while shrink >= shrink_min:
         places = candidates.find_candidates(space, full_m * shrink)
         way = trajectory.draw_trajectory(places, config.frames, step_m, turn, config.step_tries, rng)
         if way is not None:
@@ -193,9 +229,9 @@ def prepare_scan(scan: sources.Scan, config: Config) -> Prepared:
     floor = occupancy.find_floor_plan(point, config.cell_m, config.ceiling_m, config.near_floor_m, config.close_m)
     space = candidates.find_free_space(floor)
     still = np.tile(np.eye(4, dtype=np.float32), (config.frames, 1, 1))
-    return Prepared(
-        scan.name, Cloud(point, scan.row[row], label, instance), augment.quantise(point), floor, space, still
-    )
+    quantised, below = augment.quantise(point), occupancy.share_below(point, floor.floor_m)
+    thinned = Cloud(point, scan.row[row], label, instance)
+    return Prepared(scan.name, thinned, quantised, augment.find_ranges(quantised), floor, space, still, below)
 
 
 def generate_scan(scan: sources.Scan, shapes: Shapes, config: Config) -> Generated:
@@ -212,7 +248,8 @@ def generate_scan(scan: sources.Scan, shapes: Shapes, config: Config) -> Generat
     sequences = tuple(one.sequence for one in made)
     files = {one.file.path: one.file for one in made if one.file}
     counts = _count(rejections, sequences, config)
-    return Generated(_record(scan, prepared, sequences), counts, tuple(files[path] for path in sorted(files)))
+    recording = _record(scan, prepared, sequences)
+    return Generated(recording, counts, tuple(files[path] for path in sorted(files)), prepared.below)
 
 
 def _count(rejections: list[Rejection], sequences: tuple[Sequence, ...], config: Config) -> Counts:
@@ -228,6 +265,7 @@ def _count(rejections: list[Rejection], sequences: tuple[Sequence, ...], config:
         drawn=dict(accepted + collections.Counter(rejection.class_name for rejection in rejections)),
         accepted=dict(accepted),
         shrunk=dict(collections.Counter(mover.class_name for s in sequences for mover in s.movers if mover.shrink < 1)),
+        least_shrink=min((mover.shrink for s in sequences for mover in s.movers), default=1.0),
         gaps=tuple(k for k in range(config.sequences) if k not in kept),
         unreadable=tuple(sorted({rejection.detail for rejection in rejections if rejection.reason == _UNREADABLE})),
     )

@@ -11,6 +11,7 @@ _MAX_CELLS = 50_000_000
 _PEAK_BIN_M = 0.05
 _PEAK_SHARE = 0.25  # of the strongest bin: what makes a peak strong
 _INLIER_M = 0.05
+_BELOW_M = 0.2
 
 
 class OccupancyError(ValueError):
@@ -22,16 +23,33 @@ def find_floor_plan(
 ) -> FloorPlan:
     """Floor plan of a scan's points (N, 3), z up, metres.
 
-    A column is valid with at most one occupied layer whose highest point is near the floor; one without points only
-    inside the footprint. Points higher than `ceiling_m` above the floor do not count. Raises OccupancyError where the
-    scan is too wide for a floor plan.
+    The rule, from which anybody can derive the plan again; all arithmetic is in float64:
+
+    1. A point lies in the column (floor(x * (1 / cell_m)), floor(y * (1 / cell_m))); the plan spans all columns from
+       the lowest to the highest index of any point.
+    2. Points with z > floor_m + ceiling_m do not count. The layer of the others is floor((z - floor_m) / cell_m + 0.5),
+       so that the floor lies in the middle of layer 0; layers below -16 count as -16.
+    3. A column with points that count is seen. It is valid if all of them are in one layer and the highest of them is
+       at most near_floor_m from floor_m.
+    4. A column that is not seen is valid inside the footprint alone: the seen columns closed by a disc of close_m. A
+       disc around a column, of the plan or beyond it, holds the columns whose centres are at most close_m from its
+       own; the footprint is every column that lies in no disc without a seen column. So no valid column is farther
+       than close_m from a seen one, and with close_m = 0 seen columns alone are valid.
+
+    `unseen` is the share of valid columns that are not seen. Raises OccupancyError where the scan is too wide.
     """
     origin, shape = make_grid(point, cell_m)
     minimum = np.full(shape, np.inf)
     kernels.column_minimum(point, 1.0 / cell_m, origin, minimum)
     floor_m = find_floor(minimum[np.isfinite(minimum)])
-    valid, _ = find_valid(point, origin, shape, cell_m, floor_m, (ceiling_m, near_floor_m, close_m))
-    return FloorPlan(valid, origin, floor_m, cell_m)
+    valid, seen = find_valid(point, origin, shape, cell_m, floor_m, (ceiling_m, near_floor_m, close_m))
+    unseen = float((valid & ~seen).sum() / max(valid.sum(), 1))
+    return FloorPlan(valid, origin, floor_m, cell_m, unseen)
+
+
+def share_below(point: np.ndarray, floor_m: float) -> float:
+    """Share of a scan's points (N, 3) that lie more than 20 cm below its floor: many where another axis points up."""
+    return float((point[:, 2] < np.float32(floor_m - _BELOW_M)).mean())
 
 
 def find_valid(
@@ -42,15 +60,15 @@ def find_valid(
     floor_m: float,
     limits_m: tuple[float, float, float],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Valid cells and observed cells (nx, ny) above a known floor; limits: ceiling, near the floor, closing radius."""
+    """Valid cells and seen cells (nx, ny) above a known floor; limits: ceiling, near the floor, closing radius."""
     ceiling_m, near_floor_m, close_m = limits_m
     layers = np.zeros(shape, np.uint64)
     top = np.full(shape, -np.inf)
     kernels.column_layers(point, 1.0 / cell_m, origin, floor_m, ceiling_m, cell_m, layers, top)
-    observed = layers != 0
+    seen = layers != 0
     flat = (layers & (layers - np.uint64(1))) == 0
     free = flat & (np.abs(top - floor_m) <= near_floor_m)
-    return np.where(observed, free, find_footprint(observed, close_m / cell_m)), observed
+    return np.where(seen, free, find_footprint(seen, close_m / cell_m)), seen
 
 
 def make_grid(point: np.ndarray, cell_m: float) -> tuple[np.ndarray, tuple[int, int]]:
@@ -86,14 +104,14 @@ def find_floor(minimum: np.ndarray) -> float:
     return floor_m
 
 
-def find_footprint(observed: np.ndarray, radius: float) -> np.ndarray:
-    """The inside of a room (nx, ny): observed columns closed by a disc of `radius` cells, holes filled."""
-    pad = int(np.ceil(radius)) + 1
-    wide = np.pad(observed, pad)
-    if not observed.any():
-        return observed.copy()
-    dilated = ndimage.distance_transform_edt(~wide) <= radius
+def find_footprint(seen: np.ndarray, radius: float) -> np.ndarray:
+    """Cells (nx, ny) that are seen or in gaps and holes between seen ones into which no disc of `radius` cells fits.
+
+    Wider holes stay open: nothing says whether an unscanned core, or the floor behind a bed, is free.
+    """
+    if not seen.any():
+        return seen.copy()
+    pad = int(np.ceil(radius)) + 1  # discs that touch the plan have their centres in it
+    dilated = ndimage.distance_transform_edt(~np.pad(seen, pad)) <= radius
     closed = ndimage.distance_transform_edt(dilated) > radius
-    region, _ = ndimage.label(~closed)
-    outside = region == region[0, 0]
-    return ~outside[pad:-pad, pad:-pad]
+    return closed[pad:-pad, pad:-pad]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gen4d.moving import kernels
+from gen4d.sources.formats.mesh_kernels import double_areas
 
 
 class ShapeError(ValueError):
@@ -19,11 +20,12 @@ class Model(NamedTuple):
     area: np.ndarray  # (F,) float64, cumulative
     disc: float  # radius of the circumscribed circle seen from above
     sphere: float  # radius of a sphere around the middle of the axis that holds the shape
+    height: float = 1.0  # of the mesh, in its own units
 
 
 def make_model(vertex: np.ndarray, face: np.ndarray) -> Model:
     """Model of a mesh (V, 3), (F, 3) with z up, in any unit. Raises ShapeError where it has no height or surface."""
-    used = vertex[np.unique(face)]
+    used = vertex[np.bincount(face.ravel(), minlength=len(vertex)) > 0]
     low, high = used.min(axis=0), used.max(axis=0)
     height = high[2] - low[2]
     if not height > 1e-6 * (high - low).max():
@@ -31,11 +33,11 @@ def make_model(vertex: np.ndarray, face: np.ndarray) -> Model:
     x, y, _ = enclosing_circle(used[:, :2])
     centred = (vertex - [x, y, low[2]]) / height
     used = (used - [x, y, low[2]]) / height
-    corner = centred[face]
-    area = 0.5 * np.linalg.norm(np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]), axis=1)
+    double_area = np.empty(len(face))
+    double_areas(centred, face, double_area)
     disc = float(np.hypot(used[:, 0], used[:, 1]).max())
     sphere = float(np.linalg.norm(used - [0.0, 0.0, 0.5], axis=1).max())
-    return Model(centred, face, np.cumsum(area), disc, sphere)
+    return Model(centred, face, np.cumsum(0.5 * double_area), disc, sphere, float(height))
 
 
 def enclosing_circle(point: np.ndarray) -> tuple[float, float, float]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from gen4d.config import Config
 from gen4d.moving.cloud import CloudError
 from gen4d.moving.generate import prepare_scan
 from gen4d.moving.occupancy import OccupancyError
-from gen4d.report.summary import counted, format_bytes
+from gen4d.report.summary import BELOW_SHARE, UNSEEN_SHARE, counted, format_bytes
 from gen4d.sources import (
     FoundScans,
     FoundShapes,
@@ -21,9 +21,10 @@ from gen4d.sources import (
     Scan,
     ScanSource,
     SourceError,
+    default_orientation,
     find_scans,
     find_shapes,
-    height_range,
+    height_ranges,
     load_scan,
     load_shape,
 )
@@ -35,6 +36,7 @@ _SHOWN = 5
 _EXTENT_M = (1.0, 200.0)  # of a room or floor of a building, the longer side
 _HEIGHT_M = 8.0
 _MANY_SCANS = 50  # with so many, a class of the benchmark that never occurs is a mistake in the labels
+_LEAST_M, _MOST_M = 0.05, 5.0  # heights of shapes that a build takes at their own size
 _FLAT = 0.02  # height over footprint
 _NARROW_M = 0.2  # of a small chair's radius, shrunk to half
 _SEQUENCES = Config().sequences
@@ -49,12 +51,24 @@ class Finding(NamedTuple):
     message: str
 
 
+Progress = Callable[[str, int, int], object]  # what is read, done, of
+
+
+def _silent(what: str, done: int, of: int) -> None:
+    """Says nothing."""
+
+
 def examine_scans(
-    folder: Path, split: Path | None = None, orientation: Orientation | None = None, quick: bool = False
+    folder: Path,
+    split: Path | None = None,
+    orientation: Orientation | None = None,
+    quick: bool = False,
+    progress: Progress = _silent,
 ) -> list[Finding]:
     """What is wrong with a folder of scans, and what is in it. quick: no file but split lists is opened.
 
-    orientation: None takes the data set's own. Never raises SourceError: such errors are findings.
+    orientation: None takes the data set's own. progress: called for every scan. Never raises SourceError: such errors
+    are findings.
     """
     folder = Path(folder)
     try:
@@ -69,7 +83,7 @@ def examine_scans(
     findings += _missing_files(folder, entry, found.sources)
     findings += _empty_files(found.sources)
     if not quick:
-        findings += _read_scans(folder, entry, found.sources, orientation or Orientation(entry.up))
+        findings += _read_scans(folder, entry, found.sources, orientation or default_orientation(entry.name), progress)
     return list(dict.fromkeys(findings))
 
 
@@ -79,10 +93,13 @@ def examine_shapes(
     split: str | Path | None = None,
     up: str = "auto",
     quick: bool = False,
+    metres_per_unit: float = 0.0,
+    progress: Progress = _silent,
 ) -> list[Finding]:
     """What is wrong with a folder of shapes, and what is in it. quick: no mesh is opened.
 
-    Never raises SourceError: such errors are findings.
+    classes: those that a build would use, of which each needs a height, all if None. metres_per_unit: of shapes that
+    keep their size. progress: called for every shape. Never raises SourceError: such errors are findings.
     """
     folder = Path(folder)
     try:
@@ -93,10 +110,17 @@ def examine_shapes(
     findings = [Finding("note", str(folder), f"{entry.title}: {counted(len(found.sources), 'shape')}")]
     findings += [_from_text("warning", message) for message in found.warnings]
     findings += [_from_text("error", message) for _, message in found.refused]
-    findings += _class_counts(folder, entry, found, split)
+    findings += _class_counts(folder, entry, found, split, _no_height_level(classes, metres_per_unit))
     if not quick:
-        findings += _read_shapes(folder, found, up)
+        findings += _read_shapes(folder, found, up, metres_per_unit, progress)
     return findings
+
+
+def _no_height_level(classes: tuple[str, ...] | None, metres_per_unit: float) -> str:
+    """How bad a class without a height is: a build refuses it, unless shapes keep their size."""
+    if metres_per_unit:
+        return "note"
+    return "warning" if classes is None else "error"
 
 
 def _from_error(error: SourceError) -> Finding:
@@ -198,10 +222,11 @@ class _Tally:
 
 
 def _read_scans(
-    folder: Path, entry: Entry, sources: tuple[ScanSource, ...], orientation: Orientation
+    folder: Path, entry: Entry, sources: tuple[ScanSource, ...], orientation: Orientation, progress: Progress
 ) -> Iterator[Finding]:
     tally, disk = _Tally(), 0.0
-    for source in sources:
+    for number, source in enumerate(sources):
+        progress("scans", number, len(sources))
         scan, errors = _load_whole(source, orientation)
         yield from map(_from_error, errors)
         if scan is not None:
@@ -241,11 +266,21 @@ def _free_space(source: ScanSource, scan: Scan) -> tuple[Finding, float]:
         prepared = prepare_scan(scan, Config())
     except (CloudError, OccupancyError) as error:
         return Finding("error", path, str(error)), 0.0
-    widest_m, area_m2 = prepared.space.widest_m, prepared.floor.valid_m2
-    text = f"{len(prepared.cloud)} points at 2 cm, free floor {area_m2:.1f} m2, widest free disc {widest_m:.2f} m"
+    widest_m, floor = prepared.space.widest_m, prepared.floor
+    text = f"{len(prepared.cloud)} points at 2 cm, free floor {floor.valid_m2:.1f} m2 ({floor.unseen:.0%} unseen), "
+    text += f"widest free disc {widest_m:.2f} m"
+    text += f", levelled by {scan.tilt_deg:.1f} degrees" if scan.tilt_deg else ""
+    doubts = []
+    if prepared.below > BELOW_SHARE:
+        doubts.append(f"{prepared.below:.0%} of the points lie more than 20 cm below the floor: check --up")
     if widest_m < _NARROW_M:
-        return Finding("warning", path, f"{text}: hardly any shape fits; check --up and --units"), 0.0
-    return Finding("note", path, text), len(prepared.cloud) * _BYTES_A_POINT
+        doubts.append("hardly any shape fits: check --up and --units")
+    elif floor.unseen > UNSEEN_SHARE:
+        doubts.append(
+            "most of the floor is unseen, in thin clouds or large gaps: --set close_m=0 keeps to what is seen"
+        )
+    size = len(prepared.cloud) * _BYTES_A_POINT if widest_m >= _NARROW_M else 0.0
+    return Finding("warning" if doubts else "note", path, "; ".join([text, *doubts])), size
 
 
 def _odd_size(source: ScanSource, scan: Scan) -> Iterator[Finding]:
@@ -288,7 +323,9 @@ def _label_counts(folder: Path, space: str, counts: Counter[int], scans: int) ->
         yield Finding(level, str(folder), f"no point is labelled {', '.join(absent)}: check the labels")
 
 
-def _class_counts(folder: Path, entry: Entry, found: FoundShapes, split: str | Path | None) -> Iterator[Finding]:
+def _class_counts(
+    folder: Path, entry: Entry, found: FoundShapes, split: str | Path | None, no_height: str
+) -> Iterator[Finding]:
     counts = Counter(source.class_name for source in found.sources)
     part = 1 if split == "test" else 0
     for name, count in sorted(counts.items()):
@@ -296,15 +333,20 @@ def _class_counts(folder: Path, entry: Entry, found: FoundShapes, split: str | P
         if published and split in (None, "train", "test") and count != published[part]:
             message = f"class {name}: {counted(count, 'shape')}, the data set has {published[part]}: compare"
             yield Finding("warning", str(folder), message)
-        elif height_range(name) is None:
-            yield Finding("warning", str(folder), f"class {name}: {counted(count, 'shape')}, but no metric height")
+        elif not height_ranges(name):
+            remedy = "leave it out by --classes, or give --shape-units"
+            message = f"class {name}: {counted(count, 'shape')}, but no metric height: {remedy}"
+            yield Finding(no_height, str(folder), message)
         else:
             yield Finding("note", str(folder), f"class {name}: {counted(count, 'shape')}")
 
 
-def _read_shapes(folder: Path, found: FoundShapes, up: str) -> Iterator[Finding]:
+def _read_shapes(
+    folder: Path, found: FoundShapes, up: str, metres_per_unit: float, progress: Progress
+) -> Iterator[Finding]:
     copies: dict[str, list[str]] = defaultdict(list)
-    for source in found.sources:
+    for number, source in enumerate(found.sources):
+        progress("shapes", number, len(found.sources))
         try:
             mesh = load_shape(source, up)
         except SourceError as error:
@@ -313,6 +355,10 @@ def _read_shapes(folder: Path, found: FoundShapes, up: str) -> Iterator[Finding]
         copies[mesh.file.sha256].append(source.name)
         if _lies_flat(mesh):
             yield Finding("warning", str(source.root / source.path), "is a plate lying on the floor: check --shape-up")
+        height_m = float(np.ptp(mesh.vertex[:, 2])) * metres_per_unit
+        if metres_per_unit and not _LEAST_M <= height_m <= _MOST_M:
+            path = str(source.root / source.path)
+            yield Finding("warning", path, f"is {height_m:.3g} m high, no size of furniture: check --shape-units")
     for names in copies.values():
         if len(names) > 1:
             yield Finding("note", str(folder), f"{_some(names)} are the same mesh")

@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,8 @@ _BELOW_M = 0.4
 _CEILING_M = 2.2  # above the floor; what is higher hides the room
 _LINES = 25  # drawn between corresponding points, of what moves and of what is still
 _DRAWN = 60_000
+_OUTER = (0.002, 0.998)  # of the points: what lies farther out is not drawn
+_MARGIN = 0.03
 _TILT_RAD = np.radians(40)
 
 
@@ -32,14 +35,15 @@ def draw_png(dataset: Dataset, number: int, path: pathlib.Path) -> None:
     rows = -(-len(frames) // columns)
     figure = pyplot.figure(figsize=(4.2 * columns, 3.4 * rows + 4.2), dpi=110, layout="constrained")
     grid = figure.add_gridspec(rows + 1, 2 * columns, height_ratios=[1] * rows + [1.2])
-    heights = _heights(frames, plan)
+    view = find_view(sequence, frames, plan)
     for i, frame in enumerate(frames):
         axes = figure.add_subplot(grid[i // columns, 2 * (i % columns) : 2 * (i % columns) + 2])
-        _draw_frame(axes, frame, sequence, heights)
+        _draw_frame(axes, frame, sequence, view)
+        axes.set(xlim=view.right, ylim=view.up)
         axes.set_title(f"frame {i}: {len(frame.point):,} points", fontsize=9)
     if plan is not None:
         _draw_plan(figure.add_subplot(grid[rows, :columns]), sequence, plan)
-    _draw_pairs(figure.add_subplot(grid[rows, columns if plan is not None else 0 :]), sequence, frames, heights)
+    _draw_pairs(figure.add_subplot(grid[rows, columns if plan is not None else 0 :]), sequence, frames, view)
     figure.suptitle(title(sequence), fontsize=11)
     buffer = io.BytesIO()
     pyplot.savefig(buffer, format="png")
@@ -54,6 +58,40 @@ def title(sequence: Sequence) -> str:
     if sequence.kind == "moving" and shapes:
         return f"{sequence.id}: {shapes} {'moves' if len(sequence.movers) == 1 else 'move'} through {sequence.scan}"
     return f"{sequence.id}: {sequence.kind}{' of ' + shapes if shapes else ''}"
+
+
+class View(NamedTuple):
+    """What all frames of a sequence are drawn by: one window, one range of heights, one share of points, one dot."""
+
+    right: tuple[float, float]  # of the picture's plane, metres
+    up: tuple[float, float]
+    heights: tuple[float, float]
+    step: int  # every how-manieth point is drawn
+    dot: float
+
+
+def find_view(sequence: Sequence, frames: list[Frame], plan: FloorPlan | None) -> View:
+    """One view for all frames: the window holds all but the outermost of the points, and everything that moves."""
+    heights = _heights(frames, plan)
+    point = np.concatenate([frame.point[frame.point[:, 2] < heights[1]] for frame in frames])
+    moving = np.concatenate(
+        [frame.point[np.isin(frame.actor, [actor for actor, _ in _moving(sequence)])] for frame in frames]
+    )
+    most = max((int((frame.point[:, 2] < heights[1]).sum()) for frame in frames), default=0)
+    step = max(1, most // _DRAWN)
+    dot = 0.4 * float(np.clip(_DRAWN / 2 / max(most / step, 1), 1, 15))  # thin clouds get larger dots
+    return View(*_window(point, moving), heights, step, dot)
+
+
+def _window(point: np.ndarray, moving: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Ends of the window to the right and up, with a margin."""
+    ends = []
+    for values, inner in zip(_project(point)[:2], _project(moving)[:2], strict=True):
+        low, high = np.quantile(values, _OUTER) if len(values) else (0.0, 1.0)
+        low, high = min([low, *inner]), max([high, *inner])
+        margin = _MARGIN * max(high - low, 0.1)
+        ends.append((float(low - margin), float(high + margin)))
+    return ends[0], ends[1]
 
 
 def _heights(frames: list[Frame], plan: FloorPlan | None) -> tuple[float, float]:
@@ -76,16 +114,14 @@ def _moving(sequence: Sequence) -> list[tuple[int, str]]:
     return [(a, _MOVERS[max(x.mover, 0) % len(_MOVERS)]) for a, x in actors if x.role == ROLE_MOVING]
 
 
-def _draw_frame(axes, frame: Frame, sequence: Sequence, heights: tuple[float, float]) -> None:
-    low, top = heights
-    shown = np.flatnonzero(frame.point[:, 2] < top)
-    shown = shown[:: max(1, len(shown) // _DRAWN)]
+def _draw_frame(axes, frame: Frame, sequence: Sequence, view: View) -> None:
+    low, top = view.heights
+    shown = np.flatnonzero(frame.point[:, 2] < top)[:: view.step]
     right, up, near = _project(frame.point[shown])
     order = np.argsort(near)
     height = frame.point[shown, 2][order]
-    size = 0.4 * np.clip(_DRAWN / 2 / max(len(shown), 1), 1, 15)  # thin clouds get larger dots
     pale = low + 1.25 * (top - low)  # what is highest is drawn in a colour that can still be seen
-    axes.scatter(right[order], up[order], c=height, s=size, cmap="GnBu_r", lw=0, vmin=low, vmax=pale)
+    axes.scatter(right[order], up[order], c=height, s=view.dot, cmap="GnBu_r", lw=0, vmin=low, vmax=pale)
     for actor, colour in _moving(sequence):
         right, up, _ = _project(frame.point[frame.actor == actor])
         axes.scatter(right, up, c=colour, s=1.4, lw=0)
@@ -132,15 +168,15 @@ def chosen_pairs(sequence: Sequence, frames: list[Frame], top: float) -> list[tu
     return chosen
 
 
-def _draw_pairs(axes, sequence: Sequence, frames: list[Frame], heights: tuple[float, float]) -> None:
+def _draw_pairs(axes, sequence: Sequence, frames: list[Frame], view: View) -> None:
     """The first and the last frame side by side, with lines between some corresponding points."""
     first, last = frames[0], frames[-1]
-    both = np.concatenate([first.point, last.point, np.zeros((1, 3), np.float32)])
-    gap = np.array([np.ptp(both[:, 0]) + 0.6, 0, 0], np.float32)
+    gap = np.array([view.right[1] - view.right[0], 0, 0], np.float32)
     for frame, shift in ((first, 0 * gap), (last, gap)):
-        _draw_frame(axes, frame._replace(point=frame.point + shift), sequence, heights)
+        _draw_frame(axes, frame._replace(point=frame.point + shift), sequence, view)
+    axes.set(xlim=(view.right[0], view.right[1] + float(gap[0])), ylim=view.up)
     colours = dict(_moving(sequence))
-    for i, j, moves in chosen_pairs(sequence, frames, heights[1]):
+    for i, j, moves in chosen_pairs(sequence, frames, view.heights[1]):
         right, up, _ = _project(np.stack([first.point[i], last.point[j] + gap]))
         axes.plot(right, up, c=colours[int(first.actor[i])] if moves else _STILL, lw=0.35, alpha=0.8)
     count = len(sequence.correspondences(0, sequence.t - 1)[0])

@@ -4,6 +4,9 @@ import collections
 from collections.abc import Iterable
 
 _LISTED = 20
+_NAMED = 5
+BELOW_SHARE = 0.15  # of a scan's points: at most 4 % in good scans, 42 to 73 % in those that stand on their heads
+UNSEEN_SHARE = 0.5  # of a scan's free floor
 
 
 def summary(sidecars: Iterable[dict]) -> list[str]:
@@ -20,8 +23,26 @@ def summary(sidecars: Iterable[dict]) -> list[str]:
     ]
     if attempts:
         lines.append(f"{attempts} attempts, {sequences / attempts:.0%} accepted, {gaps} sequences given up")
-    measured = [scan for scan in scans if scan["valid_m2"] is not None]
-    return lines + _free_space(measured) + _classes(scans) + _rejections(scans) + _empty(scans)
+        lines.append(_sizes(scans))
+    measured = [scan for scan in scans if None not in (scan["valid_m2"], scan["free_m"])]
+    return (
+        lines
+        + _free_space(measured)
+        + doubts(measured)
+        + _classes(scans)
+        + _rejections(scans)
+        + _gaps(scans)
+        + _empty(scans)
+    )
+
+
+def _sizes(scans: list[dict]) -> str:
+    """How many sequences have a shape that was shrunk, and the smallest factor."""
+    shrunk = sum(_total(scans, "shrunk").values())
+    if not shrunk:
+        return "every shape has its full size, none shrunk to fit"
+    least = min(scan.get("least_shrink", 1.0) for scan in scans)
+    return f"{shrunk} shrunk to fit, to {least:.2f} of their height or more"
 
 
 def _free_space(scans: list[dict]) -> list[str]:
@@ -30,14 +51,58 @@ def _free_space(scans: list[dict]) -> list[str]:
         area = sorted(scan["valid_m2"] for scan in scans)
         return [
             f"free floor: {area[0]:.1f} to {area[-1]:.1f} m2, median {area[len(area) // 2]:.1f}; widest free disc: "
-            f"radius {widest[0]:.2f} to {widest[-1]:.2f} m, median {widest[len(widest) // 2]:.2f}"
+            f"radius {widest[0]:.2f} to {widest[-1]:.2f} m, median {widest[len(widest) // 2]:.2f}",
+            *_levelled(scans),
         ]
+    wide = max((len(scan["name"]) for scan in scans), default=0)
     rows = [
-        f"  {scan['name']:<16} {scan['points']:>8} points, free floor {scan['valid_m2']:5.1f} m2, widest free disc "
-        f"{scan['free_m']:.2f} m, {len(scan['sequences'])} sequences in {scan.get('attempts', 0)} attempts"
+        f"  {scan['name']:<{wide}} {scan['points']:>8} points, free floor {scan['valid_m2']:5.1f} m2{_unseen(scan)}, "
+        f"widest free disc {scan['free_m']:.2f} m, {len(scan['sequences'])} sequences in {scan.get('attempts', 0)} "
+        f"attempts{_tilt(scan)}"
         for scan in scans
     ]
     return ["scans:", *rows] if rows else []
+
+
+def _unseen(scan: dict) -> str:
+    return f" ({scan['unseen']:.0%} unseen)" if scan.get("unseen") is not None else ""
+
+
+def _tilt(scan: dict) -> str:
+    return f", levelled by {scan['tilt_deg']:.1f} degrees" if scan.get("tilt_deg") else ""
+
+
+def _levelled(scans: list[dict]) -> list[str]:
+    tilts = sorted(scan["tilt_deg"] for scan in scans if scan.get("tilt_deg"))
+    if not tilts:
+        return []
+    return [f"levelled: {counted(len(tilts), 'scan')} by {tilts[0]:.1f} to {tilts[-1]:.1f} degrees"]
+
+
+def doubts(scans: list[dict]) -> list[str]:
+    """What in the figures of scans makes one doubt their up axis or their floor, one line each with the remedy."""
+    wrong = [scan for scan in scans if scan.get("below", 0.0) > BELOW_SHARE]
+    thin = [scan for scan in scans if (scan.get("unseen") or 0.0) > UNSEEN_SHARE]
+    lines = []
+    if wrong:
+        share = max(scan["below"] for scan in wrong)
+        lines.append(
+            f"warning: up to {share:.0%} of the points lie more than 20 cm below the floor in {some(wrong)}: another "
+            "axis may point up, check --up"
+        )
+    if thin:
+        share = max(scan["unseen"] for scan in thin)
+        lines.append(
+            f"warning: up to {share:.0%} of the free floor is unseen in {some(thin)}: thin clouds or large gaps; "
+            "--set close_m=0 keeps to seen floor, --set cell_m=0.2 sees more of it"
+        )
+    return lines
+
+
+def some(scans: list[dict]) -> str:
+    """Names of some scans, and how many there are."""
+    names = ", ".join(scan["name"] for scan in scans[:_NAMED])
+    return names if len(scans) <= _NAMED else f"{names}, ... ({len(scans)} scans)"
 
 
 def _total(scans: list[dict], key: str) -> collections.Counter:
@@ -77,6 +142,25 @@ def _empty(scans: list[dict]) -> list[str]:
             lines.append(f"no sequence from {scan['name']}: {scan['examples'][reason]}")
     more = len(lines) - _LISTED
     return lines[:_LISTED] + ([f"and {more} more scans without a sequence"] if more > 0 else [])
+
+
+def _gaps(scans: list[dict]) -> list[str]:
+    """Scans that gave fewer sequences than asked for, the emptiest first, and the rule that most attempts failed."""
+    scans = sorted(
+        (scan for scan in scans if scan["sequences"] and scan.get("gaps")), key=lambda scan: -len(scan["gaps"])
+    )
+    rows = [f"  {scan['name']}: {explain_gaps(scan)}" for scan in scans[:_LISTED]]
+    more = len(scans) - _LISTED
+    return ["gaps:", *rows, *([f"  and {more} scans more"] if more > 0 else [])] if rows else []
+
+
+def explain_gaps(scan: dict) -> str:
+    """How many sequences of a scan were given up, and why most of its attempts failed."""
+    missing = f"{len(scan['gaps'])} of {counted(len(scan['gaps']) + len(scan['sequences']), 'sequence')} given up"
+    if not scan.get("rejections"):
+        return missing
+    reason = max(scan["rejections"], key=scan["rejections"].get)
+    return f"{missing}, mostly because of: {reason} ({scan['rejections'][reason]} of {scan['attempts']} attempts)"
 
 
 def counted(number: int, thing: str) -> str:

@@ -46,9 +46,16 @@ class SamplesWritten(NamedTuple):
 
 
 def write_samples(
-    folder: Path, rooms: int = 12, shapes: int = 6, seed: int = 0, progress: Progress | None = None
+    folder: Path,
+    rooms: int = 12,
+    shapes: int = 6,
+    seed: int = 0,
+    progress: Progress | None = None,
+    tilted: bool = False,
 ) -> SamplesWritten:
     """Writes `rooms` rooms with one to three scans each, and `shapes` shapes of each of the eight classes.
+
+    tilted: scans are tilted and drift a little, as real ones do; without, they are level, as they always were.
 
     A room or a shape depends on the seed and its own number alone. A folder that holds samples of the same parameters
     is left as it is; an interrupted run is done again. Raises SamplesError where the folder holds anything else or a
@@ -61,13 +68,14 @@ def write_samples(
         "rooms": _whole(rooms, "rooms", 0, _MOST_ROOMS),
         "shapes": _whole(shapes, "shapes", 0, _MOST_SHAPES),
     }
+    asked |= {"tilted": True} if tilted else {}  # older samples, which are level, do not say so
     there = _what_is_there(folder, asked)
     if there is not None:
         return there
     folder.mkdir(parents=True, exist_ok=True)
     files.write(folder / _STARTED, (json.dumps(asked) + "\n").encode())
     (folder / MANIFEST).unlink(missing_ok=True)
-    scans = _write_scans(folder / "scans", rooms, seed, progress)
+    scans = _write_scans(folder / "scans", rooms, seed, tilted, progress)
     _write_shapes(folder / "shapes", shapes, seed)
     size, digest = _contents(folder)
     totals = {"scan_count": scans, "shape_count": shapes * len(SHAPE_STYLES), "digest": digest, "files": size}
@@ -92,7 +100,8 @@ def _what_is_there(folder: Path, asked: dict) -> SamplesWritten | None:
     found = _load(folder / MANIFEST) if started is None else started
     if found is None:
         raise SamplesError(f"{folder}: is not empty and holds no {MANIFEST}; name a new or empty folder")
-    other = [f"{name} {found.get(name)}, not {value}" for name, value in asked.items() if found.get(name) != value]
+    wanted, held = ({"tilted": False} | value for value in (asked, found))
+    other = [f"{name} {held.get(name)}, not {value}" for name, value in wanted.items() if held.get(name) != value]
     if other:
         raise SamplesError(f"{folder}: holds samples of {', '.join(other)}; name another folder or delete this one")
     if not _is_whole(folder, found):
@@ -121,7 +130,7 @@ def _is_whole(folder: Path, found: dict) -> bool:
     return all(path.is_file() and path.stat().st_size == found["files"][name] for name, path in paths.items())
 
 
-def _write_scans(folder: Path, rooms: int, seed: int, progress: Progress | None) -> int:
+def _write_scans(folder: Path, rooms: int, seed: int, tilted: bool, progress: Progress | None) -> int:
     """All scans of all rooms, the split and the label table; returns the number of scans."""
     names: dict[str, list[str]] = {"train": [], "val": []}
     count: Counter[str] = Counter()
@@ -131,7 +140,8 @@ def _write_scans(folder: Path, rooms: int, seed: int, progress: Progress | None)
         for rescan in range(room.scans):
             name = f"scene{index:04d}_{rescan:02d}"
             plan = room.plan if rescan == 0 else rearranged(room.plan, keyed(seed, "rearranged", index, rescan))
-            scan = scan_room(plan, keyed(seed, "scan", index, rescan))
+            unsteady = keyed(seed, "tilt", index, rescan) if tilted else None
+            scan = scan_room(plan, keyed(seed, "scan", index, rescan), unsteady)
             write_scan(folder / name, scan, room.kind, chance(keyed(seed, "aligned", index, rescan), 0.7))
             count.update(scan.names[instance] for instance in np.unique(scan.instance) if instance >= 0)
             names["val" if index % _VAL_EVERY == _VAL_FIRST else "train"].append(name)

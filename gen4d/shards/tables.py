@@ -196,7 +196,8 @@ class Tables:
         if not nx * ny and math.isnan(floor_m):
             return None
         valid = np.unpackbits(bits, count=nx * ny).reshape(nx, ny).view(np.bool_)
-        return FloorPlan(valid, table["scan/origin"][scan], floor_m, cell_m)
+        unseen = float(table["scan/unseen"][scan]) if "scan/unseen" in table else math.nan
+        return FloorPlan(valid, table["scan/origin"][scan], floor_m, cell_m, unseen)
 
     def _range(self, name: str, row: int) -> tuple[int, int]:
         rows = self._rows[name]

@@ -226,6 +226,7 @@ def _scan_tables(recordings: tuple[Recording, ...], clouds: _Clouds) -> dict[str
         "scan/valid": _join(valid, "|u1"),
         "scan/valid_start": _starts([len(plan) for plan in valid]),
         "scan/free_m": np.array([recording.free_m for recording in recordings], "<f8"),
+        "scan/unseen": np.array([floor.unseen for floor in floors], "<f8"),
         "scan/transform": np.array([recording.transform for recording in recordings], "<f8").reshape(-1, 4, 4),
         "scan/axis_alignment": np.array(alignments, "<f8").reshape(-1, 4, 4),
         "scan/source_points": np.array([recording.source_points for recording in recordings], "<i4"),

@@ -68,10 +68,19 @@ class LabelSpace(NamedTuple):
     ignore: tuple[int, ...]
 
 
+class HeightRange(NamedTuple):
+    """Lowest and highest metric height of a share of a class's shapes."""
+
+    low: float
+    high: float
+    share: float = 1.0
+
+
 @dataclass(frozen=True)
 class Manifest:
     label_spaces: Mapping[str, LabelSpace]
-    heights: Mapping[str, tuple[float, float]]  # class -> lowest and highest metric height
+    heights: Mapping[str, tuple["HeightRange", ...]]  # by class
+    names: Mapping[str, str]  # of classes, the first of each and its aliases -> the first
     entries: tuple[Entry, ...]
 
 
@@ -103,6 +112,7 @@ def load_manifest(path: Path) -> Manifest:
         entries = tuple(_entry(path, item) for item in tree["datasets"])
         spaces = {name: _label_space(item) for name, item in tree["label_spaces"].items()}
         heights = _heights(path, tree["heights"])
+        aliases = {alias: name for name, item in tree["heights"].items() for alias in (name, *item.get("also", ()))}
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, UnicodeDecodeError, re.error) as error:
         raise SourceError(
             path, f"is not a valid manifest ({type(error).__name__}: {error}): install gen4d again"
@@ -110,7 +120,7 @@ def load_manifest(path: Path) -> Manifest:
     names = [entry.name for entry in entries]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise SourceError(path, f"declares {twice[0]!r} twice: one name, one data set")
-    return Manifest(spaces, heights, entries)
+    return Manifest(spaces, heights, aliases, entries)
 
 
 def _entry(path: Path, item: dict) -> Entry:
@@ -135,13 +145,16 @@ def _label_space(item: dict) -> LabelSpace:
     return LabelSpace(dict(item["names"]), tuple(item["benchmark"]), tuple(item["ignore"]))
 
 
-def _heights(path: Path, items: dict) -> dict[str, tuple[float, float]]:
+def _heights(path: Path, items: dict) -> dict[str, tuple[HeightRange, ...]]:
     heights = {}
     for name, item in items.items():
-        if not 0 < item["low"] <= item["high"] < 10:
-            raise SourceError(path, f"gives {name} heights from {item['low']} to {item['high']} m: rising, below 10 m")
+        rows = item.get("ranges") or [item]
+        ranges = tuple(HeightRange(float(row["low"]), float(row["high"]), float(row.get("share", 1))) for row in rows)
+        for low, high, share in ranges:
+            if not 0 < low <= high < 10 or not 0 < share <= 1:
+                raise SourceError(path, f"gives {name} heights from {low:g} to {high:g} m: rising, below 10 m")
         for alias in (name, *item.get("also", ())):
-            heights[alias] = (float(item["low"]), float(item["high"]))
+            heights[alias] = ranges
     return heights
 
 
@@ -153,9 +166,24 @@ def entry_of(name: str) -> Entry:
     raise SourceError("datasets_manifest.yaml", f"has no data set {name!r}")
 
 
-def height_range(class_name: str) -> tuple[float, float] | None:
-    """Lowest and highest metric height that shapes of a class are scaled to, or None for a class without one."""
-    return manifest().heights.get(class_name)
+def class_name_of(text: str) -> str:
+    """The class of the manifest that people mean by a name: `Chairs` is chair, `NightStand` and `night stand` are
+    night_stand, `couch` is sofa. A name that means none of them stays as it is."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[\s-]+", "_", text.strip()).lower()
+    known = manifest().names
+    return next(
+        (known[name] for name in (words, words.removesuffix("s"), words.removesuffix("es")) if name in known), text
+    )
+
+
+def entry_units(name: str) -> str:
+    """The unit that the manifest declares for a data set, "" where it has none."""
+    return entry_of(name).units
+
+
+def height_ranges(class_name: str) -> tuple[HeightRange, ...]:
+    """The metric heights that shapes of a class are scaled to, none for a class that is not known."""
+    return manifest().heights.get(class_name_of(class_name), ())
 
 
 def recognise(folder: Path, shapes: bool) -> tuple[Entry, list[Hit]]:

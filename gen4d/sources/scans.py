@@ -10,7 +10,15 @@ import numpy as np
 from gen4d.sources.annotations import read_alignment, read_annotations
 from gen4d.sources.formats.points import read_points
 from gen4d.sources.formats.table import PointTable
-from gen4d.sources.level import Orientation, floor_normal, parse_units, rotation_to_z, split_up, up_rotation
+from gen4d.sources.level import (
+    Floor,
+    Orientation,
+    find_floor,
+    parse_units,
+    rotation_to_z,
+    split_up,
+    up_rotation,
+)
 from gen4d.sources.manifest import Entry, Hit, Layout, entry_of, files_of, recognise
 from gen4d.sources.source import SourceError, SourceFile, file_size, read_file
 from gen4d.sources.splits import choose_split
@@ -53,7 +61,7 @@ class Scan:
     point (N, 3) float32, finite; row (N,) int32, each point's index in the points file; label, instance (N,) int32 or
     None, -1 = no instance, in `label_space` of the manifest ("" without labels); transform (4, 4) float64 from the
     source's frame to this one; axis_alignment (4, 4) float64 or None, stored and not applied; dropped: rows with NaN or
-    infinity; files: everything that was read.
+    infinity; files: everything that was read; tilt_deg: what levelling took out, part of the transform.
     """
 
     name: str
@@ -66,6 +74,7 @@ class Scan:
     axis_alignment: np.ndarray | None
     dropped: int
     files: tuple[SourceFile, ...]
+    tilt_deg: float = 0.0
 
 
 def find_scans(folder: Path, split: Path | None = None) -> FoundScans:
@@ -117,9 +126,9 @@ def _source(folder: Path, entry: Entry, hit: Hit, shared: dict[str, str]) -> Sca
 
 
 def default_orientation(entry: str) -> Orientation:
-    """Up axis and unit that the manifest declares for a data set of scans."""
+    """Axis and unit that the manifest declares for a data set of scans, which are levelled from there if tilted."""
     known = entry_of(entry)
-    return Orientation(known.up, parse_units(known.units))
+    return Orientation("auto" if known.up == "z" else f"auto:{known.up}", parse_units(known.units))
 
 
 def load_scan(source: ScanSource, orientation: Orientation) -> Scan:
@@ -133,7 +142,7 @@ def load_scan(source: ScanSource, orientation: Orientation) -> Scan:
     label, instance = read_annotations(source.root, source.files, table, files)
     row = _finite_rows(path, table.point)
     whole = len(row) == len(table.point)
-    point, transform = _orient(path, table.point if whole else table.point[row], orientation)
+    point, transform, tilt_deg = _orient(path, table.point if whole else table.point[row], orientation)
     return Scan(
         name=source.name,
         point=point,
@@ -145,6 +154,7 @@ def load_scan(source: ScanSource, orientation: Orientation) -> Scan:
         axis_alignment=read_alignment(source.root, source.files, files),
         dropped=len(table.point) - len(row),
         files=tuple(files),
+        tilt_deg=tilt_deg,
     )
 
 
@@ -157,8 +167,8 @@ def scan_from_arrays(
     """
     path = Path(name)
     row = _finite_rows(path, point)
-    turned, transform = _orient(path, point, orientation)
-    return Scan(name, turned, row, label, instance, "", transform, None, 0, ())
+    turned, transform, tilt_deg = _orient(path, point, orientation)
+    return Scan(name, turned, row, label, instance, "", transform, None, 0, (), tilt_deg)
 
 
 def _read_table(source: ScanSource, files: list[SourceFile]) -> PointTable:
@@ -180,21 +190,36 @@ def _finite_rows(path: Path, point: np.ndarray) -> np.ndarray:
     return row
 
 
-def _orient(path: Path, point: np.ndarray, orientation: Orientation) -> tuple[np.ndarray, np.ndarray]:
-    """point (N, 3) float32 in metres, z up, and the (4, 4) float64 transform that brought it there."""
-    start, level = split_up(orientation.up)
+def _orient(path: Path, point: np.ndarray, orientation: Orientation) -> tuple[np.ndarray, np.ndarray, float]:
+    """point (N, 3) float32 in metres, z up, the (4, 4) float64 transform that brought it there, and the tilt in degrees
+    that levelling took out, 0 where it did nothing."""
+    start, when = split_up(orientation.up)
     turn = up_rotation(start) * orientation.metres_per_unit
     _check_reach(path, point, orientation.metres_per_unit)
-    if level:
-        try:
-            turn = rotation_to_z(floor_normal(point.astype(np.float64) @ turn.T)) @ turn
-        except ValueError as error:
-            raise SourceError(path, f"cannot be levelled: {error}; give --up as an axis or a vector") from error
+    upright = _turned(point, turn)
+    floor = None if when == "never" else _find_floor(path, upright, needed=when == "always")
     transform = np.eye(4)
     transform[:3, :3] = turn
+    if floor is None or not (when == "always" or floor.is_tilted):
+        return upright, transform, 0.0
+    transform[:3, :3] = rotation_to_z(floor.normal) @ turn
+    return _turned(point, transform[:3, :3]), transform, floor.tilt_deg
+
+
+def _turned(point: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """Points (N, 3) float32 under a matrix (3, 3), bit for bit where it is the identity."""
     if np.array_equal(turn, np.eye(3)):
-        return np.ascontiguousarray(point, np.float32), transform
-    return (point.astype(np.float64) @ turn.T).astype(np.float32), transform
+        return np.ascontiguousarray(point, np.float32)
+    return (point.astype(np.float64) @ turn.T).astype(np.float32)
+
+
+def _find_floor(path: Path, point: np.ndarray, needed: bool) -> Floor | None:
+    try:
+        return find_floor(point)
+    except ValueError as error:
+        if not needed:
+            return None
+        raise SourceError(path, f"cannot be levelled: {error}; give --up as an axis or a vector") from error
 
 
 def _check_reach(path: Path, point: np.ndarray, metres_per_unit: float) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gen4d.sources.formats.meshes import read_mesh, sound_mesh
-from gen4d.sources.manifest import Entry, Hit, entry_of, recognise
+from gen4d.sources.manifest import Entry, Hit, class_name_of, entry_of, recognise
 from gen4d.sources.source import SourceError, SourceFile, file_size, read_file
 from gen4d.sources.splits import default_part, read_split
 
@@ -101,7 +101,7 @@ def _choose(folder: Path, entry: Entry, hits: list[Hit], split: str | Path | Non
 
 def _class_of(entry: Entry, hit: Hit) -> str:
     name = hit.groups["class"]
-    return entry.classes.get(name, name)
+    return entry.classes.get(name) or class_name_of(name)
 
 
 def _of_classes(
@@ -109,11 +109,13 @@ def _of_classes(
 ) -> tuple[list[Hit], tuple[str, ...]]:
     if classes is None:
         return hits, ()
+    classes = tuple(dict.fromkeys(map(class_name_of, classes)))
     present = sorted({_class_of(entry, hit) for hit in hits})
     listed = ", ".join(present[:_SHOWN]) + (", ..." if len(present) > _SHOWN else "")
     missing = [name for name in classes if name not in present]
     if len(missing) == len(classes):
-        raise SourceError(folder, f"has no shape of the class {', '.join(missing)}: its classes are {listed}")
+        wanted = ", ".join(missing)
+        raise SourceError(folder, f"has no shape of the class {wanted}: its classes are {listed}: name some of those")
     warnings = (f"{folder}: no shape of the class {', '.join(missing)}: its classes are {listed}",) if missing else ()
     return [hit for hit in hits if _class_of(entry, hit) in classes], warnings
 
@@ -121,7 +123,9 @@ def _of_classes(
 def _source(folder: Path, entry: Entry, hit: Hit) -> ShapeSource:
     size = file_size(folder, hit.path)
     class_name = _class_of(entry, hit)
-    name = hit.name if hit.name.lower().startswith(class_name.lower()) else f"{class_name}_{hit.name}"
+    given = hit.groups["class"].lower()
+    starts = hit.name.lower().startswith((class_name.lower(), given))
+    name = hit.name if starts else f"{class_name}_{hit.name}"
     return ShapeSource(name, class_name, folder, hit.path, size, entry.name)
 
 

@@ -39,7 +39,7 @@ def choose_split(folder: Path, entry: Entry, hits: list[Hit], split: Path | None
     """The hits that are used for scans: those that `split` lists, or the data set's own training list where there is
     one, or its default part, or all. Raises SourceError where a list chooses none of them."""
     if split is not None:
-        return _by_list(folder, hits, Path(split))
+        return _by_list(folder, hits, _list_of(folder, entry, Path(split)))
     if default := next((item for item in entry.splits.values() if item.default), None):
         for place in entry.places:
             if (folder / place / default.file).is_file():
@@ -50,6 +50,21 @@ def choose_split(folder: Path, entry: Entry, hits: list[Hit], split: Path | None
         note = f"{folder}: no {default.file} beside the scans, {included}"
         return Chosen(hits, (note,))
     return chosen
+
+
+def _list_of(folder: Path, entry: Entry, split: Path) -> Path:
+    """The file that `split` names: a path, or one of the data set's own splits, "val". Raises SourceError."""
+    if split.exists():
+        return split
+    if own := entry.splits.get(str(split)):
+        for place in entry.places:
+            if (folder / place / own.file).is_file():
+                return folder / place / own.file
+        raise SourceError(
+            split, f"is a split of {entry.title} whose list {own.file} is not beside the scans: put it there"
+        )
+    known = f", or {' or '.join(entry.splits)}" if entry.splits else ""
+    raise SourceError(split, f"is not there: give --split the path of a list of names, one a line{known}")
 
 
 def default_part(entry: Entry, hits: list[Hit]) -> Chosen:

@@ -52,6 +52,22 @@ def furnished_room(key, count: int = 20_000) -> np.ndarray:
     return (point + rng.normal(scale=0.004, size=point.shape)).astype(np.float32)
 
 
+def room_of_size(rng, size, noise_m=0.01) -> np.ndarray:
+    """Floor, walls, ceiling and boxes of a room of size (x, y) metres, (N, 3), scanned with noise."""
+    count = int(min(40_000, size[0] * size[1] * 800))
+    floor = rng.uniform((0, 0, 0), (*size, 0), (count, 3))
+    for _ in range(max(3, int(size[0] * size[1] / 4))):
+        inside = (np.abs(floor[:, :2] - rng.uniform((0, 0), size)) < rng.uniform(0.2, 0.6, 2)).all(axis=1)
+        floor[inside, 2] = rng.uniform(0.4, 1.8)
+    wall = rng.uniform((0, 0, 0), (*size, 2.5), (count // 2, 3))
+    side = rng.integers(4, size=len(wall))
+    wall[side < 2, 0] = size[0] * (side[side < 2] % 2)
+    wall[side >= 2, 1] = size[1] * (side[side >= 2] % 2)
+    ceiling = rng.uniform((0, 0, 2.5), (*size, 2.5), (count // 3, 3))
+    point = np.concatenate([floor, wall, ceiling])
+    return point + rng.normal(0, noise_m, point.shape)
+
+
 def full_size_room(key: int = 0, vertices: int = 168_000) -> np.ndarray:
     """A furnished room of 6 x 5 m of as many points as a scan of ScanNet; about 115 k of them after thinning."""
     rng = np.random.Generator(np.random.Philox(key=key))

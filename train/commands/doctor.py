@@ -2,9 +2,12 @@
 
 import click
 
+from train.commands import frame
+
 
 @click.command()
-def doctor() -> None:
+@frame.as_json
+def doctor(as_json) -> None:
     """Check this machine for training: packages, GPUs, and whether sparse convolutions compute right numbers.
 
     \b
@@ -14,6 +17,7 @@ def doctor() -> None:
 
     findings = examine()
     for finding in findings:
-        click.echo(f"{finding.level:8} {finding.text}")
+        frame.speaker(as_json)(f"{finding.level:8} {finding.text}")
+    frame.give(as_json, [finding._asdict() for finding in findings])
     if any(finding.level == "bad" for finding in findings):
         raise SystemExit(1)

@@ -1,5 +1,7 @@
 """`evaluate`: a fine-tuned run on scans."""
 
+import json
+
 import click
 
 from train.commands import frame
@@ -15,7 +17,8 @@ from train.commands import frame
 @click.option("--no-labels", is_flag=True, help="The scans have no labels: write predictions only.")
 @click.option("--out", type=frame.PATH, help="Folder to write to.  [default: RUN/evaluation]")
 @frame.device
-def evaluate(run, which, out, device, no_labels, **given) -> None:
+@frame.as_json
+def evaluate(run, which, out, device, no_labels, as_json, **given) -> None:
     """Evaluate a fine-tuned run: mIoU and mAcc on all points and on 2 cm voxels, confusion, predictions.
 
     RUN is a run folder of finetune, or one of its checkpoints. --write npy: a class a row of the points file; txt: ids
@@ -35,4 +38,6 @@ def evaluate(run, which, out, device, no_labels, **given) -> None:
             frame.check_machine(world)
             place = out or run / "evaluation"
             for line in evaluate_run(run, which, wanted, place, world.device, machine(world.device)):
-                click.echo(line)
+                click.echo(line, err=as_json)
+            results = place / "results.json"  # not there where the scans have no labels
+            frame.give(as_json, json.loads(results.read_bytes()) if wanted.labels else {"written": str(place)})

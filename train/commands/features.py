@@ -16,7 +16,8 @@ from train.commands import frame
     "--out", type=frame.PATH, default="features.npy", show_default=True, help="A .npy; a .png goes beside it."
 )
 @frame.device
-def features(weights, scan, data, name, up, units, out, device) -> None:
+@frame.as_json
+def features(weights, scan, data, name, up, units, out, device, as_json) -> None:
     """Write per-point features of a scan as .npy, with a picture of their principal components.
 
     WEIGHTS is a run folder, a checkpoint folder, or a file of export-weights. One row per point of the file, in its
@@ -36,4 +37,6 @@ def features(weights, scan, data, name, up, units, out, device) -> None:
         with join_world(device) as world:
             found = task.point_features(load_backbone(weights), point, world.device)
         shape = task.write_features(out, point, found, row, rows)
-    click.echo(f"{out}: {shape[0]} points x {shape[1]} features; picture in {out.with_suffix('.png')}")
+    picture = out.with_suffix(".png")
+    frame.speaker(as_json)(f"{out}: {shape[0]} points x {shape[1]} features; picture in {picture}")
+    frame.give(as_json, {"features": str(out), "shape": shape, "picture": str(picture)})

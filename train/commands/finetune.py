@@ -1,10 +1,12 @@
 """`finetune`: labelled scans and weights in, a run folder and a table out."""
 
 import contextlib
+import json
 
 import click
 
 from train.commands import frame
+from train.commands.progress import Progress, draw_curves
 
 
 @click.command()
@@ -21,8 +23,9 @@ from train.commands import frame
 @frame.device
 @frame.dry_run
 @frame.no_memory_check
+@frame.as_json
 def finetune(
-    weights, preset, run, percent, assignments, settings_file, device, dry_run, no_memory_check, **places
+    weights, preset, run, percent, assignments, settings_file, device, dry_run, no_memory_check, as_json, **places
 ) -> None:
     """Fine-tune a backbone to semantic segmentation. The same command goes on where it was stopped.
 
@@ -38,17 +41,19 @@ def finetune(
 
         config = resolve(preset, frame.with_share(percent, assignments), PRESETS, settings_file)
         with join_world(device) as world:
-            _finetune(Places(**places), frame.weights_path(weights), config, run, world, dry_run, no_memory_check)
+            flags = dry_run, no_memory_check, as_json
+            _finetune(Places(**places), frame.weights_path(weights), config, run, world, *flags)
 
 
-def _finetune(places, path, config, run, world, dry_run, no_memory_check) -> None:
+def _finetune(places, path, config, run, world, dry_run, no_memory_check, as_json) -> None:
+    from train.config import to_plain
     from train.inputs.labelled import read_labelled
     from train.inputs.subsets import warn_of_seen
     from train.run import memory
     from train.tasks.backbone import read_weights
     from train.tasks.finetune import make
 
-    say = click.echo if world.leads else lambda text: None
+    say = frame.speaker(as_json, world.leads)
     data = read_labelled(places, config.labels, config.run.workers, say)
     weights = read_weights(path, config.backbone.voxel_m)
     if weights and world.leads:
@@ -58,6 +63,8 @@ def _finetune(places, path, config, run, world, dry_run, no_memory_check) -> Non
     if dry_run:
         for line in _describe(config, data, needed, task.stream.share, world):
             say(line)
+        if world.leads:
+            frame.give(as_json, {"settings": to_plain(config), "needs": needed._asdict()})
         return
     if not no_memory_check:
         memory.check(needed, task.stream.share, world.device)
@@ -65,35 +72,41 @@ def _finetune(places, path, config, run, world, dry_run, no_memory_check) -> Non
     origin = f"weights of {path}" if path else "scratch"
     kind = f"{world.size} x {world.device.type}, {prepared.plan.precision}"
     say(f"{TITLES[config.task]} from {origin}, {kind}, into {run}")
-    _follow(task, prepared, data, config, run, world, say)
+    _follow(task, prepared, data, config, run, world, as_json)
     say(f"done: {config.run.steps} steps in {run}")
+    if world.leads:
+        frame.give(as_json, json.loads((run / "results.json").read_bytes()))
 
 
 TITLES = {"segment": "segmentation"}
 
 
-def _follow(task, prepared, data, config, run, world, say) -> None:
-    """Prints what fine-tuning does, and the report of the last validation."""
+def _follow(task, prepared, data, config, run, world, as_json) -> None:
+    """Says what fine-tuning does, and the report of the last validation."""
     from train.doctor import machine
     from train.run.log import Record
     from train.run.loop import Stopped
     from train.tasks.finetune import conclude, finetune_prepared
 
-    last = None
+    progress, last = Progress(config.run, "scans", frame.out_of(as_json)), None
     try:
         steps = finetune_prepared(task, prepared, data, config.validate_steps, run, world)
         with contextlib.closing(steps) as items:
             for item in items:
+                if not world.leads:
+                    continue
                 if isinstance(item, Record):
-                    say(item.line(config.run.steps, "scans"))
+                    progress.see(item)
+                    draw_curves(run, item.step, config.run)
                     continue
                 last, note = item, " (best so far)" if item.best else ""
-                say(f"validation at step {item.step}{note}: {item.findings.headline}")
+                progress.say(f"validation at step {item.step}{note}: {item.findings.headline}")
     except Stopped as stopped:
-        say(str(stopped))
+        if world.leads:
+            progress.say(str(stopped))
         raise SystemExit(128 + stopped.number) from None
     if last:  # None where another process makes them
-        say("\n".join(conclude(task, run, last, {"machine": machine(world.device)})))
+        progress.say("\n".join(conclude(task, run, last, {"machine": machine(world.device)})))
 
 
 def _describe(config, data, needed, share, world) -> list[str]:

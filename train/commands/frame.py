@@ -1,6 +1,7 @@
 """What commands have around them: options that several share, errors as one line, and a machine that was checked."""
 
 import contextlib
+import json
 import pathlib
 import sys
 
@@ -19,6 +20,7 @@ assignments = click.option(
 settings_file = click.option(
     "--config", "settings_file", type=PATH, help="File of settings, JSON or TOML; a run's own config.json will do."
 )
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, and all else to stderr.")
 dry_run = click.option("--dry-run", is_flag=True, help="Print the resolved configuration and memory needed, and stop.")
 no_memory_check = click.option(
     "--no-memory-check", is_flag=True, help="Start even if the estimate exceeds what is free."
@@ -42,6 +44,22 @@ def weights_path(text: str) -> pathlib.Path | None:
 def with_share(percent: float | None, assignments: tuple[str, ...]) -> tuple[str, ...]:
     """Assignments, with --percent as the first."""
     return assignments if percent is None else (f"labels.percent={percent}", *assignments)
+
+
+def out_of(as_json: bool):
+    """Where lines for eyes go: to standard output, or beside it where that is for JSON."""
+    return sys.stderr if as_json else sys.stdout
+
+
+def speaker(as_json: bool, leads: bool = True):
+    """The function that prints a line for eyes; in processes that do not lead it is silent."""
+    return (lambda text: click.echo(text, err=as_json)) if leads else (lambda text: None)
+
+
+def give(as_json: bool, result) -> None:
+    """Print a result as one line of JSON, where that was asked for."""
+    if as_json:
+        click.echo(json.dumps(result))
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import contextlib
 import click
 
 from train.commands import frame
-from train.commands.progress import CollapseWatch
+from train.commands.progress import CollapseWatch, ConstantWatch, Progress, draw_curves
 
 
 @click.command()
@@ -17,7 +17,8 @@ from train.commands.progress import CollapseWatch
 @frame.device
 @frame.dry_run
 @frame.no_memory_check
-def pretrain(data, preset, run, assignments, settings_file, device, dry_run, no_memory_check) -> None:
+@frame.as_json
+def pretrain(data, preset, run, assignments, settings_file, device, dry_run, no_memory_check, as_json) -> None:
     """Pre-train on a data set. The same command goes on where it was stopped.
 
     \b
@@ -31,21 +32,25 @@ def pretrain(data, preset, run, assignments, settings_file, device, dry_run, no_
 
         config = resolve(preset, assignments, PRESETS, settings_file)
         with join_world(device) as world:
-            _pretrain(data, config, run, world, dry_run, no_memory_check)
+            _pretrain(data, config, run, world, dry_run, no_memory_check, as_json)
 
 
-def _pretrain(data, config, run, world, dry_run, no_memory_check) -> None:
+def _pretrain(data, config, run, world, dry_run, no_memory_check, as_json) -> None:
     from gen4d.shards import open_dataset
+    from train.config import to_plain
     from train.methods.pretrain import make
     from train.run import memory
+    from train.run.log import read_lines
 
     dataset = open_dataset(data)
     prepared = make(config, dataset, world)
     needed = memory.estimate(prepared.stream, prepared.model, prepared.plan.precision)
-    say = click.echo if world.leads else lambda text: None
+    say = frame.speaker(as_json, world.leads)
     if dry_run:
         for line in _describe(config, prepared, dataset, world, needed):
             say(line)
+        if world.leads:
+            frame.give(as_json, {"settings": to_plain(config), "needs": needed._asdict()})
         return
     if not no_memory_check:
         memory.check(needed, prepared.stream.share, world.device)
@@ -53,23 +58,30 @@ def _pretrain(data, config, run, world, dry_run, no_memory_check) -> None:
     kind = f"{world.size} x {world.device.type}, {prepared.plan.precision}"
     say(f"{config.method} on {len(dataset)} sequences, {kind}, into {run}")
     say(f"needs about {needed.device / 1e9:.1f} GB on {world.device}; loader: {needed.host / 1e9:.1f} GB")
-    _follow(prepared, config.run.steps, run, world, say)
+    _follow(prepared, run, world, as_json)
     say(f"done: {config.run.steps} steps in {run}")
+    if world.leads:
+        frame.give(as_json, {"run": str(run), "last": (read_lines(run / "log.jsonl") or [None])[-1]})
 
 
-def _follow(prepared, steps, run, world, say) -> None:
-    """Prints what training does."""
+def _follow(prepared, run, world, as_json) -> None:
+    """Says what training does."""
     from train.methods.pretrain import pretrain_prepared
     from train.run.loop import Stopped
 
-    watch = CollapseWatch()
+    progress = Progress(prepared.plan.running, "sequences", frame.out_of(as_json))
+    watches = CollapseWatch(), ConstantWatch()
     try:
         with contextlib.closing(pretrain_prepared(prepared, run, world)) as records:
             for record in records:
-                say(record.line(steps))
-                watch.see(record, say)
+                if world.leads:
+                    progress.see(record)
+                    for watch in watches:
+                        watch.see(record, progress.say)
+                    draw_curves(run, record.step, prepared.plan.running)
     except Stopped as stopped:
-        say(str(stopped))
+        if world.leads:
+            progress.say(str(stopped))
         raise SystemExit(128 + stopped.number) from None
 
 

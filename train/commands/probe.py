@@ -1,5 +1,7 @@
 """`probe`: what frozen features tell."""
 
+import json
+
 import click
 
 from train.commands import frame
@@ -17,7 +19,8 @@ from train.commands import frame
 @frame.assignments
 @frame.settings_file
 @frame.device
-def probe(weights, preset, run, percent, assignments, settings_file, device, **places) -> None:
+@frame.as_json
+def probe(weights, preset, run, percent, assignments, settings_file, device, as_json, **places) -> None:
     """Probe frozen features: a linear layer and nearest neighbours, beside a random net of the same shape.
 
     \b
@@ -33,14 +36,16 @@ def probe(weights, preset, run, percent, assignments, settings_file, device, **p
         from train.tasks.backbone import read_weights
 
         config = resolve(preset, frame.with_share(percent, assignments), task.PRESETS, settings_file)
+        say = frame.speaker(as_json)
         with join_world(device) as world:
             frame.check_machine(world)
-            data = read_labelled(Places(**places), config.labels, config.workers, click.echo)
+            data = read_labelled(Places(**places), config.labels, config.workers, say)
             backbone, found = read_weights(frame.weights_path(weights), config.voxel_m), []
             if backbone:
                 warn_of_seen([scan.name for scan in data.val], backbone.scans, "pre-trained on")
             for item in task.probe(config, data, backbone, world.device):
-                click.echo(f"{item.features} features are probed")
+                say(f"{item.features} features are probed")
                 found.append(item)
             lines = task.write_probes(run, found, data, backbone, config, machine(world.device))
-            click.echo("\n".join(lines))
+            say("\n".join(lines))
+            frame.give(as_json, json.loads((run / "probe.json").read_bytes()))

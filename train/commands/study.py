@@ -11,7 +11,8 @@ from train.commands import frame
 @frame.assignments
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(0), help="Processes; 0: this one.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-def study(size, out, assignments, workers, device) -> None:
+@frame.as_json
+def study(size, out, assignments, workers, device, as_json) -> None:
     """Compare ways of pre-training with training from scratch, on the built-in rooms. Goes on where it was stopped.
 
     \b
@@ -27,5 +28,7 @@ def study(size, out, assignments, workers, device) -> None:
         from train.study.run import run_study
 
         plan = resolve(size, assignments, STUDIES)
-        lines = run_study(plan, out, workers, device, click.echo)
-        click.echo("\n".join(report.write_report(out, lines, machine(torch.device(device)))))
+        say = frame.speaker(as_json)
+        lines = run_study(plan, out, workers, device, say)
+        say("\n".join(report.write_report(out, lines, machine(torch.device(device)))))
+        frame.give(as_json, lines)

@@ -8,17 +8,23 @@ from train.commands import frame
 @click.command("export-weights")
 @click.argument("run", type=frame.PATH)
 @click.option("--out", type=frame.PATH, default="backbone.safetensors", show_default=True, help="File to write.")
-def export_weights(run, out) -> None:
+@frame.as_json
+def export_weights(run, out, as_json) -> None:
     """Write a run's 3D backbone as one safetensors file, for fine-tuning here or elsewhere.
 
-    RUN is a run folder or a checkpoint folder. The file's header says how tensors lie, for spconv users elsewhere.
+    RUN is a run folder, a checkpoint folder, or a .pth file of PointContrast or Contrastive Scene Contexts. The file's
+    header says how tensors lie, for spconv users elsewhere.
 
     \b
     python -m train export-weights runs/pretrain --out backbone.safetensors
+    python -m train export-weights pointcontrast.pth --out pointcontrast.safetensors
     """
     with frame.one_line_errors():
         from train.nets import weights
 
         about = weights.export_weights(run, out)
-    click.echo(f"{out}: 3D backbone {about['net']} after {about['step']} steps of {about['method']}")
-    click.echo(about["layout"])
+    say = frame.speaker(as_json)
+    steps = "weights" if about["step"] is None else f"after {about['step']} steps"
+    say(f"{out}: 3D backbone {about['net']}, {steps} of {about['method']}")
+    say(about["layout"])
+    frame.give(as_json, {"file": str(out)} | about)

@@ -31,7 +31,14 @@ PRESETS = {
     # For CPUs, in minutes: coarser voxels, small nets, few samples, and the rate of the study's cosine losses.
     "small": PretrainConfig(
         contrast=Contrast4D(
-            net_3d="small", net_4d="small-4d", width=32, hidden=16, samples=256, voxel_m=0.05, voxel_4d_m=0.1
+            net_3d="small",
+            net_4d="small-4d",
+            width=32,
+            hidden=16,
+            samples=256,
+            voxel_m=0.05,
+            voxel_4d_m=0.1,
+            temperature=0.2,  # of 0.1, 0.2 and 0.4 the best with 255 negatives (one model each, by probes)
         ),
         optim=Optim(lr=1.0),
         run=Running(steps=120, batch=2, checkpoint_steps=20, log_steps=1),

@@ -68,6 +68,20 @@ def hardest_contrastive(
     return positive + 0.5 * (forth + back)
 
 
+def point_info_nce(first: torch.Tensor, second: torch.Tensor, same: torch.Tensor, temperature: float) -> torch.Tensor:
+    """PointInfoNCE of one pair of frames, a scalar (PointContrast, section 3.3), both ways and halved (A).
+
+    first, second: (B, n, d), row k of both is the same point. same: (B, n, n) bool, symmetric: k is no negative of i.
+    Of each point the cross-entropy of finding its own among all samples of the same sequence (A), by cosine similarity
+    over `temperature`.
+    """
+    logits = unit(first) @ unit(second).transpose(1, 2) / temperature
+    others = same & ~torch.eye(same.shape[-1], dtype=torch.bool, device=same.device)
+    logits = logits.masked_fill(others, -torch.inf)
+    own = torch.arange(logits.shape[-1], device=logits.device).expand(len(logits), -1)
+    return 0.5 * (F.cross_entropy(logits, own) + F.cross_entropy(logits.transpose(1, 2), own))
+
+
 def _nearest_hinge(
     anchor: torch.Tensor, other: torch.Tensor, nearest: torch.Tensor, exists: torch.Tensor, margin: float
 ) -> torch.Tensor:
@@ -93,6 +107,24 @@ def match_average(features: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
     for step in row.unbind(-1):
         total = total + torch.where((step >= 0).unsqueeze(-1), gather(features, step.clamp(min=0)), 0)
     return total / (row >= 0).sum(-1, keepdim=True).clamp(min=1)
+
+
+def fit(prediction: torch.Tensor, target: torch.Tensor, row: torch.Tensor, size: int) -> dict[str, torch.Tensor]:
+    """How well predictions (k, S, d) meet targets (k, S, d), sample by sample, in four figures.
+
+    cos: mean cosine. constant: what the best constant prediction would reach, so a cosine below it has learned less
+    than nothing of what tells samples apart. centred: mean cosine after the mean direction of either is taken away.
+    top1: share of samples, of the first k and the first of `size` sequences, whose own target is the nearest of all
+    (targets of one voxel count as one: row (S,) are those of the first k).
+    """
+    with torch.no_grad():
+        p, z = unit(prediction).flatten(0, -2), unit(target).flatten(0, -2)
+        middle_p, middle_z = p.mean(0), z.mean(0)
+        centred = F.cosine_similarity(p - middle_p, z - middle_z).mean()
+        first = len(row) // size
+        nearest = (p[:first] @ z[:first].T).argmax(1)
+        top1 = (row[:first][nearest] == row[:first]).to(z.dtype).mean()
+        return {"cos": (p * z).sum(-1).mean(), "constant": middle_z.norm(), "centred": centred, "top1": top1}
 
 
 def spread(z: torch.Tensor) -> torch.Tensor:

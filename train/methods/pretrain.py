@@ -49,7 +49,7 @@ def make(config: PretrainConfig, dataset, world: World) -> Prepared:
     """All that the loop needs, on the CPU. Raises ConfigError, LoaderError."""
     model, precision = make_model(config), resolve_precision(config.run.precision, world.device)
     lr_at = functools.partial(config.optim.lr_at, steps=config.run.steps)
-    plan = Plan(config.run, precision, lr_at, stored_config(config, dataset, precision))
+    plan = Plan(config.run, precision, lr_at, stored_config(config, dataset, precision), config.optim.clip)
     return Prepared(model, make_optimiser(config.optim, model), make_stream(config, dataset, world), plan)
 
 

@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 
 from gen4d import files
+from train.nets import foreign
 from train.nets.heads import CHANNELS_IN
 from train.nets.unet import NETS, NetShape, UNet
 from train.run import checkpoint
@@ -34,18 +35,24 @@ class Backbone(NamedTuple):
 
 
 def load_backbone(path: pathlib.Path) -> Backbone:
-    """From a run folder (its newest checkpoint), a checkpoint folder, or a file of `export_weights`.
+    """From a run folder (its newest checkpoint), a checkpoint folder, a file of `export_weights`, or a .pth file of
+    PointContrast or Contrastive Scene Contexts.
 
     Raises CheckpointError.
     """
-    if path.is_file():
-        weights, about = _read_export(path)
-    else:
-        weights, about = backbone_weights(_find_checkpoint(path))
+    weights, about = _read_any(path)
     shape = {name: tuple(value) if isinstance(value, list) else value for name, value in about["shape"].items()}
     net = UNet(NetShape(**shape), 3, torch.Generator().manual_seed(0), CHANNELS_IN)
     checkpoint.load_weights(weights, net, str(path))
     return Backbone(net.eval(), about["voxel_m"], tuple(about.get("scans", ())))
+
+
+def _read_any(path: pathlib.Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """A backbone's tensors, and what is needed to use them."""
+    if path.is_file() and path.suffix in (".pth", ".pt"):
+        about = {"net": foreign.NET, "shape": asdict(NETS[foreign.NET]), "voxel_m": foreign.VOXEL_M}
+        return foreign.read_foreign(path), about | {"method": path.name, "step": None, "layout": LAYOUT}
+    return _read_export(path) if path.is_file() else backbone_weights(_find_checkpoint(path))
 
 
 def _find_checkpoint(path: pathlib.Path) -> checkpoint.Checkpoint:
@@ -76,8 +83,8 @@ def stored_backbone(net: str, voxel_m: float, prefix: str, method: str) -> dict:
 
 
 def export_weights(run: pathlib.Path, out: pathlib.Path) -> dict:
-    """Write the 3D backbone of a run or checkpoint as one safetensors file; returns what its header says."""
-    weights, about = backbone_weights(_find_checkpoint(run))
+    """Write the 3D backbone of whatever `load_backbone` reads as one safetensors file; returns what its header says."""
+    weights, about = _read_any(run)
     files.make_folder(out.parent)
     files.write(out, safetensors.torch.save(weights, {"format": "pt", "gen4d": json.dumps(about)}))
     return about

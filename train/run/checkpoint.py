@@ -1,6 +1,7 @@
 """Checkpoints of a run, which are there whole or not at all, and the run folder that they lie in.
 
     <run>/config.json                     what the run computes; a rerun must ask for the same
+    <run>/train.lock                      there while a training goes on, which no other may join
     <run>/log.jsonl, <run>/tensorboard/   train/run/log.py
     <run>/checkpoint-00000500/model.safetensors   weights and norm statistics, names as in `state_dict()`
                              /state.safetensors   optimiser and random states

@@ -1,4 +1,4 @@
-"""What a run writes down about every step: log.jsonl for programs, TensorBoard for eyes, one line for the terminal.
+"""What a run writes down about every step: log.jsonl for programs, TensorBoard for eyes.
 
 A line of log.jsonl holds what the step computed, and under `timing` what the machine took for it: without `timing`, the
 logs of two runs that computed the same are equal, however often either was stopped and resumed.
@@ -23,19 +23,11 @@ class Record(NamedTuple):
     loss: float
     terms: dict[str, float]
     spread: dict[str, float]
+    fit: dict[str, float]  # "<comparison>/<figure>": how well predictions meet their targets
     lr: float
     gradient: float | None  # norm over all parameters; None where half precision overflowed
     skipped: int  # updates left out so far because half-precision gradients overflowed
     timing: dict[str, float]
-
-    def line(self, steps: int, items: str = "sequences") -> str:
-        """For the terminal. items: what a batch is made of."""
-        terms = "  ".join(f"{name} {value:.4f}" for name, value in self.terms.items())
-        spread = " ".join(f"{name} {value:.2f}" for name, value in self.spread.items())
-        timing = self.timing
-        speed = f"{timing['sequences_per_s']:.2f} {items}/s, waits {timing['wait_share']:.0%}"
-        parts = [f"step {self.step}/{steps}", f"loss {self.loss:.4f}", terms, f"spread {spread}" if spread else ""]
-        return "  ".join(part for part in (*parts, f"lr {self.lr:.4g}", speed) if part)
 
 
 class Log:

@@ -8,6 +8,7 @@ import contextlib
 import math
 import pathlib
 import signal
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -59,11 +60,13 @@ class Running:
 
 
 class Loss(NamedTuple):
-    """What a model returns: total to minimise, and for the log its terms and the spread of its features, detached."""
+    """What a model returns: total to minimise, and for the log, detached, its terms, the spread of its features, and
+    how well comparisons are fitted (`train.methods.losses.fit`)."""
 
     total: torch.Tensor
     terms: dict[str, torch.Tensor]
     spread: dict[str, torch.Tensor]
+    fit: dict[str, torch.Tensor] = types.MappingProxyType({})
 
 
 class Plan(NamedTuple):
@@ -74,6 +77,7 @@ class Plan(NamedTuple):
     precision: str
     lr_at: Callable[[int], float]
     stored: dict
+    clip: float | None = None  # largest norm of the gradient
 
 
 class Prepared(NamedTuple):
@@ -164,6 +168,7 @@ class Figures(NamedTuple):
     loss: float
     terms: dict[str, float]
     spread: dict[str, float]
+    fit: dict[str, float]
 
 
 def _step(parts: Training, lr: float, batches: Iterator, meter: Meter, number: int, caught: list[int]):
@@ -199,6 +204,7 @@ def _accumulate(parts: Training, batches: Iterator, meter: Meter) -> dict[tuple[
         named = {("loss", ""): loss.total.detach()}
         named |= {("terms", name): value for name, value in loss.terms.items()}
         named |= {("spread", name): value for name, value in loss.spread.items()}
+        named |= {("fit", name): value for name, value in loss.fit.items()}
         for key, value in named.items():
             means[key] = means.get(key, 0) + value.double() / count
     return means
@@ -209,18 +215,22 @@ def _agree(means: dict[tuple[str, str], torch.Tensor], caught: list[int], world:
     signals = torch.zeros(signal.NSIG, dtype=torch.float64)
     signals[caught] = 1
     agreed = world.mean(torch.cat([torch.stack(list(means.values())), signals.to(world.device)])).tolist()
-    named = {"terms": {}, "spread": {}, "loss": {}}
+    named = {"terms": {}, "spread": {}, "fit": {}, "loss": {}}
     for (kind, name), value in zip(means, agreed, strict=False):
         named[kind][name] = value
     stop = next((number for number, share in enumerate(agreed[len(means) :]) if share), 0)
-    return Figures(named["loss"][""], named["terms"], named["spread"]), stop
+    return Figures(named["loss"][""], named["terms"], named["spread"], named["fit"]), stop
 
 
 def _update(parts: Training, lr: float, number: int) -> float | None:
     """Make the update. Returns the gradient's norm, None if half-precision gradients overflowed and it was left out."""
     scaler = parts.scaler
     scaler.unscale_(parts.optimiser)
-    norm = nn.utils.get_total_norm([p.grad for p in parts.model.parameters() if p.grad is not None]).item()
+    learned = [p for p in parts.model.parameters() if p.grad is not None]
+    total = nn.utils.get_total_norm([p.grad for p in learned])
+    if parts.plan.clip is not None:
+        nn.utils.clip_grads_with_norm_(learned, parts.plan.clip, total)
+    norm = total.item()
     hopeless = not scaler.is_enabled() or scaler.get_scale() < LEAST_SCALE
     if hopeless and not math.isfinite(norm):
         raise LoopError(f"step {number}: the gradient's norm is {norm}; {_remedy(lr)}")

@@ -2,20 +2,25 @@
 
     step       lr x decay ^ (step // decay_steps)
     poly       lr x (1 - step / steps) ^ power
+    cosine     half a cosine from lr to lr x last
+    onecycle   half a cosine up from lr / 25 to lr over the first 30 % of the steps, and one down to lr x last
     constant   lr
 
-A parameter group has a `scale` on the rate, 1 where none is set.
+The first `warmup_steps` rise to it linearly, whichever it is. A parameter group has a `scale` on the rate.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from train.config import check, not_negative, one_of
+from train.config import ConfigError, check, not_negative, one_of
 
-OPTIMISERS = ("sgd",)
-SCHEDULES = ("step", "poly", "constant")
+OPTIMISERS = ("sgd", "adamw")
+SCHEDULES = ("step", "poly", "cosine", "onecycle", "constant")
+_RISE, _FIRST = 0.3, 1 / 25  # of one cycle
 
 
 @dataclass(frozen=True)
@@ -28,9 +33,14 @@ class Optim:
     decay: float = 0.99  # step: factor every decay_steps
     decay_steps: int = 1000
     power: float = 0.9  # poly
-    momentum: float = 0.9
-    dampening: float = 0.0
+    last: float = 0.0  # cosine, onecycle: share of lr at the end
+    warmup_steps: int = 0
+    momentum: float = 0.9  # of adamw the first moment's
+    second_moment: float = 0.999  # adamw
+    dampening: float = 0.0  # sgd
     weight_decay: float = 1e-4
+    clip: float | None = None  # largest norm of the gradient; none: as it is
+    scales: tuple[str, ...] = ()  # of the rate by parts of the model, e.g. head:10,backbone:0.1
 
     def __post_init__(self):
         rules = [
@@ -39,25 +49,81 @@ class Optim:
             ("lr", self.lr > 0, "above 0"),
             ("decay", 0 < self.decay <= 1, "above 0, and 1 at most"),
             ("decay_steps", self.decay_steps >= 1, "at least 1"),
+            ("last", 0 <= self.last <= 1, "from 0 to 1"),
             ("momentum", 0 <= self.momentum < 1, "from 0 to below 1"),
+            ("second_moment", 0 <= self.second_moment < 1, "from 0 to below 1"),
             ("dampening", 0 <= self.dampening <= 1, "from 0 to 1"),
-            *not_negative(self, "power", "weight_decay"),
+            ("clip", self.clip is None or self.clip > 0, "above 0, or none"),
+            *not_negative(self, "power", "weight_decay", "warmup_steps"),
         ]
         check(self, rules)
+        for text in self.scales:
+            _parse_scale(text)
 
     def lr_at(self, step: int, steps: int) -> float:
         """Learning rate of the update after `step` others, of `steps` in all."""
+        rise = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        return rise * self._scheduled(step, steps)
+
+    def _scheduled(self, step: int, steps: int) -> float:
         match self.schedule:
             case "step":
                 return self.lr * self.decay ** (step // self.decay_steps)
             case "poly":
                 return self.lr * (1 - step / steps) ** self.power
+            case "cosine":
+                return self.lr * _half_cosine(1.0, self.last, step / steps)
+            case "onecycle":
+                done = step / steps
+                if done < _RISE:
+                    return self.lr * _half_cosine(_FIRST, 1.0, done / _RISE)
+                return self.lr * _half_cosine(1.0, self.last, (done - _RISE) / (1 - _RISE))
             case _:
                 return self.lr
 
 
+def _half_cosine(start: float, end: float, done: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
+
+
+def _parse_scale(text: str) -> tuple[str, float]:
+    """A part of the model and its scale. Raises ConfigError."""
+    name, colon, value = text.partition(":")
+    try:
+        scale = float(value)
+    except ValueError:
+        scale = math.nan
+    if not name or not colon or not 0 <= scale < math.inf:
+        raise ConfigError(f"scales = {text}: a part of the model, a colon and a factor from 0 on, e.g. head:10")
+    return name, scale
+
+
 def make_optimiser(config: Optim, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of all parameters of a model that learn."""
-    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    """The optimiser of all parameters of a model that learn. Raises ConfigError for scales of parts that are not
+    there."""
+    groups = parameter_groups(model, [_parse_scale(text) for text in config.scales])
+    if config.optimiser == "adamw":
+        moments = (config.momentum, config.second_moment)
+        return torch.optim.AdamW(groups, lr=config.lr, betas=moments, weight_decay=config.weight_decay)
     rates = {"lr": config.lr, "momentum": config.momentum, "dampening": config.dampening}
-    return torch.optim.SGD(learned, **rates, weight_decay=config.weight_decay)
+    return torch.optim.SGD(groups, **rates, weight_decay=config.weight_decay)
+
+
+def parameter_groups(model: nn.Module, scales: Sequence[tuple[str, float]]) -> list[dict]:
+    """What learns, grouped by scale: that of the longest of the named parts that a parameter lies in, else 1."""
+    learned = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    groups: dict[float, list] = {1.0: []}
+    for part, _ in scales:
+        if not any(_lies_in(name, part) for name in learned):
+            known = ", ".join(sorted({name.partition(".")[0] for name in learned}))
+            raise ConfigError(f"scales: no part {part} of the model learns; its parts are {known}")
+    for name, value in learned.items():
+        own = max(
+            (pair for pair in scales if _lies_in(name, pair[0])), key=lambda pair: len(pair[0]), default=("", 1.0)
+        )
+        groups.setdefault(own[1], []).append(value)
+    return [{"params": values, "scale": scale} for scale, values in groups.items() if values]
+
+
+def _lies_in(name: str, part: str) -> bool:
+    return name == part or name.startswith(f"{part}.")

@@ -24,6 +24,7 @@ class Arm:
 
     method: str = ""
     stop_gradient: str = "conventional"
+    predictors: str = "own"
     steps: float = 1.0
     lr: float = 1.0
     weight_4d: float = 1.0
@@ -36,10 +37,14 @@ ARMS = {
     "static-3d": Arm("static-3d", steps=1.5),
     "moving-3d": Arm("moving-3d", steps=1.5),
     "4dcontrast": Arm("4dcontrast"),
+    "4dcontrast-shared": Arm("4dcontrast", predictors="shared"),
     "4dcontrast-printed": Arm("4dcontrast", "printed"),
     "4dcontrast-light": Arm("4dcontrast", weight_4d=0.2),
+    "static-3d-simclr": Arm("static-3d-simclr", steps=1.5, lr=2.0),
     "moving-3d-simclr": Arm("moving-3d-simclr", steps=1.5, lr=2.0),
     "4dcontrast-simclr": Arm("4dcontrast-simclr", lr=2.0),
+    "static-3d-infonce": Arm("static-3d-infonce", steps=1.5),
+    "moving-3d-infonce": Arm("moving-3d-infonce", steps=1.5),
 }
 
 
@@ -135,6 +140,7 @@ def pretrain_config(study: Study, arm: str, seed: int) -> PretrainConfig:
         voxel_m=study.voxel_m,
         voxel_4d_m=study.voxel_4d_m,
         stop_gradient=way.stop_gradient,
+        predictors=way.predictors,
         lr=way.lr,
         weight_3d4d=way.weight_4d,
         weight_4d=way.weight_4d,

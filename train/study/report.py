@@ -15,8 +15,11 @@ METRICS = {"miou": "fine-tuned", "linear": "linear probe", "knn": "k-NN probe"}
 STEPS = [  # an arm, and the one that it adds something to
     ("moving-3d", "static-3d"),
     ("4dcontrast", "moving-3d"),
+    ("4dcontrast", "4dcontrast-shared"),
     ("4dcontrast-simclr", "moving-3d-simclr"),
+    ("moving-3d-simclr", "static-3d-simclr"),
     ("moving-3d-simclr", "moving-3d"),
+    ("moving-3d-infonce", "static-3d-infonce"),
 ]
 
 

@@ -13,6 +13,7 @@ from train.inputs.voxels import voxelise
 from train.nets.heads import CHANNELS_IN
 from train.nets.weights import Backbone
 from train.run.world import to_device
+from train.tasks.pictures import draw_above
 
 
 class FeatureError(Refused):
@@ -68,24 +69,6 @@ def principal_colours(features: np.ndarray) -> np.ndarray:
     return colours
 
 
-def draw(point: np.ndarray, colours: np.ndarray, out: pathlib.Path) -> None:
-    """A picture of points (n, 3) seen from above, without what lies over 2 m above the lowest percentile."""
-    import matplotlib  # not needed by any other command
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    seen = point[:, 2] < np.percentile(point[:, 2], 1) + 2
-    order = np.flatnonzero(seen)[np.argsort(point[seen, 2], kind="stable")]
-    figure, axes = pyplot.subplots(figsize=(8, 8), dpi=150)
-    axes.scatter(point[order, 0], point[order, 1], c=colours[order], s=1, linewidths=0)
-    axes.set_aspect("equal")
-    axes.set_xlabel("x, m")
-    axes.set_ylabel("y, m")
-    figure.savefig(out, bbox_inches="tight", metadata={"Software": None})
-    pyplot.close(figure)
-
-
 def write_features(
     out: pathlib.Path, point: np.ndarray, features: np.ndarray, row: np.ndarray, rows: int
 ) -> tuple[int, int]:
@@ -98,5 +81,5 @@ def write_features(
     out.parent.mkdir(parents=True, exist_ok=True)
     with open(out, "wb") as file:
         np.save(file, full)
-    draw(point, principal_colours(features), out.with_suffix(".png"))
+    draw_above(point, principal_colours(features), out.with_suffix(".png"))
     return full.shape

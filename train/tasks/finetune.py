@@ -52,7 +52,7 @@ def make(config: FinetuneConfig, data: LabelledData, weights: Backbone | None, w
     precision = resolve_precision(config.run.precision, world.device)
     task = make_task(config, data, weights, world)
     lr_at = functools.partial(config.optim.lr_at, steps=config.run.steps)
-    plan = Plan(config.run, precision, lr_at, stored_config(config, data, weights, precision))
+    plan = Plan(config.run, precision, lr_at, stored_config(config, data, weights, precision), config.optim.clip)
     return task, Prepared(task.model, make_optimiser(config.optim, task.model), task.stream, plan)
 
 

@@ -22,9 +22,10 @@ _DESCR = re.compile(r"""['"]descr['"]\s*:\s*(?:(['"])([^'"]{1,40})\1|(\[))""")
 _FORTRAN = re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)""")
 _SHAPE = re.compile(r"""['"]shape['"]\s*:\s*\(([0-9L, ]{0,200})\)""")
 _NUMBER = re.compile(r"[<>|=]?[biuf][1248]")
-_POINT_NAMES = ("points", "point", "coord", "xyz", "arr_0")
+_POINT_NAMES = ("points", "point", "coord", "coords", "xyz", "pc", "pcd", "arr_0")
 _LABEL_NAMES = ("label", "labels", "segment", "segment20", "semantic_gt20")
 _INSTANCE_NAMES = ("instance", "instances")
+_SHOWN = 20
 _UNPACKED_LIMIT = 32 * 1024 * 1024  # and 16 bytes for each packed one: coordinates never pack that tightly
 _PACK_RATIO = 16
 
@@ -35,21 +36,25 @@ def read_npy(path: Path, content: bytes) -> PointTable:
 
 
 def read_npz(path: Path, content: bytes) -> PointTable:
-    """Points from an archive of arrays: points, coord or xyz (N, 3+); label or segment (N,); instance (N,).
+    """Points from an archive of arrays: points, coord, xyz, pc or the only one that is not something else (N, 3+);
+    label or segment (N,); instance (N,).
 
     Raises SourceError for broken archives, those that unpack to far more than their size, and wrong shapes.
     """
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
-            arrays = _archive_arrays(path, archive, _UNPACKED_LIMIT + _PACK_RATIO * len(content))
+            there = [info.filename.removesuffix(".npy") for info in archive.infolist()]
+            wanted = _wanted(there)
+            arrays = _archive_arrays(path, archive, wanted, _UNPACKED_LIMIT + _PACK_RATIO * len(content))
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, LookupError, RuntimeError) as error:
         if isinstance(error, SourceError):
             raise
         raise SourceError(path, f"is not a readable archive of arrays ({error}): copy or write it again") from error
-    name = next((name for name in _POINT_NAMES if name in arrays), None)
+    name = next((name for name in wanted if name in arrays and name not in _LABEL_NAMES + _INSTANCE_NAMES), None)
     if name is None:
+        listed = ", ".join(there[:_SHOWN]) or "none"
         raise SourceError(
-            path, f"has no array {', '.join(_POINT_NAMES[:-1])} (arrays: {', '.join(arrays) or 'none'}): rename one"
+            path, f"has no array points, coord, xyz or pc (its arrays: {listed}): rename the one of points"
         )
     label = next((arrays[name] for name in _LABEL_NAMES if name in arrays), None)
     instance = next((arrays[name] for name in _INSTANCE_NAMES if name in arrays), None)
@@ -61,6 +66,13 @@ def read_npz(path: Path, content: bytes) -> PointTable:
                 path, f"has {len(point)} points and {len(values)} values of {column}: they must agree, save it again"
             )
     return table
+
+
+def _wanted(there: list[str]) -> tuple[str, ...]:
+    """Names of the arrays to read: what has a name that is known, or points by another name if it is the only one."""
+    others = [name for name in there if name not in _LABEL_NAMES + _INSTANCE_NAMES]
+    named = _POINT_NAMES if set(others) & set(_POINT_NAMES) or len(others) != 1 else tuple(others)
+    return named + _LABEL_NAMES + _INSTANCE_NAMES
 
 
 def npy_array(path: Path, content: bytes) -> np.ndarray:
@@ -100,11 +112,11 @@ def _npy_header(path: Path, content: bytes) -> tuple[np.dtype, bool, tuple[int, 
     return np.dtype(kind), fortran[1] == "True", sizes, start + length
 
 
-def _archive_arrays(path: Path, archive: zipfile.ZipFile, limit: int) -> dict[str, np.ndarray]:
+def _archive_arrays(path: Path, archive: zipfile.ZipFile, wanted: tuple[str, ...], limit: int) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     for info in archive.infolist():
         name = info.filename.removesuffix(".npy")
-        if name not in _POINT_NAMES + _LABEL_NAMES + _INSTANCE_NAMES:
+        if name not in wanted:
             continue
         if name in arrays:
             raise SourceError(path, f"holds the array `{name}` twice: save it again")

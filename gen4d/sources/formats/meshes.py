@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gen4d.sources.formats import mesh_kernels
 from gen4d.sources.formats.glb import read_glb
 from gen4d.sources.formats.obj import read_obj
 from gen4d.sources.formats.off import read_off
@@ -55,13 +56,11 @@ def _check_mesh(path: Path, vertex: np.ndarray, face: np.ndarray) -> None:
 
 def _sound_faces(path: Path, vertex: np.ndarray, face: np.ndarray) -> np.ndarray:
     """The faces that have an area, each triple of corners once, in the file's order."""
-    a, b, c = (vertex[face[:, corner]] for corner in range(3))
-    double_area = np.sqrt((np.cross(b - a, c - a) ** 2).sum(axis=1))
+    double_area = np.empty(len(face))
+    mesh_kernels.double_areas(vertex, face, double_area)
     kept = face[double_area > _ZERO_AREA * float(np.ptp(vertex, axis=0).max()) ** 2]
     if double_area.sum() < _LEAST_AREA * float(np.ptp(vertex, axis=0).max()) ** 2 or not len(kept):
         raise SourceError(path, f"has {len(face)} triangles, all of zero area or nearly: a shape needs a surface")
-    corners = np.sort(kept, axis=1)
-    order = np.lexsort(corners.T)
-    first = np.ones(len(order), bool)
-    first[order[1:]] = (corners[order[1:]] != corners[order[:-1]]).any(axis=1)  # lexsort is stable: the first stays
+    first, table = np.empty(len(kept), bool), np.full(1 << int(2 * len(kept)).bit_length(), -1, np.int64)
+    mesh_kernels.first_triples(kept, table, first)
     return kept[first].astype(np.int32)

@@ -16,15 +16,18 @@ from gen4d.sequence import frame_pairs
 from train.methods.contrast4d.batch import Batch, places_of
 from train.methods.contrast4d.config import METHODS, Contrast4D
 from train.methods.losses import (
+    fit,
     frame_loss,
     hardest_contrastive,
     match_average,
     pair_loss,
+    point_info_nce,
     same_voxel,
     spread,
 )
 from train.nets.cost import forward_cost
 from train.nets.heads import Encoder, Predictor
+from train.nets.recompute import made_again
 from train.nets.unet import DEFAULT_NORM, NETS, NetShape, Norm
 from train.run.loop import Loss
 from train.run.memory import Forward
@@ -54,63 +57,75 @@ class Contrast(nn.Module):
         self.config, self.method = config, METHODS[method]
         self._margins = (config.positive_margin, config.negative_margin)
         head = (config.width, config.hidden, norm, generator)
-        self.encoder3d = Encoder(nets[config.net_3d], 3, config.width, norm, generator)
+        centred = config.centred and self.method.cosine
+        self.encoder3d = Encoder(nets[config.net_3d], 3, config.width, norm, generator, centred)
         if self.method.cosine:
             self.predictor3d = Predictor(*head)
         if self.method.has_4d:
-            self.encoder4d = Encoder(nets[config.net_4d], 4, config.width, norm, generator)
+            self.encoder4d = Encoder(nets[config.net_4d], 4, config.width, norm, generator, centred)
         if self.method.has_4d and self.method.cosine:
             self.predictor4d = Predictor(*head)
+            if config.predictors == "own":
+                self.cross3d, self.cross4d = Predictor(*head), Predictor(*head)
 
     def forward(self, batch: Batch) -> Loss:
         """One forward per frame index and one of the 4D sequences. Raises sparse.SparseError for a bad batch."""
-        terms, samples = self._cosine(batch) if self.method.cosine else self._hardest(batch)
+        terms, samples, fits = self._cosine(batch) if self.method.cosine else self._contrastive(batch)
         pairs = len(batch.pair_row)
         terms = {name: value / pairs for name, value in terms.items()}
         total = sum(weight * terms[name] for name, weight in self.config.weights(self.method).items())
         spreads = {name: spread(z) for name, z in samples.items()}
-        return Loss(total, {name: value.detach() for name, value in terms.items()}, spreads)
+        flat = {f"{name}/{kind}": value for name, figures in fits.items() for kind, value in figures.items()}
+        return Loss(total, {name: value.detach() for name, value in terms.items()}, spreads, flat)
 
     def forwards(self, batch: Batch, element: int) -> list[Forward]:
         """What the passes over a batch cost in memory, given the bytes of a number."""
         costs = [forward_cost(self.encoder3d.backbone.shape, 3, voxels, element) for voxels in batch.frame]
         if batch.sequence:
             costs.append(forward_cost(self.encoder4d.backbone.shape, 4, batch.sequence, element))
-        return costs
+        if not self.config.recompute:
+            return costs
+        most = max(cost.kept for cost in costs)  # one at a time; which of them does not matter to the sum
+        return [cost._replace(kept=most if i == 0 else 0) for i, cost in enumerate(costs)]
 
-    def _cosine(self, batch: Batch) -> tuple[dict, dict]:
+    def _cosine(self, batch: Batch) -> tuple[dict, dict, dict]:
         """Eqs. 1-8."""
-        stop = self.config.stop_gradient
+        stop, pair, size = self.config.stop_gradient, batch.pair_row, batch.size
         z3, p3 = self._frames(batch)
         terms, samples = {"3d-3d": pair_loss(p3.pair, z3.pair, stop)}, {"3d": z3.pair}
+        fits = {"3d-3d": fit(p3.pair[:, 0], z3.pair[:, 1], pair[0, 1], size)}
         if self.method.has_4d:
             z4, p4 = self._sequence(batch)
             terms["3d-4d"] = frame_loss(p3.point, z3.point, p4.point, z4.point, stop)
             terms["4d-4d"] = pair_loss(p4.pair, z4.pair, stop)
             samples["4d"] = z4.pair
-        return terms, samples
+            fits["3d-4d"] = fit(p3.point, z4.point, batch.point_row_4d[0, :, 0], size)
+            fits["4d-3d"] = fit(p4.point, z3.point, batch.point_row[0], size)
+            fits["4d-4d"] = fit(p4.pair[:, 0], z4.pair[:, 1], batch.pair_row_4d[0, 1], size)
+        return terms, samples, fits
 
-    def _hardest(self, batch: Batch) -> tuple[dict, dict]:
-        """Appendix C.2: hardest-contrastive between frames and, with 4D, between a frame and time-averaged features."""
+    def _contrastive(self, batch: Batch) -> tuple[dict, dict, dict]:
+        """Appendix C.2: contrast between frames and, with 4D, between a frame and time-averaged features."""
         z3, _ = self._frames(batch)
-        apart = z3.pair.unflatten(2, (batch.size, -1))  # (P, 2, B, n, d)
-        frames = [
-            hardest_contrastive(first, second, same_voxel(row, batch.size), *self._margins)
-            for (first, second), row in zip(apart, batch.pair_row, strict=True)
-        ]
-        if not self.method.has_4d:
-            return {"3d-3d": sum(frames)}, {"3d": z3.pair}
-        features = self.encoder4d.features(batch.sequence, batch.size)
-        z4 = self.encoder4d.projector(match_average(features, batch.point_row_4d))  # affine: the mean of projections
-        own = torch.stack([batch.point_row_4d[i, :, i] for i in range(len(batch.frame))])
-        point, average = (z.unflatten(1, (batch.size, -1)) for z in (z3.point, z4))  # (t, B, n, d)
-        sequence = [
-            hardest_contrastive(
-                point[i], average[i], same_voxel(torch.stack([batch.point_row[i], own[i]]), batch.size), *self._margins
-            )
-            for i in range(len(batch.frame))
-        ]
-        return {"3d-3d": sum(frames), "3d-4d": sum(sequence)}, {"3d": z3.pair, "4d": z4}
+        pairs = [self._contrast(*z, row, batch.size) for z, row in zip(z3.pair, batch.pair_row, strict=True)]
+        terms, samples = {"3d-3d": sum(pairs)}, {"3d": z3.pair}
+        fits = {"3d-3d": fit(z3.pair[:, 0], z3.pair[:, 1], batch.pair_row[0, 1], batch.size)}
+        if self.method.has_4d:
+            features = self._run(self.encoder4d, self.encoder4d.features, batch.sequence, batch.size)
+            z4 = self.encoder4d.projector(match_average(features, batch.point_row_4d))  # affine: mean of projections
+            own = torch.stack([batch.point_row_4d[i, :, i] for i in range(len(batch.frame))])
+            rows = torch.stack([batch.point_row, own], dim=1)
+            terms["3d-4d"] = sum(self._contrast(z3.point[i], z4[i], rows[i], batch.size) for i in range(len(rows)))
+            samples["4d"], fits["3d-4d"] = z4, fit(z3.point, z4, own[0], batch.size)
+        return terms, samples, fits
+
+    def _contrast(self, first: torch.Tensor, second: torch.Tensor, row: torch.Tensor, size: int) -> torch.Tensor:
+        """The method's loss of one pair: features (S, d) of the same points, which lie in voxels `row` (2, S)."""
+        first, second = (z.unflatten(0, (size, -1)) for z in (first, second))  # (B, n, d)
+        same, config = same_voxel(row, size), self.config
+        if self.method.loss == "infonce":
+            return point_info_nce(first, second, same, config.temperature)
+        return hardest_contrastive(first, second, same, config.positive_margin, config.negative_margin)
 
     def _frames(self, batch: Batch) -> tuple[Samples, Samples | None]:
         """z, and p where there are predictors, of the sampled points by the 3D encoder, one forward per frame index."""
@@ -118,9 +133,9 @@ class Contrast(nn.Module):
         for i, voxels in enumerate(batch.frame):
             rows = [batch.pair_row[pair, side] for pair, side in places_of(i, t)]
             rows += [batch.point_row[i]] if self.method.has_4d else []
-            z.append(self.encoder3d(voxels, torch.stack(rows), batch.size))
+            z.append(self._run(self.encoder3d, self.encoder3d, voxels, torch.stack(rows), batch.size))
             if self.method.cosine:
-                p.append(_rowwise(self.predictor3d, z[i]))
+                p.append(self._predict(z[i], t - 1, "3d"))
         return self._regroup(z), self._regroup(p) if p else None
 
     def _regroup(self, frames: list[torch.Tensor]) -> Samples:
@@ -136,9 +151,21 @@ class Contrast(nn.Module):
         """z and p of the sampled points by the 4D encoder, in one forward."""
         pairs, frames = len(batch.pair_row_4d), range(len(batch.frame))
         rows = [*batch.pair_row_4d.flatten(0, 1), *(batch.point_row_4d[i, :, i] for i in frames)]
-        z = self.encoder4d(batch.sequence, torch.stack(rows), batch.size)
-        p = _rowwise(self.predictor4d, z)
+        z = self._run(self.encoder4d, self.encoder4d, batch.sequence, torch.stack(rows), batch.size)
+        p = self._predict(z, 2 * pairs, "4d")
         return tuple(Samples(x[: 2 * pairs].unflatten(0, (pairs, 2)), x[2 * pairs :]) for x in (z, p))
+
+    def _run(self, encoder: Encoder, call, *given) -> torch.Tensor:
+        """A forward of an encoder, whose tensors are kept for the backward pass or made again there."""
+        again = self.config.recompute and torch.is_grad_enabled()
+        return made_again(encoder, call, *given) if again else call(*given)
+
+    def _predict(self, z: torch.Tensor, pairs: int, encoder: str) -> torch.Tensor:
+        """p of z (k, S, d), of which the first `pairs` are of pairs and the rest of the 3D-4D term."""
+        head = getattr(self, f"predictor{encoder}")
+        if self.config.predictors == "shared" or len(z) == pairs:
+            return _rowwise(head, z)
+        return torch.cat([_rowwise(head, z[:pairs]), _rowwise(getattr(self, f"cross{encoder}"), z[pairs:])])
 
 
 def _rowwise(head: nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 predictions/<scan>.npy   class of every row of the scan's points file, int16; -1: none
 benchmark/<scan>.txt     the benchmark's id of every row, one a line; 0: none (ScanNet's format for submissions)
 ply/<scan>.ply           the points, coloured by predicted class
+pictures/<scan>.png      the same seen from above
 """
 
 import io
@@ -14,17 +15,16 @@ import numpy as np
 from gen4d import files
 from train.inputs.labels import NONE
 from train.inputs.scans import LabelledScan
-
-FORMATS = ("npy", "txt", "ply")
+from train.tasks.pictures import draw_above
 
 
 class Writer:
     """Writes predictions of scans in the formats that are asked for."""
 
-    def __init__(self, folder: pathlib.Path, ids: Sequence[int], formats: Sequence[str]):
-        """ids: the benchmark's id of each class."""
+    def __init__(self, folder: pathlib.Path, ids: Sequence[int], formats: Sequence[str], names: Sequence[str] = ()):
+        """ids: the benchmark's id of each class; names: of the classes, for pictures."""
         self._folder, self._ids, self._formats = folder, np.array([*ids, 0]), formats
-        self._colours = class_colours(len(ids))
+        self._colours, self._names = class_colours(len(ids)), names
 
     def write(self, scan: LabelledScan, prediction: np.ndarray) -> None:
         """The files of one scan. prediction (N,): the class of each of its points."""
@@ -39,6 +39,11 @@ class Writer:
             self._put("benchmark", f"{scan.name}.txt", text.encode())
         if "ply" in self._formats:
             self._put("ply", f"{scan.name}.ply", coloured_ply(scan.point, prediction, self._colours[prediction]))
+        if "png" in self._formats:
+            files.make_folder(self._folder / "pictures")
+            used = {self._names[k]: self._colours[k] / 255 for k in np.unique(prediction)}
+            picture = self._folder / "pictures" / f"{scan.name}.png"
+            draw_above(scan.point, self._colours[prediction] / 255, picture, used)
 
     def _put(self, kind: str, name: str, content: bytes) -> None:
         files.make_folder(self._folder / kind)

@@ -1,0 +1,36 @@
+"""Pictures of point clouds."""
+
+import io
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from gen4d import files
+
+
+def draw_above(
+    point: np.ndarray, colours: np.ndarray, out: pathlib.Path, legend: Mapping[str, np.ndarray] | None = None
+) -> None:
+    """Points (n, 3) in colours (n, 3) from 0 to 1, seen from above, without what lies over 2 m above the lowest
+    percentile. legend: names and their colours."""
+    import matplotlib  # slow to import, and needed for pictures alone
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    seen = point[:, 2] < np.percentile(point[:, 2], 1) + 2
+    order = np.flatnonzero(seen)[np.argsort(point[seen, 2], kind="stable")]
+    figure, axes = pyplot.subplots(figsize=(8, 8), dpi=150)
+    axes.scatter(point[order, 0], point[order, 1], c=colours[order], s=1, linewidths=0)
+    for name, colour in (legend or {}).items():
+        axes.scatter([], [], color=colour, label=name)
+    if legend:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    axes.set_aspect("equal")
+    axes.set_xlabel("x, m")
+    axes.set_ylabel("y, m")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight", metadata={"Software": None})
+    pyplot.close(figure)
+    files.write(out, buffer.getvalue())
