@@ -450,7 +450,7 @@ def export(dataset, kind, out, pairs) -> None:
 )
 @click.option("--shapes", default=6, show_default=True, type=click.IntRange(1), help="Shapes per class.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of all random draws.")
-@click.option("--level", is_flag=True, help="Level scans without drift, not tilted as real ones are.")
+@click.option("--level", is_flag=True, help="Write level scans instead of tilted ones, which real ones are.")
 def samples(folder, rooms, shapes, seed, level) -> None:
     """Write built-in scans and shapes, so that everything can be tried without a download."""
     from gen4d import building

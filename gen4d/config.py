@@ -34,7 +34,7 @@ class Config:
     pairs: bool = False  # also store explicit pair lists
     scans_per_shard: int = 16  # scans in one file
 
-    up: str = "auto"  # of the scans: an axis, a vector, "floor", or "auto": levelled where it is tilted (A)
+    up: str = "auto"  # up axis of the scans: an axis, a vector, "floor", or "auto": levelled where it is tilted (A)
     metres_per_unit: float = 1.0  # unit of the scans
     shape_up: str = "auto"  # up axis of the shapes: an axis, or by file type
     classes: tuple[str, ...] = HEIGHT_CLASSES  # of shapes that move
@@ -72,7 +72,7 @@ class Config:
     def height_of(self, class_name: str, draw: float) -> float:
         """Height in metres of a class for a draw in [0, 1): of its ranges one by its share, and uniform in it.
 
-        Raises ConfigError where the config has none for the class.
+        Raises ConfigError if there is none for the class.
         """
         ranges = [row[1:] for row in self.height_m if row[0] == class_name]
         if not ranges:

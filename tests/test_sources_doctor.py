@@ -123,7 +123,7 @@ def test_wrong_units_and_wrong_up_are_guessed(tmp_path):
 def test_folder_that_is_none_is_one_error(tmp_path):
     for examine in (examine_scans, examine_shapes):
         (finding,) = examine(tmp_path / "absent")
-        assert finding.level == "error" and "no folder" in finding.message
+        assert finding.level == "error" and "not a folder" in finding.message
 
 
 def test_shapes_are_counted_against_the_data_set_and_every_broken_one_is_named(tmp_path):

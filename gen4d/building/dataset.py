@@ -75,11 +75,10 @@ def build_dataset(
     The same call continues where an earlier one stopped. workers: number of processes. scheduler: address of a Dask
     cluster that does the work instead. part: (I, N), only a fixed share of the shards; then `merge`. split: file with
     the names of the scans to use. up, units: axis and unit of the scans, if they differ from those of the known data
-    set. shape_units: unit of shapes that have one, whose sizes are then kept. limit: use only the first scans by name.
-    heights: class -> (lowest, highest) height in metres, or several of (lowest, highest, share), for classes that
-    datasets_manifest.yaml does not know. strict: stop at the first scan that cannot be used. note: called with each
-    line that a user should see before the work starts. progress: called with how far the build is. settings: fields of
-    `gen4d.Config`.
+    set. shape_units: unit of shapes that have one; their sizes are then kept. limit: use only the first scans by name.
+    heights: class -> (lowest, highest) height in metres, or several of (lowest, highest, share), for classes that are
+    not known. strict: stop at the first scan that cannot be used. note: called with each line that a user should see
+    before the work starts. progress: called with how far the build is. settings: fields of `gen4d.Config`.
 
     Raises ValueError (SourceError, ConfigError, BuildError, BusyError and so on) with value, rule and remedy. What is
     done stays valid.

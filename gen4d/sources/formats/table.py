@@ -34,7 +34,10 @@ def table_from_columns(path: Path, rows: np.ndarray) -> PointTable:
             f"has no column {', '.join(missing)} (columns: {', '.join(names) or 'none'}): a point needs x, y and z",
         )
     if any(rows.dtype[axis].shape for axis in "xyz"):
-        raise SourceError(path, "has several values in x, y or z of one point: must be one number each, write it again")
+        raise SourceError(
+            path,
+            "has several values in x, y or z of one point: must be must be must be one number each, write it again",
+        )
     wide = any(rows.dtype[axis].itemsize > 4 or rows.dtype[axis].kind in "iu" for axis in "xyz")
     point = np.empty((len(rows), 3), np.float64 if wide else np.float32)
     for axis, name in enumerate("xyz"):
