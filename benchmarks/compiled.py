@@ -38,12 +38,11 @@ def sequence(prepared, shape_cloud, radius_m, plan):
     pose = shape_pose(candidate[row], yaw, prepared.floor_m)
     scan_bits, shape_bits = np.empty(len(prepared.cloud), np.uint8), np.empty(len(shape_cloud), np.uint8)
     none = augment.no_chunks(t)
+    kernels.draw_masks(
+        prepared.quantised, plan.box, plan.box_count, plan.threshold, np.uint64(plan.scan_key), scan_bits
+    )
     quantised = np.zeros((3, len(shape_cloud)), np.uint16)
-    for points, chunks, key, bits in (
-        (prepared.quantised, augment.Chunks(plan.box, plan.box_count), plan.scan_key, scan_bits),
-        (quantised, none, plan.shape_key, shape_bits),
-    ):
-        kernels.draw_masks(points, *augment.find_ranges(points), *chunks, plan.threshold, np.uint64(key), bits)
+    kernels.draw_masks(quantised, none.box, none.count, plan.threshold, np.uint64(plan.shape_key), shape_bits)
     counts = accept.mask_histogram(scan_bits, t), accept.mask_histogram(shape_bits, t)
     if accept.find_reason(*counts, naive.COMMON_SHARE, naive.FRAME_SHARE):
         return [], [], False

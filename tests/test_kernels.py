@@ -298,27 +298,18 @@ def test_masks_equal_the_twins(t, count, threshold):
     box_count = rng((23, t)).integers(0, 6, t)
     for key in (0, 2**64 - 1, 0x0123456789ABCDEF):
         bits = np.empty(count, np.uint8)
-        kernels.draw_masks(quantised, *augment.find_ranges(quantised), box, box_count, threshold, np.uint64(key), bits)
+        kernels.draw_masks(quantised, box, box_count, threshold, np.uint64(key), bits)
         assert_same(bits, naive.draw_masks(quantised, box, box_count, threshold, key))
-
-
-@pytest.mark.parametrize("name", [name for name in CLOUDS if name != "none"])
-def test_grains_have_the_ranges_of_their_points(name):
-    quantised = augment.quantise(CLOUDS[name])
-    low, high = augment.find_ranges(quantised)
-    grains = np.array_split(quantised, range(kernels.GRAIN, quantised.shape[1], kernels.GRAIN), axis=1)
-    assert_same(low, np.array([grain.min(axis=1) for grain in grains]))
-    assert_same(high, np.array([grain.max(axis=1) for grain in grains]))
 
 
 @pytest.mark.parametrize("name", ["dense", "sparse", "flat", "equal"])
 def test_masks_of_points_in_morton_order_equal_the_twins(name):
-    """Where whole blocks and grains lie within chunks, apart from them, and across their edges."""
+    """Where whole blocks lie within chunks, apart from them, and across their edges."""
     point = CLOUDS[name][cloud.thin(CLOUDS[name], 0.02)]
     quantised, key = augment.quantise(point), np.uint64(77)
     chunks = augment.draw_chunks(4, (5, 15), (0.15, 0.45), rng(28))
     bits = np.empty(len(point), np.uint8)
-    kernels.draw_masks(quantised, *augment.find_ranges(quantised), *chunks, 60000, key, bits)
+    kernels.draw_masks(quantised, *chunks, 60000, key, bits)
     assert_same(bits, naive.draw_masks(quantised, *chunks, 60000, key))
 
 

@@ -38,33 +38,14 @@ def draw_chunks(frames: int, count: tuple[int, int], size: tuple[float, float], 
     return Chunks(np.floor(np.clip(box, 0, 1) * LEVELS + 0.5).astype(np.uint16), number)
 
 
-class Ranges(NamedTuple):
-    """Lowest and highest value (G, 3) uint16 on each axis of every `kernels.GRAIN` points in a row."""
-
-    low: np.ndarray
-    high: np.ndarray
-
-
-def find_ranges(quantised: np.ndarray) -> Ranges:
-    """The ranges of points (3, N) as `quantise` gives them: found once a scan, asked by every attempt."""
-    grains = -(-quantised.shape[1] // kernels.GRAIN)
-    ranges = Ranges(np.empty((grains, 3), np.uint16), np.empty((grains, 3), np.uint16))
-    kernels.block_ranges(quantised, *ranges)
-    return ranges
-
-
-def draw_bits(
-    quantised: np.ndarray, chunks: Chunks, keep: float, rng: np.random.Generator, ranges: Ranges | None = None
-) -> np.ndarray:
+def draw_bits(quantised: np.ndarray, chunks: Chunks, keep: float, rng: np.random.Generator) -> np.ndarray:
     """Which frames keep each point (3, N): one byte a point (N,), bit f for frame f.
 
-    A point is kept with probability `keep`, to 1/65536, where no chunk of the frame holds it. ranges: the points' own,
-    if they are known.
+    A point is kept with probability `keep`, to 1/65536, where no chunk of the frame holds it.
     """
     bits = np.empty(quantised.shape[1], np.uint8)
     key = np.uint64(rng.integers(0, 2**64, dtype=np.uint64))
-    threshold = round(keep * (LEVELS + 1))
-    kernels.draw_masks(quantised, *(ranges or find_ranges(quantised)), *chunks, threshold, key, bits)
+    kernels.draw_masks(quantised, chunks.box, chunks.count, round(keep * (LEVELS + 1)), key, bits)
     return bits
 
 

@@ -35,7 +35,6 @@ class Prepared(NamedTuple):
     name: str
     cloud: Cloud  # the scan's, N points
     quantised: np.ndarray  # (3, N) uint16
-    ranges: augment.Ranges  # of the quantised points
     floor: FloorPlan
     space: candidates.FreeSpace
     still: np.ndarray  # (t, 4, 4) float32: the scan's poses
@@ -112,7 +111,7 @@ def draw_sequence(prepared: Prepared, shapes: "Shapes", config: Config, k: int, 
     rng = lane(config, prepared.name, k, attempt, "augment")
     size = (config.chunk_min, config.chunk_max)
     chunks = augment.draw_chunks(config.frames, (config.chunks_min, config.chunks_max), size, rng)
-    scan_bits = augment.draw_bits(prepared.quantised, chunks, config.keep, rng, prepared.ranges)
+    scan_bits = augment.draw_bits(prepared.quantised, chunks, config.keep, rng)
     scan_counts = accept.mask_histogram(scan_bits, config.frames)
     reason = accept.find_scan_reason(scan_counts, config.common_min)  # most often, and before the surface is read
     figures = f"in attempt {attempt} at sequence {k}, keep = {config.keep}"
@@ -231,7 +230,7 @@ def prepare_scan(scan: sources.Scan, config: Config) -> Prepared:
     still = np.tile(np.eye(4, dtype=np.float32), (config.frames, 1, 1))
     quantised, below = augment.quantise(point), occupancy.share_below(point, floor.floor_m)
     thinned = Cloud(point, scan.row[row], label, instance)
-    return Prepared(scan.name, thinned, quantised, augment.find_ranges(quantised), floor, space, still, below)
+    return Prepared(scan.name, thinned, quantised, floor, space, still, below)
 
 
 def generate_scan(scan: sources.Scan, shapes: Shapes, config: Config) -> Generated:

@@ -16,7 +16,6 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _SECOND_KEY = np.uint64(0xD6E8FEB86659FD93)
 _BLOCK = 512  # points a block of draw_masks: about half a metre of a scan, which most chunks miss or hold whole
-GRAIN = 64  # points a grain: the edges of chunks run through few of a block's
 FLOOR_LAYER = 16  # the layer that holds the floor in its middle; lower points count as layer 0
 VOXEL_BITS = 20  # voxel indices lie in [-2^20, 2^20): 42 km at 2 cm
 
@@ -267,63 +266,36 @@ def _mix(z):
 
 
 @njit(**_FLAGS)
-def block_ranges(quantised, low, high):
-    """Lowest and highest value on each axis of every GRAIN points in a row: `low` and `high` (ceil(N / GRAIN), 3)."""
-    n = quantised.shape[1]
-    for b in range(low.shape[0]):
-        for axis in range(3):
-            low[b, axis], high[b, axis] = _range(quantised[axis, b * GRAIN : min(n, (b + 1) * GRAIN)])
-
-
-@njit(**_FLAGS)
-def draw_masks(quantised, low, high, box, box_count, threshold, key, bits):
+def draw_masks(quantised, box, box_count, threshold, key, bits):
     """Bit f of `bits` (N,) is set where frame f keeps the point: it is in no chunk and its lot is below the threshold.
 
     A point's lots are 16-bit lanes of one hash of (key, point): four frames a hash. Boxes (t, B, 6) are in the units
-    of `quantise`, both ends included. Points come in Morton order, so most blocks lie wholly inside or outside a box,
-    and of the others most grains, whose ranges are `low` and `high`.
+    of `quantise`, both ends included. Points come in Morton order, so most blocks lie wholly inside or outside a box.
     """
-    n, grains = quantised.shape[1], low.shape[0]
+    n = quantised.shape[1]
     cut = np.empty(_BLOCK, np.uint8)
-    block_low, block_high = np.empty(3, np.uint16), np.empty(3, np.uint16)
+    low, high = np.empty(3, np.uint16), np.empty(3, np.uint16)
     for begin in range(0, n, _BLOCK):
         size = min(_BLOCK, n - begin)
-        first, last = begin // GRAIN, min(grains, (begin + _BLOCK) // GRAIN)
+        qx = quantised[0, begin : begin + size]
+        qy = quantised[1, begin : begin + size]
+        qz = quantised[2, begin : begin + size]
         block = bits[begin : begin + size]
         _draw_lots(begin, key, threshold, box.shape[0], block)
-        for axis in range(3):
-            block_low[axis], block_high[axis] = low[first, axis], high[first, axis]
-            for g in range(first + 1, last):
-                block_low[axis] = min(block_low[axis], low[g, axis])
-                block_high[axis] = max(block_high[axis], high[g, axis])
+        low[0], high[0] = _range(qx)
+        low[1], high[1] = _range(qy)
+        low[2], high[2] = _range(qz)
         for f in range(box.shape[0]):
             cut[:size] = 0
-            touched = False
             for b in range(box_count[f]):
-                side = _side_of(block_low, block_high, box[f, b])
-                touched |= side != _APART
+                side = _side_of(low, high, box[f, b])
                 if side == _WITHIN:
                     cut[:size] = 1
                     break
                 if side == _ACROSS:
-                    _cut_grains(quantised, low, high, first, last, begin, box[f, b], cut)
-            if touched:
-                for i in range(size):
-                    block[i] &= np.uint8(0xFF) ^ np.uint8(cut[i] << f)
-
-
-@njit(**_FLAGS)
-def _cut_grains(quantised, low, high, first, last, begin, box, cut):
-    """Mark the points of grains `first` to `last` that lie in a box, whole grains where they lie within it."""
-    n = quantised.shape[1]
-    for g in range(first, last):
-        start, stop = g * GRAIN, min(n, (g + 1) * GRAIN)
-        side = _side_of(low[g], high[g], box)
-        if side == _WITHIN:
-            cut[start - begin : stop - begin] = 1
-        elif side == _ACROSS:
-            q = quantised[:, start:stop]
-            _cut_box(q[0], q[1], q[2], box, cut[start - begin : stop - begin])
+                    _cut_box(qx, qy, qz, box[f, b], cut)
+            for i in range(size):
+                block[i] &= np.uint8(0xFF) ^ np.uint8(cut[i] << f)
 
 
 _APART, _ACROSS, _WITHIN = 0, 1, 2
