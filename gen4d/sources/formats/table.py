@@ -36,7 +36,7 @@ def table_from_columns(path: Path, rows: np.ndarray) -> PointTable:
     if any(rows.dtype[axis].shape for axis in "xyz"):
         raise SourceError(
             path,
-            "has several values in x, y or z of one point: must be must be must be one number each, write it again",
+            "has several values in x, y or z of one point: must be one number each, write it again",
         )
     wide = any(rows.dtype[axis].itemsize > 4 or rows.dtype[axis].kind in "iu" for axis in "xyz")
     point = np.empty((len(rows), 3), np.float64 if wide else np.float32)
