@@ -430,7 +430,7 @@ def test_a_missing_list_a_room_on_both_sides_and_no_scans_are_one_line(data, tmp
     assert "1 rooms are in the training and in the validation" in refusal(
         *tune(data, tmp_path / "r", "--val-split", path)
     )
-    assert "not there" in refusal(*tune(tmp_path / "nothing", tmp_path / "run"))
+    assert "does not exist" in refusal(*tune(tmp_path / "nothing", tmp_path / "run"))
 
 
 def test_weights_that_do_not_fit_are_one_line(data, weights, run, tmp_path):

@@ -610,7 +610,7 @@ def test_without_its_packages_a_command_says_what_to_install(missing, command):
     code = f"import sys; sys.modules['{missing}'] = None; from train.__main__ import main; main({command})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert "gen4d[cpu]" in done.stdout + done.stderr and missing in done.stdout + done.stderr
+    assert ".[cpu]" in done.stdout + done.stderr and missing in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
 
