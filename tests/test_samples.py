@@ -21,7 +21,7 @@ from gen4d.samples.draws import keyed
 from gen4d.samples.modelnet import SHAPE_STYLES, shape_path, shape_text
 from gen4d.samples.objects.pieces import CATEGORY_ID, NYU40, Piece
 from gen4d.samples.objects.solids import block, join
-from gen4d.samples.rooms.layout import Item, RoomPlan
+from gen4d.samples.rooms.placing import Item, RoomPlan
 from gen4d.samples.rooms.room import KINDS, make_room, rearranged, room_kind
 from gen4d.samples.rooms.shell import Zone, walls_of
 from gen4d.samples.write import MANIFEST

@@ -17,9 +17,9 @@ import pytest
 
 from gen4d.sources import SourceError
 from gen4d.sources.annotations import read_alignment, read_annotations
+from gen4d.sources.formats.columns import PointColumns
 from gen4d.sources.formats.meshes import read_mesh
 from gen4d.sources.formats.points import read_points
-from gen4d.sources.formats.table import PointTable
 from tests.makers.files import glb, glb_mesh, obj, off, pcd, ply, structured
 from tests.makers.meshes import CUBE_QUADS, CUBE_TRIANGLES, CUBE_VERTEX
 from tests.makers.rooms import room_points, scannet_scan
@@ -205,7 +205,7 @@ def test_damaged_files_beside_a_scan_raise_source_error_or_are_read(tmp_path):
         for case in range(CASES // 2):
             path.write_bytes(mutate(np.random.default_rng([*role.encode(), case]), sound))
             try:
-                label, instance = read_annotations(tmp_path, names, PointTable(point), [])
+                label, instance = read_annotations(tmp_path, names, PointColumns(point), [])
                 assert label.shape == instance.shape == (120,)
                 matrix = read_alignment(tmp_path, names, [])
                 assert matrix is None or matrix.shape == (4, 4)

@@ -62,7 +62,7 @@ class StoredArray(NamedTuple):
     chunk: tuple[int, ...]
 
 
-class Place(NamedTuple):
+class Located(NamedTuple):
     """Where an entry of the zip lies."""
 
     offset: int  # of its header
@@ -132,7 +132,7 @@ class ZipShard:
         """Close the file; the next read opens it again."""
         self._file.close()
 
-    def _find(self, entry: str) -> Place:
+    def _find(self, entry: str) -> Located:
         if entry not in self._place:
             raise FormatError(f"{self.where}: {entry} is missing; {_RESTORE}")
         return self._place[entry]
@@ -150,7 +150,7 @@ class ZipShard:
             for entry, place in run:
                 yield self._checked(entry, place, content[place.offset - start : place.end - start])
 
-    def _checked(self, entry: str, place: Place, content: memoryview) -> memoryview:
+    def _checked(self, entry: str, place: Located, content: memoryview) -> memoryview:
         """What follows an entry's header, if the header is the one of the directory."""
         length = len(place.header)
         if len(content) != length + place.size:
@@ -260,9 +260,9 @@ class ZipShard:
             raise FormatError(f"{self.where}: {entry} does not decompress: {error}") from None
 
 
-def _runs(entries: list[tuple[str, Place]], most: int) -> Iterator[list[tuple[str, Place]]]:
+def _runs(entries: list[tuple[str, Located]], most: int) -> Iterator[list[tuple[str, Located]]]:
     """Parts of a list of entries that lie side by side in the zip, of at most so many bytes if more than one entry."""
-    run: list[tuple[str, Place]] = []
+    run: list[tuple[str, Located]] = []
     for entry, place in entries:
         if run and (place.offset != run[-1][1].end or place.end - run[0][1].offset > most):
             yield run
@@ -272,7 +272,7 @@ def _runs(entries: list[tuple[str, Place]], most: int) -> Iterator[list[tuple[st
         yield run
 
 
-def _reach_tables(tail: _Tail, places: dict[str, Place]) -> None:
+def _reach_tables(tail: _Tail, places: dict[str, Located]) -> None:
     """Have the tables and metadata beside the directory in the tail, where they lie there: in shards whose entries are
     in another order, each is a read of its own."""
     first = tail.size
@@ -327,12 +327,12 @@ def _refuse_constant(text: str):
     raise ValueError(f"{text} is not JSON")
 
 
-def read_directory(path: pathlib.Path) -> dict[str, Place]:
+def read_directory(path: pathlib.Path) -> dict[str, Located]:
     """The entries of a zip by their names. Raises FormatError."""
     return _parse_directory(_Tail(LocalFile(path)))
 
 
-def _parse_directory(tail: _Tail) -> dict[str, Place]:
+def _parse_directory(tail: _Tail) -> dict[str, Located]:
     """The entries by their names. Refuses what gen4d does not write: compression, links, odd names, comments."""
     where = tail.where
     count, directory, start = _find_directory(tail)
@@ -374,7 +374,7 @@ def _last(tail: _Tail, place: int, record: struct.Struct) -> tuple:
     return record.unpack(content) if len(content) == record.size else (b"",) + (0,) * 9
 
 
-def _parse_record(directory: bytes, at: int, where: str) -> tuple[str, Place, int]:
+def _parse_record(directory: bytes, at: int, where: str) -> tuple[str, Located, int]:
     """Name and place of the entry whose record starts at a byte of the directory, and where the next one starts."""
     first = at + _RECORD.size
     if directory[at : at + 4] != b"PK\1\2" or first > len(directory):
@@ -392,7 +392,7 @@ def _parse_record(directory: bytes, at: int, where: str) -> tuple[str, Place, in
         offset = int.from_bytes(more[4:], "little")
     elif extra or comment:
         raise FormatError(f"{where}: entry {name} has extra fields or a comment: not written by gen4d")
-    return name, Place(offset, b"PK\3\4" + directory[at + 6 : at + 30] + b"\0\0" + raw, size, crc), end
+    return name, Located(offset, b"PK\3\4" + directory[at + 6 : at + 30] + b"\0\0" + raw, size, crc), end
 
 
 def _check_name(raw: bytes, where: str) -> str:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gen4d.sources.formats.columns import PointColumns
 from gen4d.sources.formats.points import read_column
-from gen4d.sources.formats.table import PointTable
 from gen4d.sources.source import SourceError, SourceFile, read_file
 
 _SEGMENT_LIMIT = 2**22  # ids of segments are indices of vertices; scans with more vertices raise it
@@ -25,7 +25,7 @@ class Group(NamedTuple):
 
 
 def read_annotations(
-    root: Path, names: Mapping[str, str], table: PointTable, files: list[SourceFile]
+    root: Path, names: Mapping[str, str], table: PointColumns, files: list[SourceFile]
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Labels and instances of a scan's points, each (N,) int32 or None; what is read is added to `files`.
 

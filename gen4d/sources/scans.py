@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from gen4d.sources.annotations import read_alignment, read_annotations
+from gen4d.sources.formats.columns import PointColumns
 from gen4d.sources.formats.points import read_points
-from gen4d.sources.formats.table import PointTable
 from gen4d.sources.level import (
     Floor,
     Orientation,
@@ -171,7 +171,7 @@ def scan_from_arrays(
     return Scan(name, turned, row, label, instance, "", transform, None, 0, (), tilt_deg)
 
 
-def _read_table(source: ScanSource, files: list[SourceFile]) -> PointTable:
+def _read_table(source: ScanSource, files: list[SourceFile]) -> PointColumns:
     content, file = read_file(source.root, source.files["points"])  # freed on return: the next file takes its pages
     files.append(file)
     return read_points(source.root / source.files["points"], content)

@@ -15,7 +15,7 @@ from gen4d.samples.camera import render
 from gen4d.samples.draws import chance
 from gen4d.samples.objects.pieces import CATEGORY_CLASS, CATEGORY_ID
 from gen4d.samples.objects.solids import Solid, join, place
-from gen4d.samples.rooms.layout import CELL_M, RoomPlan
+from gen4d.samples.rooms.placing import CELL_M, RoomPlan
 
 SPACING_M = 0.024  # cells of the fused surface: half of the vertices have a neighbour within 1.6 to 2.4 cm
 _IMAGE = (150, 200)  # rows, columns: a pixel is one vertex spacing wide at 3.9 m

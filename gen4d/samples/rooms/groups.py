@@ -7,8 +7,8 @@ import numpy as np
 from gen4d.samples.draws import chance, pick, repeated
 from gen4d.samples.objects import seats, small, storage, tables
 from gen4d.samples.objects.pieces import Piece
-from gen4d.samples.rooms import layout
-from gen4d.samples.rooms.layout import Item, RoomPlan
+from gen4d.samples.rooms import placing
+from gen4d.samples.rooms.placing import Item, RoomPlan
 
 Builder = Callable[[np.random.Generator], Piece]
 _DINING_CHAIRS = (
@@ -40,7 +40,7 @@ def stand(
 ) -> int | None:
     """Stands a piece of one of the styles against a wall; a few are drawn, as not every one fits."""
     for _ in range(4):
-        spot = layout.against_wall(plan, rng, zone, pick(rng, builders)(rng), corner, clear_m)
+        spot = placing.against_wall(plan, rng, zone, pick(rng, builders)(rng), corner, clear_m)
         if spot is not None:
             return spot
     return None
@@ -76,34 +76,34 @@ def above(plan: RoomPlan, host: int, piece: Piece, z: float) -> None:
     """Hangs a piece on the wall behind an item."""
     item = plan.items[host]
     high = item.piece.bounds()[1]
-    x, y = layout.relative(item, 0.0, high[1] + 0.02)
+    x, y = placing.relative(item, 0.0, high[1] + 0.02)
     plan.add(Item(piece, x, y, z, item.yaw_rad), solid=False)
 
 
 def sofa_group(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
     """A sofa at the wall or free in the room, a low table before it, a side table with a lamp, scatter cushions."""
     host = stand(plan, zone, rng, seats.SOFAS, clear_m=0.2) if chance(rng, 0.8) else None
-    host = layout.anywhere(plan, rng, zone, pick(rng, seats.SOFAS)(rng), square=True) if host is None else host
+    host = placing.anywhere(plan, rng, zone, pick(rng, seats.SOFAS)(rng), square=True) if host is None else host
     if host is None:
         return
     sofa = plan.items[host].piece
     if chance(rng, 0.75):
         table = tables.coffee_table(rng)
         ahead = sofa.bounds()[0][1] - rng.uniform(0.28, 0.45) + table.bounds()[0][1]
-        spot = layout.facing(plan, table, host, (rng.uniform(-0.2, 0.2), ahead, np.pi))
+        spot = placing.facing(plan, table, host, (rng.uniform(-0.2, 0.2), ahead, np.pi))
         if spot is not None:
             plan.items[spot] = plan.items[spot]._replace(movable=False)
     for side in (-1, 1):
         if chance(rng, 0.35):
-            _with_lamp(plan, rng, layout.beside(plan, tables.end_table(rng), host, side), 0.6)
+            _with_lamp(plan, rng, placing.beside(plan, tables.end_table(rng), host, side), 0.6)
     taken: list = []
     for _ in range(int(rng.integers(0, 4))):
-        layout.on_top(plan, rng, host, small.pillow(rng), taken)
+        placing.on_top(plan, rng, host, small.pillow(rng), taken)
 
 
 def _with_lamp(plan: RoomPlan, rng: np.random.Generator, host: int | None, probability: float) -> None:
     if host is not None and chance(rng, probability):
-        layout.set_on(plan, host, small.table_lamp(rng), (0.0, 0.0, rng.uniform(0, 6)), [])
+        placing.set_on(plan, host, small.table_lamp(rng), (0.0, 0.0, rng.uniform(0, 6)), [])
 
 
 def bed_group(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
@@ -116,15 +116,15 @@ def bed_group(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
     for side in (-1, 1):
         gaps = (0.04, 0.02, 0.12) if chance(rng, 0.9) else ()
         for attempt, gap in enumerate(gaps):
-            spot = layout.beside(plan, storage.night_stand(repeated(style + attempt)), host, side, gap)
+            spot = placing.beside(plan, storage.night_stand(repeated(style + attempt)), host, side, gap)
             if spot is not None:
                 _with_lamp(plan, rng, spot, 0.6)
                 break
     if chance(rng, 0.35):
-        layout.on_top(plan, rng, host, pick(rng, [small.clothes, small.bag, small.laptop])(rng), [])
+        placing.on_top(plan, rng, host, pick(rng, [small.clothes, small.bag, small.laptop])(rng), [])
     if chance(rng, 0.2):
         low = bed.bounds()[0][1]
-        layout.facing(plan, seats.bench(rng), host, (0.0, low - 0.28, 0.0))
+        placing.facing(plan, seats.bench(rng), host, (0.0, low - 0.28, 0.0))
 
 
 def work_place(plan: RoomPlan, zone: int, rng: np.random.Generator, against: bool = True) -> None:
@@ -132,7 +132,7 @@ def work_place(plan: RoomPlan, zone: int, rng: np.random.Generator, against: boo
     if against:
         host = stand(plan, zone, rng, tables.DESKS, corner=chance(rng, 0.3), clear_m=0.45)
     else:
-        host = layout.anywhere(plan, rng, zone, pick(rng, tables.DESKS)(rng), square=True, margin_m=0.3)
+        host = placing.anywhere(plan, rng, zone, pick(rng, tables.DESKS)(rng), square=True, margin_m=0.3)
     if host is None:
         return
     desk = plan.items[host].piece
@@ -140,7 +140,7 @@ def work_place(plan: RoomPlan, zone: int, rng: np.random.Generator, against: boo
     top = desk.tops[0]
     _screens(plan, rng, host, taken)
     for _ in range(int(rng.integers(0, 5))):
-        layout.on_top(plan, rng, host, pick(rng, small.DESK_THINGS)(rng), taken)
+        placing.on_top(plan, rng, host, pick(rng, small.DESK_THINGS)(rng), taken)
     chair = seats.swivel_chair if chance(rng, 0.7) else pick(rng, seats.CHAIRS[:5])
     seat(plan, rng, chair(rng), host, ((top.x0 + top.x1) / 2 + rng.uniform(-0.15, 0.15), 0.06 - top.y0))
 
@@ -153,10 +153,10 @@ def _screens(plan: RoomPlan, rng: np.random.Generator, host: int, taken: list) -
         dx = (i - (screens - 1) / 2) * 0.7
         if abs(dx) + 0.3 < wide / 2:
             place = (dx, deep * 0.28, rng.uniform(-0.2, 0.2) - dx * 0.4)
-            layout.set_on(plan, host, small.monitor(rng), place, taken)
+            placing.set_on(plan, host, small.monitor(rng), place, taken)
     if screens:
         place = (rng.uniform(-0.1, 0.1), -deep * 0.22, rng.uniform(-0.1, 0.1))
-        layout.set_on(plan, host, small.keyboard(rng), place, taken)
+        placing.set_on(plan, host, small.keyboard(rng), place, taken)
 
 
 def seat(
@@ -171,7 +171,7 @@ def seat(
     for tuck in (rng.uniform(0.0, 0.22), 0.0, -0.15):
         dx, dy = along, -reach - chair.bounds()[1][1] * 0.9 + tuck
         place = (cos * dx - sin * dy, sin * dx + cos * dy, np.pi + side_rad + rng.normal(0.0, 0.15))
-        index = layout.facing(plan, chair, host, place)
+        index = placing.facing(plan, chair, host, place)
         if index is not None:
             return index
     return None
@@ -193,7 +193,7 @@ def chairs_around(plan: RoomPlan, rng: np.random.Generator, host: int, chair: Bu
 def dining_group(plan: RoomPlan, zone: int, rng: np.random.Generator, builder: Builder) -> None:
     """A table with chairs of one style around it."""
     for margin in (0.45, 0.3, 0.15):
-        host = layout.anywhere(plan, rng, zone, builder(rng), square=True, margin_m=margin)
+        host = placing.anywhere(plan, rng, zone, builder(rng), square=True, margin_m=margin)
         if host is not None:
             break
     else:
@@ -215,22 +215,22 @@ def counter_run(plan: RoomPlan, zone: int, rng: np.random.Generator, with_sink: 
     """A counter, a cooker and a refrigerator beside it, and cupboards hung above."""
     longest = max(wall.length_m for wall in plan.zone_walls(zone))
     for width in (min(rng.uniform(1.6, 3.0), longest - 1.4), 1.5, 1.1):
-        host = layout.against_wall(plan, rng, zone, tables.kitchen_counter(rng, width, with_sink), clear_m=0.5)
+        host = placing.against_wall(plan, rng, zone, tables.kitchen_counter(rng, width, with_sink), clear_m=0.5)
         if host is None:
             continue
         side = pick(rng, [-1, 1])
         if chance(rng, 0.7):
-            layout.beside(plan, tables.stove(rng), host, side, 0.01)
+            placing.beside(plan, tables.stove(rng), host, side, 0.01)
         if not has(plan, "refrigerator") and chance(rng, 0.8):
-            layout.beside(plan, storage.refrigerator(rng), host, -side, 0.02)
+            placing.beside(plan, storage.refrigerator(rng), host, -side, 0.02)
         if chance(rng, 0.75):
             item = plan.items[host]
             cupboard = storage.wall_cabinet(rng, width * rng.uniform(0.6, 1.0))
-            x, y = layout.relative(item, 0.0, item.piece.bounds()[1][1] - cupboard.bounds()[1][1])
+            x, y = placing.relative(item, 0.0, item.piece.bounds()[1][1] - cupboard.bounds()[1][1])
             plan.add(Item(cupboard, x, y, rng.uniform(1.4, 1.5), item.yaw_rad), solid=False)
         taken: list = []
         for _ in range(int(rng.integers(2, 7))):
-            layout.on_top(plan, rng, host, pick(rng, small.KITCHEN_THINGS)(rng), taken)
+            placing.on_top(plan, rng, host, pick(rng, small.KITCHEN_THINGS)(rng), taken)
         return host
     return None
 
@@ -241,7 +241,7 @@ def shower_curtain(plan: RoomPlan, rng: np.random.Generator, tub: int) -> None:
     low, high = item.piece.bounds()
     wide = (high[0] - low[0]) * rng.uniform(0.45, 1.0)
     side = pick(rng, [-1, 1])
-    x, y = layout.relative(item, side * ((high[0] - low[0]) - wide) / 2, low[1] + 0.1)
+    x, y = placing.relative(item, side * ((high[0] - low[0]) - wide) / 2, low[1] + 0.1)
     plan.add(Item(small.drape(rng, "shower curtain", wide, 1.75, 0.17), x, y, 0.2, item.yaw_rad), solid=False)
 
 

@@ -4,8 +4,8 @@ import numpy as np
 
 from gen4d.samples.draws import chance, pick
 from gen4d.samples.objects import sanitary, seats, small, storage, tables
-from gen4d.samples.rooms import groups, layout
-from gen4d.samples.rooms.layout import RoomPlan
+from gen4d.samples.rooms import groups, placing
+from gen4d.samples.rooms.placing import RoomPlan
 
 
 def living_room(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
@@ -15,7 +15,7 @@ def living_room(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
     stand = groups.stand(plan, zone, rng, [storage.tv_stand], clear_m=0.4)
     groups.keep_floor(plan, zone, rng)
     if stand is not None and chance(rng, 0.85):
-        layout.set_on(plan, stand, small.television(rng), (rng.uniform(-0.1, 0.1), 0.03, 0.0), [])
+        placing.set_on(plan, stand, small.television(rng), (rng.uniform(-0.1, 0.1), 0.03, 0.0), [])
     for builder, probability in (
         (storage.bookshelf, 0.7),
         (storage.bookshelf, 0.4),
@@ -24,7 +24,7 @@ def living_room(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
     ):
         groups.maybe(plan, zone, rng, builder, probability)
     for _ in range(int(rng.integers(0, 3))):
-        layout.anywhere(plan, rng, zone, seats.armchair(rng), square=False, movable=True)
+        placing.anywhere(plan, rng, zone, seats.armchair(rng), square=False, movable=True)
     if chance(rng, 0.6):
         groups.dining_group(plan, zone, rng, pick(rng, [tables.dining_table, tables.round_table]))
     groups.maybe(plan, zone, rng, small.floor_lamp, 0.75, corner=True)
@@ -40,13 +40,13 @@ def bedroom(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
     groups.keep_floor(plan, zone, rng)
     if dresser is not None and chance(rng, 0.4):
         piece = pick(rng, [small.television, small.table_lamp])(rng)
-        layout.set_on(plan, dresser, piece, (rng.uniform(-0.1, 0.1), 0.0, 0.0), [])
+        placing.set_on(plan, dresser, piece, (rng.uniform(-0.1, 0.1), 0.0, 0.0), [])
     groups.maybe(plan, zone, rng, storage.wardrobe, 0.75, corner=chance(rng, 0.5))
     if chance(rng, 0.5):
         groups.work_place(plan, zone, rng)
     groups.maybe(plan, zone, rng, storage.bookshelf, 0.35)
     if chance(rng, 0.35):
-        layout.anywhere(plan, rng, zone, pick(rng, seats.CHAIRS)(rng), square=False, movable=True)
+        placing.anywhere(plan, rng, zone, pick(rng, seats.CHAIRS)(rng), square=False, movable=True)
     groups.maybe(plan, zone, rng, storage.dresser, 0.25)
     groups.maybe(plan, zone, rng, small.floor_lamp, 0.35, corner=True)
 
@@ -69,7 +69,7 @@ def office(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
         groups.dining_group(plan, zone, rng, tables.round_table)
     groups.maybe(plan, zone, rng, seats.sofa, 0.2)
     if chance(rng, 0.6):
-        layout.hang(plan, rng, zone, small.whiteboard(rng), rng.uniform(0.85, 1.05))
+        placing.hang(plan, rng, zone, small.whiteboard(rng), rng.uniform(0.85, 1.05))
     groups.maybe(plan, zone, rng, small.floor_lamp, 0.25, corner=True)
 
 
@@ -85,7 +85,7 @@ def kitchen(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
     groups.dining_group(plan, zone, rng, pick(rng, [tables.dining_table, tables.round_table, tables.trestle_table]))
     groups.keep_floor(plan, zone, rng)
     if groups.area(plan, zone) > 17 and chance(rng, 0.5):
-        bar = layout.anywhere(plan, rng, zone, tables.bar_counter(rng), square=True, margin_m=0.35)
+        bar = placing.anywhere(plan, rng, zone, tables.bar_counter(rng), square=True, margin_m=0.35)
         groups.row_of_stools(plan, rng, bar)
     groups.maybe(plan, zone, rng, storage.cupboard, 0.4)
     groups.maybe(plan, zone, rng, storage.rack, 0.15)
@@ -103,12 +103,12 @@ def bathroom(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
     groups.keep_floor(plan, zone, rng)
     groups.maybe(plan, zone, rng, sanitary.vanity, 0.3)
     for _ in range(int(rng.integers(1, 4))):
-        layout.hang(plan, rng, zone, small.towel(rng), rng.uniform(0.8, 1.2))
+        placing.hang(plan, rng, zone, small.towel(rng), rng.uniform(0.8, 1.2))
     groups.maybe(plan, zone, rng, storage.cupboard, 0.3)
     groups.maybe(plan, zone, rng, storage.rack, 0.15)
     if chance(rng, 0.6):
         mat = small.rug(rng, rng.uniform(0.5, 0.9), rng.uniform(0.4, 0.6), "bath mat")
-        spot = layout.anywhere(plan, rng, zone, mat, square=True, margin_m=-0.1)
+        spot = placing.anywhere(plan, rng, zone, mat, square=True, margin_m=-0.1)
         if spot is not None:
             plan.lift(spot)
 
@@ -117,7 +117,7 @@ def meeting_room(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
     """One long table with chairs of one kind around it, a whiteboard, a screen, a sideboard."""
     longest = max(max(x1 - x0, y1 - y0) for x0, y0, x1, y1 in plan.zones[zone].rects)
     table = tables.conference_table(rng, float(np.clip(longest - rng.uniform(2.6, 3.4), 1.8, 3.6)))
-    host = layout.anywhere(plan, rng, zone, table, square=True, margin_m=0.45)
+    host = placing.anywhere(plan, rng, zone, table, square=True, margin_m=0.45)
     chair = pick(rng, [seats.swivel_chair, seats.cantilever_chair, seats.four_leg_chair, seats.shell_chair])
     if host is None:
         groups.dining_group(plan, zone, rng, tables.round_table)
@@ -125,9 +125,9 @@ def meeting_room(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
         groups.chairs_around(plan, rng, host, chair, 0.85)
     groups.keep_floor(plan, zone, rng)
     if chance(rng, 0.75):
-        layout.hang(plan, rng, zone, small.whiteboard(rng), rng.uniform(0.85, 1.05))
+        placing.hang(plan, rng, zone, small.whiteboard(rng), rng.uniform(0.85, 1.05))
     if chance(rng, 0.6):
-        layout.hang(plan, rng, zone, small.television(rng, on_foot=False), rng.uniform(1.1, 1.4))
+        placing.hang(plan, rng, zone, small.television(rng, on_foot=False), rng.uniform(1.1, 1.4))
     for builder, probability in (
         (storage.cupboard, 0.7),
         (storage.bookshelf, 0.35),
@@ -136,12 +136,12 @@ def meeting_room(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
     ):
         groups.maybe(plan, zone, rng, builder, probability)
     for _ in range(int(rng.integers(0, 4))):
-        layout.against_wall(plan, rng, zone, chair(rng))
+        placing.against_wall(plan, rng, zone, chair(rng))
 
 
 def classroom(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
     """Rows of tables with chairs, a whiteboard, a teacher's desk."""
-    layout.hang(plan, rng, zone, small.whiteboard(rng), rng.uniform(0.85, 1.0))
+    placing.hang(plan, rng, zone, small.whiteboard(rng), rng.uniform(0.85, 1.0))
     groups.work_place(plan, zone, rng, against=False)
     desk, chair = (
         pick(rng, [tables.dining_table, tables.trestle_table]),
@@ -149,7 +149,7 @@ def classroom(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
     )
     yaw = np.pi / 2 * int(rng.integers(4))
     for _ in range(int(rng.integers(4, 9))):
-        host = layout.anywhere(plan, rng, zone, desk(rng), square=True, margin_m=0.3)
+        host = placing.anywhere(plan, rng, zone, desk(rng), square=True, margin_m=0.3)
         if host is not None:
             groups.turned(plan, host, yaw)
             width = plan.items[host].piece.bounds()[1][0]
@@ -172,7 +172,7 @@ def storage_room(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
         if host is not None and builder is storage.rack:
             taken: list = []
             for _ in range(int(rng.integers(4, 12))):
-                layout.on_top(
+                placing.on_top(
                     plan, rng, host, pick(rng, [small.box, small.box, small.device, small.book_stack])(rng), taken, 0.15
                 )
     spare = [
@@ -193,13 +193,13 @@ def storage_room(plan: RoomPlan, zone: int, rng: np.random.Generator) -> None:
     ]
     groups.keep_floor(plan, zone, rng)
     for index in rng.permutation(len(spare))[: int(rng.integers(3, 6))]:
-        layout.against_wall(plan, rng, zone, spare[index](rng))
+        placing.against_wall(plan, rng, zone, spare[index](rng))
     for _ in range(int(rng.integers(3, 9))):
-        heap = layout.anywhere(plan, rng, zone, groups.heap(rng), square=False, margin_m=0.02, movable=True)
+        heap = placing.anywhere(plan, rng, zone, groups.heap(rng), square=False, margin_m=0.02, movable=True)
         if heap is None:
             break
     for _ in range(int(rng.integers(0, 4))):
-        layout.anywhere(plan, rng, zone, pick(rng, seats.CHAIRS)(rng), square=False, movable=True)
+        placing.anywhere(plan, rng, zone, pick(rng, seats.CHAIRS)(rng), square=False, movable=True)
 
 
 PROGRAMMES = {

@@ -8,8 +8,8 @@ from gen4d.samples.draws import chance, keyed, pick
 from gen4d.samples.objects import small
 from gen4d.samples.objects.pieces import Piece
 from gen4d.samples.objects.solids import block
-from gen4d.samples.rooms import layout
-from gen4d.samples.rooms.layout import Item, RoomPlan
+from gen4d.samples.rooms import placing
+from gen4d.samples.rooms.placing import Item, RoomPlan
 from gen4d.samples.rooms.programmes import PROGRAMMES
 from gen4d.samples.rooms.shell import (
     Rect,
@@ -105,7 +105,7 @@ def _add_surfaces(plan: RoomPlan, rng: np.random.Generator, passages: list[Rect]
     if chance(rng, 0.2):
         size = (rng.uniform(0.25, 0.45), rng.uniform(0.25, 0.45))
         column = Piece("column", block((*size, plan.ceiling_m), (0, 0, 0), tint))
-        layout.against_wall(plan, rng, 0, column, corner=chance(rng, 0.5))
+        placing.against_wall(plan, rng, 0, column, corner=chance(rng, 0.5))
 
 
 def _add_openings(
@@ -114,23 +114,23 @@ def _add_openings(
     """Doors and windows with their curtains, blinds and radiators; the floor before a door is kept free."""
     if entrance is not None:
         wall, (s0, _, s1, tall) = entrance
-        layout.fasten(plan, door_piece(rng, s1 - s0, tall), wall, (s0 + s1) / 2, 0.0)
+        placing.fasten(plan, door_piece(rng, s1 - s0, tall), wall, (s0 + s1) / 2, 0.0)
         ends = np.array([wall.point(s0), wall.point(s1), wall.point(s0, 0.95), wall.point(s1, 0.95)])
         plan.keep((*ends.min(axis=0), *ends.max(axis=0)))
     if chance(rng, 0.35):
         extra = cut_door_closed(plan, rng)
         if extra is not None:
-            layout.fasten(plan, extra[0], extra[1], extra[2], 0.0)
+            placing.fasten(plan, extra[0], extra[1], extra[2], 0.0)
     dressing = pick(rng, ["none", "curtains", "curtains", "curtains", "blinds"])
     for wall, (s0, z0, s1, z1) in windows:
         middle, wide, tall = (s0 + s1) / 2, s1 - s0, z1 - z0
-        layout.fasten(plan, window_piece(rng, wide, tall), wall, middle, z0)
+        placing.fasten(plan, window_piece(rng, wide, tall), wall, middle, z0)
         if dressing == "blinds":
-            layout.fasten(plan, blinds_piece(rng, wide + 0.05, tall), wall, middle, z0)
+            placing.fasten(plan, blinds_piece(rng, wide + 0.05, tall), wall, middle, z0)
         elif dressing == "curtains":
             _curtains(plan, rng, wall, (s0, z0, s1, z1))
         if z0 > 0.7 and wide > 0.9 and chance(rng, 0.4):
-            layout.fasten(plan, small.radiator(rng, wide * rng.uniform(0.6, 0.95)), wall, middle, 0.12)
+            placing.fasten(plan, small.radiator(rng, wide * rng.uniform(0.6, 0.95)), wall, middle, 0.12)
             wall.used.append((s0, 0.0, s1, 0.75))
 
 
@@ -155,14 +155,14 @@ def _curtains(plan: RoomPlan, rng: np.random.Generator, wall: Wall, window: Rect
     wide = min((s1 - s0) * rng.uniform(0.2, 0.45), 0.9)
     for s in (s0 + wide / 2 - 0.12, s1 - wide / 2 + 0.12)[: 2 if chance(rng, 0.85) else 1]:
         if wide / 2 < s < wall.length_m - wide / 2:
-            layout.fasten(plan, small.drape(rng, "curtain", wide, top - low), wall, s, low)
+            placing.fasten(plan, small.drape(rng, "curtain", wide, top - low), wall, s, low)
             wall.used.append((s - wide / 2, low, s + wide / 2, top))
 
 
 def _dress(plan: RoomPlan, rng: np.random.Generator, zone: int) -> None:
     """Pictures, a rug, lamps from the ceiling, and what lies about on tables and floors."""
     for _ in range(int(rng.integers(0, 5))):
-        layout.hang(plan, rng, zone, small.picture(rng), rng.uniform(1.2, 1.55))
+        placing.hang(plan, rng, zone, small.picture(rng), rng.uniform(1.2, 1.55))
     x0, y0, x1, y1 = plan.zones[zone].rects[0]
     if plan.zones[zone].kind in ("living room", "bedroom") and chance(rng, 0.5):
         size = (rng.uniform(0.35, 0.6) * (x1 - x0), rng.uniform(0.35, 0.6) * (y1 - y0))
@@ -174,13 +174,13 @@ def _dress(plan: RoomPlan, rng: np.random.Generator, zone: int) -> None:
         )
     _clutter(plan, rng)
     if chance(rng, 0.4):
-        layout.against_wall(plan, rng, zone, small.plant(rng, tall=True), corner=True)
+        placing.against_wall(plan, rng, zone, small.plant(rng, tall=True), corner=True)
     for _ in range(int(rng.integers(1, 6))):
         piece = pick(rng, small.FLOOR_THINGS)(rng)
         if chance(rng, 0.6):
-            layout.against_wall(plan, rng, zone, piece)
+            placing.against_wall(plan, rng, zone, piece)
         else:
-            layout.anywhere(plan, rng, zone, piece, square=False, margin_m=0.02, movable=True)
+            placing.anywhere(plan, rng, zone, piece, square=False, margin_m=0.02, movable=True)
 
 
 _BARE = ("couch", "bed", "shelf", "kitchen counter")  # their programmes have put there what belongs there
@@ -195,7 +195,7 @@ def _clutter(plan: RoomPlan, rng: np.random.Generator) -> None:
         taken: list = []
         area = sum((top.x1 - top.x0) * (top.y1 - top.y0) for top in item.piece.tops)
         for _ in range(int(rng.integers(0, 3 + min(int(area * 4), 6)))):
-            layout.on_top(plan, rng, index, pick(rng, small.TABLE_THINGS)(rng), taken)
+            placing.on_top(plan, rng, index, pick(rng, small.TABLE_THINGS)(rng), taken)
 
 
 def rearranged(plan: RoomPlan, rng: np.random.Generator) -> RoomPlan:

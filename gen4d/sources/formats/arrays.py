@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gen4d.sources.formats.table import PointTable, integers
+from gen4d.sources.formats.columns import PointColumns, integers
 from gen4d.sources.source import SourceError
 
 _MAGIC = b"\x93NUMPY"
@@ -30,12 +30,12 @@ _UNPACKED_LIMIT = 32 * 1024 * 1024  # and 16 bytes for each packed one: coordina
 _PACK_RATIO = 16
 
 
-def read_npy(path: Path, content: bytes) -> PointTable:
+def read_npy(path: Path, content: bytes) -> PointColumns:
     """Points from an array (N, 3) or wider: its first three columns. Raises SourceError for anything else."""
-    return PointTable(_points(path, "the array", npy_array(path, content)))
+    return PointColumns(_points(path, "the array", npy_array(path, content)))
 
 
-def read_npz(path: Path, content: bytes) -> PointTable:
+def read_npz(path: Path, content: bytes) -> PointColumns:
     """Points from an archive of arrays: points, coord, xyz, pc or the only one that is not something else (N, 3+);
     label or segment (N,); instance (N,).
 
@@ -59,7 +59,7 @@ def read_npz(path: Path, content: bytes) -> PointTable:
     label = next((arrays[name] for name in _LABEL_NAMES if name in arrays), None)
     instance = next((arrays[name] for name in _INSTANCE_NAMES if name in arrays), None)
     point = _points(path, f"`{name}`", arrays[name])
-    table = PointTable(point, integers(path, "label", label), integers(path, "instance", instance))
+    table = PointColumns(point, integers(path, "label", label), integers(path, "instance", instance))
     for column, values in (("label", table.label), ("instance", table.instance)):
         if values is not None and len(values) != len(point):
             raise SourceError(

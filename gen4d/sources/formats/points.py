@@ -5,19 +5,19 @@ from pathlib import Path
 import numpy as np
 
 from gen4d.sources.formats.arrays import npy_array, read_npy, read_npz
+from gen4d.sources.formats.columns import PointColumns, columns_of, integers, label_column
 from gen4d.sources.formats.pcd import pcd_rows
 from gen4d.sources.formats.ply import ply_rows
-from gen4d.sources.formats.table import PointTable, integers, label_column, table_from_columns
 from gen4d.sources.source import SourceError
 
 
-def read_points(path: Path, content: bytes) -> PointTable:
+def read_points(path: Path, content: bytes) -> PointColumns:
     """The points in `content`, the bytes of the file at `path`. Raises SourceError for whatever is wrong with them."""
     match path.suffix.lower():
         case ".ply":
-            return table_from_columns(path, ply_rows(path, content))
+            return columns_of(path, ply_rows(path, content))
         case ".pcd":
-            return table_from_columns(path, pcd_rows(path, content))
+            return columns_of(path, pcd_rows(path, content))
         case ".npy":
             return read_npy(path, content)
         case ".npz":

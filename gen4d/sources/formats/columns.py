@@ -11,7 +11,7 @@ _LABEL_NAMES = ("label", "segment")
 _INSTANCE_NAMES = ("instance",)
 
 
-class PointTable(NamedTuple):
+class PointColumns(NamedTuple):
     """The rows of a points file, in file order and in the file's own axes and units, NaN rows included.
 
     point (N, 3) float32 or float64; label and instance (N,) int32, or None where the file has none.
@@ -22,7 +22,7 @@ class PointTable(NamedTuple):
     instance: np.ndarray | None = None
 
 
-def table_from_columns(path: Path, rows: np.ndarray) -> PointTable:
+def columns_of(path: Path, rows: np.ndarray) -> PointColumns:
     """A table from a structured array that has columns x, y, z.
 
     Raises SourceError where one is missing, or a label is no integer.
@@ -43,7 +43,7 @@ def table_from_columns(path: Path, rows: np.ndarray) -> PointTable:
     for axis, name in enumerate("xyz"):
         point[:, axis] = rows[name]
     instance = next((rows[name] for name in _INSTANCE_NAMES if name in names), None)
-    return PointTable(point, label_column(path, rows), integers(path, "instance", instance))
+    return PointColumns(point, label_column(path, rows), integers(path, "instance", instance))
 
 
 def label_column(path: Path, rows: np.ndarray) -> np.ndarray | None:
