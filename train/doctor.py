@@ -9,7 +9,7 @@ from gen4d import __version__
 
 # Compute capabilities that spconv's wheels were compiled for; newer GPUs compile from PTX, or fail.
 SPCONV_NEWEST = (9, 0)
-REMEDY = "install one of the extras: pip install 'gen4d[cpu]', or with an NVIDIA GPU 'gen4d[cu126]'"
+REMEDY = "install one of the extras: from a clone of gen4d, pip install '.[cpu]', or with an NVIDIA GPU '.[cu126]'"
 
 
 class Finding(NamedTuple):
