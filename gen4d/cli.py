@@ -120,7 +120,10 @@ def _class_names(classes: str | None) -> tuple[str, ...]:
 @cli.command(
     "build",
     short_help="Build a data set of sequences from scans and shapes, or from posed frames.",
-    epilog=_example("gen4d build --scans scannet/ --shapes ModelNet40/ --workers 8"),
+    epilog=_example(
+        "gen4d build --scans scannet/ --shapes ModelNet40/ --workers 8",
+        "gen4d build --kind frames --scans scannet_frames_25k/ --out data/frames",
+    ),
 )
 @click.option(
     "--kind",

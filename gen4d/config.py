@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 # the release. tests/test_generator_version.py holds the digests that belong to it.
 GENERATOR = 3
 _PACKAGES = ("numpy", "numba", "scipy", "zarr", "numcodecs", "trimesh")
-BUILT = ("moving",)  # kinds of sequences that a build makes; gen4d/building/kinds.py says how
+BUILT = ("moving", "frames", "sweeps")  # kinds of sequences that a build makes; gen4d/building/kinds.py says how
 HEIGHT_CLASSES = ("chair", "desk", "dresser", "night_stand", "sofa", "table", "bathtub", "toilet")
 
 
@@ -176,7 +176,7 @@ def _broken_frame_rules(c: FramesConfig) -> list[tuple[str, object, str]]:
     rules = [
         ("seed", 0 <= c.seed < 2**63, "a seed is a whole number from 0 to 2^63 - 1"),
         ("sequences", 0 <= c.sequences < 2**31, "how many per scan at most, or 0 for all"),
-        ("frames", 2 <= c.frames <= 64, "from 2 (one frame has nothing to correspond to) to 64"),
+        ("frames", 2 <= c.frames <= 16, "from 2 (one frame has nothing to correspond to) to 16"),
         ("frames", c.choose != "pairs" or c.frames == 2, "sequences that are pairs have 2 frames: give --frames 2"),
         ("scans_per_shard", 1 <= c.scans_per_shard <= 256, "from 1 to 256, so that a shard fits in memory"),
         ("every", c.every >= 0, "1 or more, or 0 for the data set's own"),

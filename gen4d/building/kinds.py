@@ -46,6 +46,8 @@ def kind_of(name: str) -> Kind:
     match name:
         case "moving":
             return importlib.import_module("gen4d.building.moving")
+        case "frames" | "sweeps":
+            return importlib.import_module("gen4d.building.frames")
     raise BuildError(f"kind = {name!r}: one of {', '.join(BUILT)}")
 
 
