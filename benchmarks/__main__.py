@@ -1,7 +1,8 @@
 """`make bench`: what gen4d costs, against references that do the same work in the same run.
 
-    python -m benchmarks            everything but `shapes` and `scale`
+    python -m benchmarks            everything but `frames`, `shapes` and `scale`
     python -m benchmarks pipeline   one part: pipeline, build (with reading) or loader
+    python -m benchmarks frames     posed depth images: reading, overlaps, pairs; only when asked for
     python -m benchmarks shapes     a build with 3,000 shapes of real size; only when asked for
     python -m benchmarks scale      a simulated data set of 100,000 scans; only when asked for, it takes minutes
     python -m benchmarks gpu ...    steps of pre-training on a GPU; `gpu --help` lists what can be varied
@@ -15,7 +16,7 @@ import os
 import platform
 import sys
 
-PARTS = ("pipeline", "build", "loader", "shapes", "scale")
+PARTS = ("pipeline", "build", "loader", "frames", "shapes", "scale")
 WITH_OPTIONS = ("gpu", "terms")
 
 
@@ -42,6 +43,10 @@ def main(parts: list[str]) -> None:
                 from benchmarks import loader
 
                 loader.main()
+            case "frames":
+                from benchmarks import frames
+
+                frames.main()
             case "shapes":
                 from benchmarks import shapes
 

@@ -511,8 +511,12 @@ class _Reading:
 @cli.command(
     "doctor",
     short_help="Check raw folders before a long build.",
-    epilog=_example("gen4d doctor --scans scannet/ --shapes ModelNet40/"),
+    epilog=_example(
+        "gen4d doctor --scans scannet/ --shapes ModelNet40/",
+        "gen4d doctor --kind frames --scans my-recordings/",
+    ),
 )
+@click.option("--kind", default="moving", show_default=True, type=click.Choice(BUILT), help="As for build.")
 @click.option("--scans", type=_FOLDER, help="Folder of scans.")
 @click.option("--shapes", type=_FOLDER, help="Folder of shapes.")
 @click.option("--split", type=_FOLDER, help="File with the names of the scans to use.")
@@ -522,8 +526,11 @@ class _Reading:
 @click.option("--shape-units", help="Unit of shapes that have one, as for build.")
 @click.option("--shape-up", default="auto", show_default=True, help="Up axis of the shapes, as for build.")
 @click.option("--json", "as_json", is_flag=True, help="Findings as JSON.")
-def doctor_command(scans, shapes, split, up, units, classes, shape_units, shape_up, as_json) -> None:
-    """Read raw folders before a long build, and report everything that is wrong with them at once."""
+def doctor_command(kind, scans, shapes, split, up, units, classes, shape_units, shape_up, as_json) -> None:
+    """Read raw folders before a long build, and report everything that is wrong with them at once.
+
+    Of frames and sweeps, also whether neighbouring ones agree, and if not, which other convention of poses would fit.
+    """
     if scans is None and shapes is None:
         raise click.UsageError("give --scans, --shapes, or both")
     from gen4d import sources
@@ -531,11 +538,13 @@ def doctor_command(scans, shapes, split, up, units, classes, shape_units, shape_
     from gen4d.report import doctor
 
     findings = []
-    if scans is not None:
+    if kind in ("frames", "sweeps"):
+        findings += _examine_recordings(kind, scans, split, shapes)
+    elif scans is not None:
         given = up is not None or units is not None
         orientation = find_orientation(sources.find_scans(scans, split).entry, up, units) if given else None
         findings += doctor.examine_scans(scans, split, orientation, progress=_Reading())
-    if shapes is not None:
+    if shapes is not None and kind == "moving":
         metres = sources.parse_units(shape_units, "--shape-units") if shape_units else 0.0
         wanted, reading = _class_names(classes), _Reading()
         findings += doctor.examine_shapes(shapes, wanted, None, shape_up, metres_per_unit=metres, progress=reading)
@@ -545,3 +554,12 @@ def doctor_command(scans, shapes, split, up, units, classes, shape_units, shape_
         for finding in findings:
             click.echo(f"{finding.level}: {finding.path}: {finding.message}")
     sys.exit(any(finding.level == "error" for finding in findings))
+
+
+def _examine_recordings(kind: str, scans: pathlib.Path | None, split: pathlib.Path | None, shapes: object):
+    from gen4d.building import kind_of
+    from gen4d.report.recordings import examine_recordings
+
+    if scans is None or shapes is not None:
+        raise click.UsageError(f"sequences of kind {kind} are made from --scans alone")
+    return examine_recordings(scans, kind, split, kind_of(kind).CONFIGS[kind](), _Reading())

@@ -30,7 +30,7 @@ KINDS = ("moving", "frames", "sweeps", "views")  # their order is sequence/kind 
 MOST_FRAMES = 64
 _SPARE = 8  # rows that branch-free kernels write past their result
 _IDENTITY = np.eye(4, dtype=np.float32)
-_WIDER = 1 + 1e-9  # a cell is a little wider than the radius, so that rounding cannot put a point two cells off
+_WIDER = 1 + 1e-9  # a cell is a little wider than two radii, so that rounding cannot put a point a cell farther off
 _RIGID = 1e-5  # what float32 leaves of an orthogonal matrix
 
 
@@ -329,7 +329,7 @@ def _nearest(point: np.ndarray, other: np.ndarray, radius: float) -> np.ndarray:
     out = np.empty(len(point), np.int32)
     head = np.full(1 << max(4, len(other).bit_length()), -1, np.int32)
     following = np.empty(len(other), np.int32)
-    inverse_m = 1.0 / (radius * _WIDER)
+    inverse_m = 1.0 / (2 * radius * _WIDER)
     kernels.link_cells(other, inverse_m, head, following)
     kernels.nearest(point, other, radius, inverse_m, head, following, out)
     return out

@@ -117,18 +117,19 @@ def link_cells(point, inverse_m, head, following):
 @njit(**_FLAGS)
 def nearest(point, other, radius, inverse_m, head, following, out):
     """Row of the nearest of the other points (M, 3) within the radius of each point (N, 3), the lowest of equal ones,
-    -1 for none. The other points' cells are linked in head and following; a cell is at least the radius wide."""
+    -1 for none. The other points' cells are linked in head and following; a cell is at least twice the radius wide, so
+    that a ball meets two of them along an axis: 8 in all, where cells of the radius' width would be 27."""
     last = np.int64(head.shape[0] - 1)
     limit = radius * radius
     for i in range(point.shape[0]):
         px, py, pz = np.float64(point[i, 0]), np.float64(point[i, 1]), np.float64(point[i, 2])
-        x = np.int64(np.floor(px * inverse_m))
-        y = np.int64(np.floor(py * inverse_m))
-        z = np.int64(np.floor(pz * inverse_m))
+        x = np.int64(np.floor(px * inverse_m - 0.5))
+        y = np.int64(np.floor(py * inverse_m - 0.5))
+        z = np.int64(np.floor(pz * inverse_m - 0.5))
         best, row = limit, np.int64(-1)
-        for dx in range(-1, 2):
-            for dy in range(-1, 2):
-                for dz in range(-1, 2):
+        for dx in range(2):
+            for dy in range(2):
+                for dz in range(2):
                     j = np.int64(head[_slot(x + dx, y + dy, z + dz, last)])
                     while j >= 0:
                         ex, ey, ez = other[j, 0] - px, other[j, 1] - py, other[j, 2] - pz
