@@ -11,10 +11,12 @@ import tomllib
 from typing import NamedTuple
 
 import pytest
+import yaml
 
+from gen4d.sources.recorded import parse_recorded
 from tests import pages
 from tests.makers import commands as cli
-from tests.makers import labelled
+from tests.makers import labelled, recordings
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -153,9 +155,17 @@ def _elsewhere(block: Block) -> bool:
 @documents
 def test_blocks_are_run_or_say_why_not(document):
     for block in blocks(document):
-        assert block.language in ("sh", "python", "text", "bibtex", "toml"), f"{document.name}:{block.line}"
+        assert block.language in ("sh", "python", "text", "bibtex", "toml", "yaml"), f"{document.name}:{block.line}"
         if block.mark.startswith("not run"):
             assert len(block.mark) > len("not run: ..."), f"{document.name}:{block.line}"
+
+
+@documents
+def test_descriptions_of_recordings_are_ones(document):
+    for block in blocks(document):
+        if block.language == "yaml":
+            item = yaml.safe_load(block.text)
+            assert parse_recorded(document, "frames", item["frames"]).depth and set(item) <= {"scans", "up", "frames"}
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +174,7 @@ def desk(tmp_path_factory):
     folder = tmp_path_factory.mktemp("desk")
     labelled.write_rooms(folder / "scannet")
     shutil.copytree(folder / "scannet", folder / "data/samples/scans")
+    recordings.write_frames_25k(folder, recordings.camera_poses(6))
     floors = cli.write_rooms(folder / "floors")
     for name in ("ModelNet40", "data/samples/shapes"):
         shutil.copytree(floors / "shapes", folder / name)
@@ -191,7 +202,7 @@ def commands(text: str) -> list[list[str]]:
 
 def light(words: list[str]) -> list[str]:
     """A command of gen4d with options that make it small; the last of two equal options counts."""
-    if words[0] == "build":
+    if words[0] == "build" and "--kind" not in words:
         return [*words, *cli.LIGHT, "--workers", "1", "--out", "built"]
     if words[0] == "samples":
         return ["samples", "fresh", "--rooms", "1", "--shapes", "1"]
