@@ -130,6 +130,11 @@ class Dataset:
             raise FormatError(f"{self.home.where()}: is behind a URL, not in a folder: copy it to a disk, or use .home")
         return self.home.folder
 
+    @property
+    def local(self) -> bool:
+        """Whether the data set lies in a folder of this machine, not behind a URL."""
+        return isinstance(self.home, LocalHome)
+
     def __len__(self) -> int:
         return self._end[-1] if self._end else 0
 
