@@ -49,7 +49,7 @@ def installed_sparse() -> dict[str, str]:
 
 
 def check_packages(installed: dict[str, str], cuda: bool) -> list[Finding]:
-    """Exactly one spconv and one cumm, built for the same CUDA, and for what torch has; with a GPU, or spconv-triton."""
+    """Exactly one spconv and one cumm, built for the same CUDA, and for what torch has; or spconv-triton and a GPU."""
     findings = []
     if TRITON in installed:
         installed = dict(installed)

@@ -162,7 +162,8 @@ def _refuse_cpu(backend: Backend, device: torch.device) -> None:
 
 def set_tf32(on: bool) -> None:
     """Whether products of float32 numbers may be made of TF32 ones (10 bits of mantissa), in the chosen backend and in
-    torch."""
+    torch. Say it before the first step: spconv keeps the kernels that it has tuned for a layer, of either kind, for as
+    long as the process lives, and the self-check refuses float32 after TF32."""
     torch.set_float32_matmul_precision("high" if on else "highest")
     for backend in _chosen:
         backend.constants.SPCONV_ALLOW_TF32 = on
