@@ -4,10 +4,12 @@ section 5.2.1; Wang et al., Dynamic Graph CNN).
 Shapes. B clouds of N points, M = B * N rows of all of them, k neighbours of a point, itself among them.
 
 An edge's layer is W [x_j - x_i | x_i] = W1 x_j + (W2 - W1) x_i. Both products are made per point, and only their sum
-per edge. Where the layer is the last before the maximum over neighbours, not even that: norm and LeakyReLU are monotone,
-so the maximum (the minimum where the norm's scale is negative) goes through to W1 x_j, and the norm's mean and variance
-over the edges follow from sums over points. Nothing of size M * k * channels is ever made.
+per edge. Where the layer is the last before the maximum over neighbours, not even that: norm and LeakyReLU are
+monotone, so the maximum (the minimum where the norm's scale is negative) goes through to W1 x_j, and the norm's mean
+and variance over the edges follow from sums over points. Nothing of size M * k * channels is ever made.
 """
+
+import itertools
 
 import torch
 from torch import nn
@@ -80,7 +82,7 @@ class EdgeConv(nn.Module):
         self.k = k
         self.first = pointwise(2 * c_in, widths[0], generator)
         self.norm = nn.BatchNorm1d(widths[0])
-        pairs = zip(widths, widths[1:], strict=False)
+        pairs = itertools.pairwise(widths)
         parts = [(pointwise(*pair, generator), nn.BatchNorm1d(pair[1]), nn.LeakyReLU(SLOPE)) for pair in pairs]
         self.rest = nn.Sequential(*(part for layer in parts for part in layer))
 
