@@ -488,7 +488,7 @@ def test_two_processes_of_which_one_is_killed_resume_to_the_bits_of_an_unbroken_
 def together(*arguments):
     """`train.run.together` with two processes."""
     command = [sys.executable, "-m", "train.run.together", "2", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=600)
 
 
 def test_processes_started_together_make_the_steps_of_one_and_say_things_once(data, tmp_path):
