@@ -41,11 +41,12 @@ $(VENV)/.train: pyproject.toml constraints.txt | $(VENV)/.gen4d
 
 install: $(VENV)/.train ## make .venv with gen4d, the trainer and the test tools
 
-demo: $(VENV)/.gen4d ## write built-in scans and shapes, build 20 sequences a scan, verify, draw one
+demo: $(VENV)/.gen4d ## write built-in scans and shapes, build 20 sequences per scan, verify, show one
 	$(BIN)/gen4d samples $(SAMPLES)
 	$(BIN)/gen4d build --scans $(SCANS) --shapes $(SHAPES) --out $(DATA) --pairs --workers $(WORKERS)
 	$(BIN)/gen4d verify $(DATA)
 	$(BIN)/gen4d view $(DATA) --out data/sequence.png
+	$(BIN)/gen4d view $(DATA) --out data/scan.html
 
 build: $(VENV)/.gen4d ## build sequences from SCANS and SHAPES into DATA
 	$(BIN)/gen4d build --scans $(SCANS) --shapes $(SHAPES) --out $(DATA) --workers $(WORKERS)

@@ -169,6 +169,23 @@ class Dataset:
         tables = self._tables(shard)
         return tables.floor_plan(int(tables.table["sequence/scan"][row]), self.config.get("cell_m", math.nan))
 
+    def label_space(self, i: int) -> str:
+        """What the labels of sequence i mean: the name of a label space in datasets_manifest.yaml, or ""."""
+        shard, row = self._locate(i)
+        tables = self._tables(shard)
+        spaces = tables.attributes.get("label_spaces", [])
+        scan = int(tables.table["sequence/scan"][row])
+        return spaces[scan] if scan < len(spaces) else ""
+
+    def numbers(self, scan: str) -> range:
+        """Numbers of a scan's sequences, which are consecutive. Raises KeyError if there is no such scan."""
+        if scan not in self.scan_names:
+            close = difflib.get_close_matches(scan, self.scan_names[:_COMPARED], 1) or self.scan_names[:1]
+            like = f"the nearest is {close[0]!r}" if close else "it is empty"
+            raise KeyError(f"no scan {scan!r} in {self.home.where()}: {like}")
+        number = self.scan_names.index(scan)
+        return range(self._end[number - 1] if number else 0, self._end[number])
+
     def find(self, id: str) -> int:
         """Number of the sequence of an id, "scene0000_00/003". Raises KeyError if there is none."""
         scan, _, k = id.rpartition("/")
