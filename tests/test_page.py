@@ -153,6 +153,19 @@ def test_every_kind_is_drawn_from_the_same_numbers(make, page, tmp_path):
 
 
 @browser.needs_browser
+def test_walls_that_face_the_camera_come_and_go(page, one_sequence, tmp_path):
+    write_page(gen4d.open_dataset(one_sequence), 0, tmp_path / "page.html")
+    page.open(tmp_path / "page.html")
+    before = page.evaluate(PICTURE)
+    page.press("w")
+    page.wait("!waiting")
+    assert page.evaluate(PICTURE) != before
+    page.press("w")
+    page.wait("!waiting")
+    assert page.evaluate(PICTURE) == before
+
+
+@browser.needs_browser
 def test_it_says_so_without_webgl(one_sequence, tmp_path):
     dataset = gen4d.open_dataset(one_sequence)
     write_page(dataset, 0, tmp_path / "page.html")

@@ -376,6 +376,8 @@ function drawPoints(view, camera, green) {
   gl.bindTexture(gl.TEXTURE_2D, scene.floor ? scene.floor.texture : null);
   gl.uniform1i(at("free"), 0);
   gl.uniform3f(at("floorAt"), ...(scene.floor ? [...scene.floor.origin, scene.floor.cell] : [0, 0, 1]));
+  gl.uniform2fv(at("facing"), camera.facing);
+  gl.uniform2f(at("walls"), state.walls && scene.floor && state.pitch < 1.35 ? 1 : 0, scene.floor ? scene.floor.z + 0.3 : 0);
   for (const actor of drawn) {
     gl.bindVertexArray(actor.vertices);
     gl.bindBuffer(gl.ARRAY_BUFFER, maskBuffer(actor, frameOf(view.time)));
