@@ -20,7 +20,7 @@ from gen4d.shards.home import Home, LocalHome, find_home
 from gen4d.shards.manifest import read_manifest
 from gen4d.shards.tables import Tables
 
-_OPEN_SHARDS = 256  # opening one takes 4 ms, a third of what making a sequence a part of a batch does
+_OPEN_SHARDS = 128  # opening one takes 4 ms, a third of what making a sequence a part of a batch does
 _COMPARED = 10_000  # names, when the nearest to a wrong one is looked for
 _CACHED_CLOUDS = 64  # 3 MB each: those of the scans that a loader shuffles among in blocks
 _STRANGER = "cut short, or a file of another build; restore it from a copy, and run gen4d verify"
