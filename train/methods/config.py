@@ -25,13 +25,15 @@ class PretrainConfig:
     optim: Optim = Optim(lr=0.25, schedule="step", decay=0.99, decay_steps=1000, momentum=0.9, weight_decay=1e-4)
     run: Running = Running(steps=50_000, batch=12)
     warmup_epochs: float = 0.0  # of rising rates, besides optim.warmup_steps
-    block_scans: int = 32  # scans among which neighbouring sequences are shuffled
+    # Scans among which sequences are shuffled; none: all of a data set on a disk, 32 of one behind a URL, where a shard
+    # is fetched once for many of its sequences.
+    block_scans: int | None = None
 
     def __post_init__(self):
         rules = [
             one_of(self, "method", (*METHODS, "strl")),
             *not_negative(self, "warmup_epochs"),
-            ("block_scans", self.block_scans >= 1, "at least 1"),
+            ("block_scans", self.block_scans is None or self.block_scans >= 1, "at least 1, or none"),
         ]
         check(self, rules)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from train.config import ConfigError, to_plain
+from train.config import ConfigError, change, to_plain
 from train.inputs.order import Share
 from train.inputs.stream import Stream
 from train.methods.config import FREE, PretrainConfig
@@ -27,6 +27,8 @@ from train.run.loop import Plan, Prepared, train
 from train.run.optim import Optim, make_optimiser
 from train.run.precision import resolve_precision
 from train.run.world import World
+
+BLOCK_SCANS = 32  # of a data set behind a URL
 
 
 def _maker(method: str):
@@ -47,11 +49,19 @@ def make_model(config: PretrainConfig) -> nn.Module:
 def make_stream(config: PretrainConfig, dataset, world: World) -> Stream:
     """Batches of one process. dataset: as `gen4d.shards.open_dataset` gives it. Raises LoaderError."""
     share = Share(config.run.batch, world.rank, world.size, config.run.accumulate)
-    return _maker(config.method).make_stream(config, dataset, share)
+    return _maker(config.method).make_stream(with_blocks(config, dataset), dataset, share)
+
+
+def with_blocks(config: PretrainConfig, dataset) -> PretrainConfig:
+    """The settings with the number of scans to shuffle among, which a run keeps wherever its data go."""
+    if config.block_scans is not None:
+        return config
+    return change(config, block_scans=max(1, len(dataset.scan_names)) if dataset.local else BLOCK_SCANS)
 
 
 def make(config: PretrainConfig, dataset, world: World) -> Prepared:
     """All that the loop needs, on the CPU. Raises ConfigError, LoaderError."""
+    config = with_blocks(config, dataset)
     model, precision = make_model(config), resolve_precision(config.run.precision, world.device)
     backends.use(config.run.backend, precision, world.device)
     lr_at = functools.partial(_with_warmup(config, len(dataset)).lr_at, steps=config.run.steps)
