@@ -23,7 +23,7 @@ from train.run.checkpoint import CheckpointError
 from train.run.memory import Forward
 
 POINT_NETS = ("pointnet", "dgcnn", "dgcnn-seg")
-BACKBONES = (*POINT_NETS, *(name for name in NETS if not name.endswith(("4d", "14a"))))
+BACKBONES = (*POINT_NETS, *NETS)
 
 
 class Clouds(NamedTuple):
