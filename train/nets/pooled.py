@@ -67,7 +67,7 @@ class Pooled(nn.Module):
         if clouds.voxels is not None:
             return forward_cost(self.backbone.shape, 3, clouds.voxels, element)
         points = clouds.point.shape[0] * clouds.point.shape[1]
-        return Forward(3, points, self.backbone.kept(points, element), 0)
+        return Forward(3, points, self.backbone.kept(points, element), 0, 0)
 
 
 def _make_backbone(net: str, k: int, generator: torch.Generator) -> nn.Module:
