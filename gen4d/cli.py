@@ -110,6 +110,18 @@ class _Part(click.ParamType):
         return number, of
 
 
+class _Range(click.ParamType):
+    """LOW-HIGH, or one number for both."""
+
+    name = "LOW-HIGH"
+
+    def convert(self, value, param, context):
+        numbers = re.fullmatch(r"([0-9]{1,3})(?:-([0-9]{1,3}))?", value)
+        if not numbers:
+            self.fail(f"{value!r} is not a number or LOW-HIGH, like 1-3", param, context)
+        return int(numbers[1]), int(numbers[2] or numbers[1])
+
+
 def _class_names(classes: str | None) -> tuple[str, ...]:
     """The classes of `--classes`, as the shapes' folder may have them."""
     from gen4d.sources import class_name_of
@@ -144,6 +156,9 @@ def _class_names(classes: str | None) -> tuple[str, ...]:
 @click.option("--seed", default=Config.seed, show_default=True, help="Seed of all random draws.")
 @click.option("--sequences", default=Config.sequences, show_default=True, help="Sequences per scan.")
 @click.option("--frames", default=Config.frames, show_default=True, help="Frames per sequence.")
+@click.option(
+    "--movers", type=_Range(), default="1", show_default=True, help="Shapes that move at once, like 1-3: drawn per sequence."
+)
 @click.option("--pairs", is_flag=True, help="Also store explicit pair lists, about 7 MB per scan.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Set any other field of the config.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Number of processes.")
@@ -163,6 +178,7 @@ def build_command(
     up,
     units,
     shape_units,
+    movers,
     assignments,
     workers,
     scheduler,
@@ -183,6 +199,7 @@ def build_command(
     if scheduler:  # whose workers have other working folders
         scans, shapes = scans.absolute(), shapes.absolute()
     wanted = _class_names(classes)
+    fields |= dict(zip(("movers_min", "movers_max"), movers, strict=True))
     config = override(dataclasses.replace(Config(classes=wanted), **fields), assignments)
     found = building.find_inputs(scans, shapes, config, split, up, units, limit, shape_units=shape_units)
     for line in found.notes:

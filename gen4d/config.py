@@ -55,6 +55,8 @@ class Config:
     step_min_m: float = 0.30  # length of a step of the trajectory
     step_max_m: float = 0.90
     turn_max_deg: float = 150.0  # between steps
+    movers_min: int = 1  # shapes that move at once, whose discs never overlap; how many is drawn per sequence (A)
+    movers_max: int = 1
     step_tries: int = 32  # draws for one step before the walk is given up (A)
 
     keep: float = 0.95  # probability that a frame keeps a point (A)
@@ -83,6 +85,9 @@ class Config:
             place -= ranges.pop(0)[2]
         low, high, share = ranges[0]
         return low + (high - low) * (place / share)
+
+
+_LATER = {name: getattr(Config, name) for name in ("movers_min", "movers_max")}  # fields that generator 3 began without
 
 
 def _broken_rules(c: Config) -> list[tuple[str, object, str]]:
@@ -114,6 +119,8 @@ def _broken_rules(c: Config) -> list[tuple[str, object, str]]:
         ("shape_points", 10 <= c.shape_points <= 1_000_000, "from 10 to a million points"),
         ("step_min_m", 0 < c.step_min_m < c.step_max_m, "positive and below step_max_m"),
         ("turn_max_deg", 0 < c.turn_max_deg <= 180, "above 0 and at most 180"),
+        ("movers_min", 1 <= c.movers_min <= c.movers_max, "from 1 to movers_max"),
+        ("movers_max", c.movers_max <= 8, "at most 8 shapes at once"),
         ("step_tries", c.step_tries >= 1, "at least 1"),
         ("keep", 0 < c.keep <= 1, "a probability above 0"),
         ("chunks_min", 0 <= c.chunks_min <= c.chunks_max, "from 0 to chunks_max"),
@@ -129,15 +136,17 @@ def _plain(value: Any) -> Any:
 
 
 def to_plain(config: Config) -> dict:
-    """The config as JSON values."""
-    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    """The config as JSON values. Fields that came after generator 3 are left out where they have their default, which
+    is what builds did before they came: those builds stay what they are, byte for byte, and can be continued."""
+    plain = {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    return {name: value for name, value in plain.items() if name not in _LATER or value != _plain(_LATER[name])}
 
 
 def from_plain(plain: dict) -> Config:
     """The config from JSON values. Raises ConfigError where a field is unknown, missing or of another type."""
     fields = {field.name for field in dataclasses.fields(Config)}
-    if not isinstance(plain, dict) or set(plain) != fields:
-        odd = sorted(set(plain) ^ fields) if isinstance(plain, dict) else type(plain).__name__
+    if not isinstance(plain, dict) or set(plain) | set(_LATER) != fields:
+        odd = sorted((set(plain) | set(_LATER)) ^ fields) if isinstance(plain, dict) else type(plain).__name__
         raise ConfigError(f"the stored config and this version of gen4d differ in fields: {odd}")
     try:
         values = plain | {

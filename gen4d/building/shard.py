@@ -128,6 +128,7 @@ def _attempts(counts: Counts, read: tuple[sources.SourceFile, ...]) -> dict:
         "drawn": counts.drawn,
         "accepted": counts.accepted,
         "shrunk": counts.shrunk,
+        **({"movers": counts.movers} if set(counts.movers) - {"1"} else {}),
         "least_shrink": round(counts.least_shrink, 4),
         "files": [list(file) for file in read],
     }
