@@ -157,7 +157,11 @@ def _class_names(classes: str | None) -> tuple[str, ...]:
 @click.option("--sequences", default=Config.sequences, show_default=True, help="Sequences per scan.")
 @click.option("--frames", default=Config.frames, show_default=True, help="Frames per sequence.")
 @click.option(
-    "--movers", type=_Range(), default="1", show_default=True, help="Shapes that move at once, like 1-3: drawn per sequence."
+    "--movers",
+    type=_Range(),
+    default="1",
+    show_default=True,
+    help="Shapes that move at once, like 1-3: drawn per sequence.",
 )
 @click.option("--pairs", is_flag=True, help="Also store explicit pair lists, about 7 MB per scan.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Set any other field of the config.")

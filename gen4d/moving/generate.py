@@ -272,15 +272,13 @@ def find_fit(
     discs = trajectory.discs_of([o.trajectory for o in others], [o.radius_m for o in others], config.frames)
     while shrink >= shrink_min:
         places, radius_m = candidates.find_candidates(space, full_m * shrink), full_m * shrink
-        way = trajectory.draw_trajectory(
-            places, config.frames, step_m, turn, config.step_tries, rng, discs, radius_m
-        )
+        way = trajectory.draw_trajectory(places, config.frames, step_m, turn, config.step_tries, rng, discs, radius_m)
         if way is not None:
             return Fit(way, shrink, radius_m)
         shrink *= config.shrink_step
     detail = f"no walk of {config.frames} positions for {figures}"
     if others:
-        detail += f", beside {len(others)} shapes of radius {', '.join(f'{o.radius_m:.2f}' for o in others)} m"
+        detail += f", beside shapes of radius {', '.join(f'{o.radius_m:.2f}' for o in others)} m"
         return Rejection("no way beside the other shapes", detail, (drawn.source.class_name,))
     return Rejection("no way through the free cells", detail, (drawn.source.class_name,))
 
