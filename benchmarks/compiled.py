@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from gen4d.moving import accept, augment, candidates, cloud, kernels, occupancy
+from gen4d.moving import accept, augment, candidates, cloud, kernels, occupancy, trajectory
 from gen4d.moving.shape import shape_pose
 from gen4d.sequence import Actor, Cloud, FloorPlan, Sequence, frame_pairs
 from tests import naive
