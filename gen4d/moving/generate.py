@@ -15,7 +15,7 @@ import numpy as np
 
 from gen4d import sources
 from gen4d.config import Config
-from gen4d.moving import accept, augment, candidates, cloud, models, occupancy, shape, trajectory
+from gen4d.moving import accept, augment, candidates, cloud, joints, models, occupancy, shape, trajectory
 from gen4d.sequence import ROLE_MOVING, ROLE_STATIC, Actor, Cloud, FloorPlan, Mover, Recording, Sequence
 
 _UNREADABLE = "unreadable shape"
@@ -134,18 +134,33 @@ def draw_sequence(prepared: Prepared, shapes: "Shapes", config: Config, k: int, 
         except (sources.SourceError, shape.ShapeError) as error:  # since its figures were found
             return _unreadable(one.drawn.source, error, names)
         rng_surface = lane(config, prepared.name, k, attempt, _step("surface", number))
-        point = shape.sample_surface(model, one.height_m, config.shape_points, rng_surface)
+        point, part = shape.sample_surface(model, one.height_m, config.shape_points, rng_surface)
         rng = rng if not number else lane(config, prepared.name, k, attempt, _step("augment", number))
         bits = augment.draw_bits(augment.quantise(point), augment.no_chunks(config.frames), config.keep, rng)
         histograms.append(accept.mask_histogram(bits, config.frames))
-        way = one.fit.trajectory
-        pose = shape.shape_pose(way.position, way.yaw_rad, prepared.floor.floor_m)
-        actors.append(Actor(Cloud(point), ROLE_MOVING, pose, augment.pack_planes(bits, config.frames), mover=number))
+        rng_joints = lane(config, prepared.name, k, attempt, _step("joints", number))
+        for row, pose in _parts(model, one, part, prepared.floor.floor_m, rng_joints):
+            planes = augment.pack_planes(bits[row], config.frames)
+            actors.append(Actor(Cloud(point[row]), ROLE_MOVING, pose, planes, mover=number))
     reason = accept.find_reason(scan_counts, histograms, config.common_min, config.frame_min)
     if reason:
         return Rejection(reason, figures, names)
     sequence = Sequence(prepared.name, k, tuple(actors), tuple(map(_mover, placed)), attempt=attempt)
-    return Made(sequence, tuple(one.drawn.figures.file for one in placed if one.drawn.figures.file))
+    figures_of = [one.drawn.figures for one in placed]
+    return Made(sequence, tuple(file for one in figures_of for file in (one.file, *one.others) if file))
+
+
+def _parts(model: shape.Model, placed: Placed, part: np.ndarray, floor_m: float, rng: np.random.Generator):
+    """Rows of the points and poses (t, 4, 4) float32 of each part of a shape, its base first: the pose of the whole,
+    times how the part's joints stand."""
+    way = placed.fit.trajectory
+    pose = shape.shape_pose(way.position, way.yaw_rad, floor_m)
+    yield (slice(None) if not model.joints else np.flatnonzero(part == 0)), pose
+    if model.joints:
+        value = joints.draw_joints(model.joints, len(pose), rng)
+        own = joints.part_poses(model.joints, value, placed.height_m)
+        for number in range(1, len(own)):
+            yield np.flatnonzero(part == number), (pose @ own[number]).astype(np.float32)
 
 
 def _step(name: str, number: int) -> str:
