@@ -17,7 +17,8 @@ from scipy import stats
 from scipy.spatial import ConvexHull
 from scipy.spatial.transform import Rotation
 
-from gen4d import building, sources
+from gen4d import sources
+from gen4d.building import moving
 from gen4d.config import Config
 from gen4d.moving import joints, models, shape
 from gen4d.moving.generate import lane
@@ -112,7 +113,7 @@ def articulated(tmp_path_factory):
     scans = write_furnished(folder / "scans", 3, 9000)
     classes = ("cabinet", "chair", "dresser", "night_stand")
     found = sources.find_scans(scans), find_shapes(shapes, classes)
-    inputs = building.make_inputs(*found, Config(sequences=14, movers_max=2, classes=classes))
+    inputs = moving.make_inputs(*found, Config(sequences=14, movers_max=2, classes=classes))
     run_build(folder / "built", inputs)
     return folder / "built", raw.source_of(scans), shapes
 

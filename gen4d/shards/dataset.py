@@ -4,6 +4,7 @@ import bisect
 import difflib
 import functools
 import itertools
+import math
 import os
 import pathlib
 import threading
@@ -13,7 +14,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from gen4d.sequence import Cloud, FloorPlan, Sequence
+from gen4d.sequence import Cloud, FloorPlan, Sequence, Views
 from gen4d.shards.format import FormatError
 from gen4d.shards.home import Home, LocalHome, find_home
 from gen4d.shards.manifest import read_manifest
@@ -160,13 +161,21 @@ class Dataset:
             i = self.find(i)
         shard, row = self._locate(i)
         tables = self._tables(shard)
-        return tables.sequence(row, lambda number: self._cloud(tables, shard, number))
+        pairs = functools.partial(_read_pairs, self._tables, shard)
+        return tables.sequence(row, lambda number: self._cloud(tables, shard, number), pairs)
+
+    def views(self, i: int) -> Views | None:
+        """The frames or sweeps of the scan of sequence i, with poses and overlaps, or None if it is of another kind."""
+        shard, row = self._locate(i)
+        tables = self._tables(shard)
+        scan = int(tables.table["sequence/scan"][row])
+        return tables.views(scan, lambda number: self._cloud(tables, shard, number))
 
     def floor_plan(self, i: int) -> FloorPlan | None:
         """The floor plan of the scan of sequence i, or None if its source has none."""
         shard, row = self._locate(i)
         tables = self._tables(shard)
-        return tables.floor_plan(int(tables.table["sequence/scan"][row]), self.config["cell_m"])
+        return tables.floor_plan(int(tables.table["sequence/scan"][row]), self.config.get("cell_m", math.nan))
 
     def find(self, id: str) -> int:
         """Number of the sequence of an id, "scene0000_00/003". Raises KeyError if there is none."""
@@ -216,6 +225,12 @@ class Dataset:
 
 def _read_column(shards: "_Shards | _ShardsElsewhere", shard: int, number: int, name: str) -> np.ndarray | None:
     return shards(shard).column(name, number)
+
+
+def _read_pairs(
+    shards: "_Shards | _ShardsElsewhere", shard: int, row: int, number: int
+) -> tuple[np.ndarray, np.ndarray]:
+    return shards(shard).pairs(row, number)
 
 
 def open_dataset(folder: str | os.PathLike, storage_options: Mapping[str, object] | None = None) -> Dataset:

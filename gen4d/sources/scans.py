@@ -42,6 +42,11 @@ class ScanSource:
     entry: str
     size: int
 
+    @property
+    def path(self) -> str:
+        """The points file, relative to `root`."""
+        return self.files["points"]
+
 
 class FoundScans(NamedTuple):
     """sources sorted by name; entry: the data set that the folder was recognised as; warnings for the user; refused:
@@ -83,7 +88,7 @@ def find_scans(folder: Path, split: Path | None = None) -> FoundScans:
     Raises SourceError where there are none, two have one name, the data set cannot be built from, or a list is broken.
     """
     folder = Path(folder)
-    entry, hits = recognise(folder, shapes=False)
+    entry, hits = recognise(folder, "scans")
     if not entry.built:
         raise SourceError(folder, f"is {entry.title}, which gen4d cannot build from: {entry.note}")
     _refuse_twins(folder, hits)

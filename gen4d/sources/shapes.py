@@ -77,7 +77,7 @@ def find_shapes(folder: Path, classes: tuple[str, ...] | None = None, split: str
     Raises SourceError where there are none, or two have one name.
     """
     folder = Path(folder)
-    entry, hits = recognise(folder, shapes=True)
+    entry, hits = recognise(folder, "shapes")
     hits, warnings = _choose(folder, entry, hits, split)
     sources, refused = [], []
     if any("class" not in hit.groups for hit in hits):

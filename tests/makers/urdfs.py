@@ -23,10 +23,12 @@ CUPBOARD = """<?xml version="1.0"?>
 """
 
 
-def write_cupboard(folder: pathlib.Path, name: str = "cupboard_1", change: tuple[str, str] = ("", "")) -> pathlib.Path:
-    """A cupboard of the class cabinet; change: a text in its URDF, and what stands there instead."""
+def write_cupboard(
+    folder: pathlib.Path, name: str = "cupboard_1", change: tuple[str, str] = ("", ""), class_name: str = "cabinet"
+) -> pathlib.Path:
+    """A cupboard; change: a text in its URDF, and what stands there instead."""
     assert change[0] in CUPBOARD
-    path = folder / "cabinet" / name / "cupboard.urdf"
+    path = folder / class_name / name / "cupboard.urdf"
     write(path, CUPBOARD.replace(*change, 1).encode() if change[0] else CUPBOARD.encode())
     write(path.parent / "mesh" / "case.off", off(CUBE_VERTEX, CUBE_QUADS))
     return path
