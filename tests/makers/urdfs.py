@@ -23,12 +23,24 @@ CUPBOARD = """<?xml version="1.0"?>
 """
 
 
-def write_cupboard(
-    folder: pathlib.Path, name: str = "cupboard_1", change: tuple[str, str] = ("", ""), class_name: str = "cabinet"
-) -> pathlib.Path:
-    """A cupboard; change: a text in its URDF, and what stands there instead."""
+def write_cupboard(folder: pathlib.Path, name: str = "cupboard_1", change: tuple[str, str] = ("", "")) -> pathlib.Path:
+    """A cupboard of the class cabinet; change: a text in its URDF, and what stands there instead."""
     assert change[0] in CUPBOARD
-    path = folder / class_name / name / "cupboard.urdf"
+    path = folder / "cabinet" / name / "cupboard.urdf"
     write(path, CUPBOARD.replace(*change, 1).encode() if change[0] else CUPBOARD.encode())
     write(path.parent / "mesh" / "case.off", off(CUBE_VERTEX, CUBE_QUADS))
     return path
+
+
+STOOL = """<robot name="stool">
+  <link name="foot"><visual><geometry><box size="0.1 0.1 0.3"/></geometry></visual></link>
+  <link name="seat"><visual><geometry><box size="0.2 0.2 0.05"/></geometry></visual></link>
+  <joint name="turn" type="continuous"><parent link="foot"/><child link="seat"/>
+    <origin xyz="0 0 0.17"/><axis xyz="0 0 1"/></joint>
+</robot>
+"""
+
+
+def write_stool(folder: pathlib.Path, class_name: str) -> None:
+    """A narrow stool that turns, of some class, of boxes alone."""
+    write(folder / class_name / "stool" / "stool.urdf", STOOL.encode())
