@@ -15,7 +15,6 @@ import pytest
 from tests import pages
 from tests.makers import commands as cli
 from tests.makers import labelled
-from tests.makers.urdfs import write_stool
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -168,8 +167,6 @@ def desk(tmp_path_factory):
     floors = cli.write_rooms(folder / "floors")
     for name in ("ModelNet40", "data/samples/shapes"):
         shutil.copytree(floors / "shapes", folder / name)
-    for class_name in ("cabinet", "chair", "dresser", "night_stand"):
-        write_stool(folder / "data/samples/articulated", class_name)
     with contextlib.chdir(folder):
         outcome = cli.gen4d("build", "--scans", "floors/scans", "--shapes", "ModelNet40", *cli.LIGHT, "--pairs")
         assert outcome.code == 0, outcome.text

@@ -30,17 +30,3 @@ def write_cupboard(folder: pathlib.Path, name: str = "cupboard_1", change: tuple
     write(path, CUPBOARD.replace(*change, 1).encode() if change[0] else CUPBOARD.encode())
     write(path.parent / "mesh" / "case.off", off(CUBE_VERTEX, CUBE_QUADS))
     return path
-
-
-STOOL = """<robot name="stool">
-  <link name="foot"><visual><geometry><box size="0.1 0.1 0.3"/></geometry></visual></link>
-  <link name="seat"><visual><geometry><box size="0.2 0.2 0.05"/></geometry></visual></link>
-  <joint name="turn" type="continuous"><parent link="foot"/><child link="seat"/>
-    <origin xyz="0 0 0.17"/><axis xyz="0 0 1"/></joint>
-</robot>
-"""
-
-
-def write_stool(folder: pathlib.Path, class_name: str) -> None:
-    """A narrow stool that turns, of some class, of boxes alone."""
-    write(folder / class_name / "stool" / "stool.urdf", STOOL.encode())
