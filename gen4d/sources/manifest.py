@@ -15,6 +15,10 @@ from gen4d.sources.source import SourceError
 _PACKAGE = Path(__file__).resolve().parents[1]
 _PLACES = (_PACKAGE / "datasets_manifest.yaml", _PACKAGE.parent / "datasets_manifest.yaml")
 _ROLES = ("scans", "shapes", "frames", "sweeps")
+# What systems and editors leave beside data: hidden files (`._room.ply` of macOS among them), backups, caches.
+_LITTER = re.compile(
+    r"\..*|~\$.*|.*~|#.*#|thumbs\.db|desktop\.ini|icon\r|__macosx|@eadir|\$recycle\.bin|lost\+found", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -217,11 +221,17 @@ def match(folder: Path, entry: Entry) -> list[Hit]:
         for pattern in layout.find:
             for path in _glob(folder, pattern):
                 relative = path.relative_to(folder).as_posix()
-                if matched := layout.path.fullmatch(relative):
+                matched = layout.path.fullmatch(relative)
+                if matched and not is_litter(relative):
                     found[relative] = _hit(path, relative, matched, layout)
         if found:
             return [found[relative] for relative in sorted(found)]
     return []
+
+
+def is_litter(relative: str) -> bool:
+    """Whether a path within a folder is, or lies in, what a system or an editor left there."""
+    return any(_LITTER.fullmatch(part) for part in relative.split("/"))
 
 
 def _glob(folder: Path, pattern: str) -> list[Path]:
@@ -264,6 +274,8 @@ def _nothing_found(folder: Path, shapes: bool) -> str:
         if (entry.role == "shapes") != shapes and match(folder, entry):
             return f"holds no {wanted}, it looks like {entry.title}: give it as {entry.role}, or another folder"
     known = ", ".join(entry.title for entry in manifest().entries if entry.built and (entry.role == "shapes") == shapes)
-    deeper = sorted({path.parent.name for path in _glob(folder, "*/*.pl[y]")})[:3]
+    deeper = sorted(
+        {path.parent.name for path in _glob(folder, "*/*.pl[y]") if not is_litter(path.relative_to(folder).as_posix())}
+    )[:3]
     hint = f"; there are .ply files in {', '.join(deeper)}: give that folder" if deeper and not shapes else ""
     return f"holds no {wanted} that gen4d knows (it looked for: {known}){hint}"

@@ -60,6 +60,7 @@ class Mesh(NamedTuple):
     vertex: np.ndarray
     face: np.ndarray
     file: SourceFile | None  # None: it was in memory
+    doubts: tuple[str, ...] = ()  # about what was left out or guessed, without the file's name
 
 
 def find_shapes(folder: Path, classes: tuple[str, ...] | None = None, split: str | Path | None = None) -> FoundShapes:
@@ -144,9 +145,10 @@ def load_shape(source: AnyShape, up: str = "auto") -> Mesh:
     """Read a mesh and bring z up. up: "auto" (what the manifest declares for the data set, or by file type, or z for a
     mesh in memory), an axis or a vector. Raises SourceError for every way in which the mesh can be wrong."""
     if isinstance(source, MeshSource):
-        return Mesh(*sound_mesh(Path(source.name), source.vertex, source.face, "z" if up == "auto" else up), None)
+        vertex, face, doubts = sound_mesh(Path(source.name), source.vertex, source.face, "z" if up == "auto" else up)
+        return Mesh(vertex, face, None, doubts)
     content, file = read_file(source.root, source.path)
     if up == "auto" and source.entry:
         up = entry_of(source.entry).up
-    vertex, face = read_mesh(source.root / source.path, content, up)
-    return Mesh(vertex, face, file)
+    vertex, face, doubts = read_mesh(source.root / source.path, content, up)
+    return Mesh(vertex, face, file, doubts)
