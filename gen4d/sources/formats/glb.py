@@ -63,7 +63,7 @@ def _parts(path: Path, tree: dict, binary: bytes) -> list[Part]:
         if triangles > _TRIANGLE_LIMIT:
             limit = f"at most {_TRIANGLE_LIMIT}: simplify it"
             raise SourceError(path, f"repeats its meshes to {triangles} triangles and more: {limit}")
-        parts += [(_moved(vertex, matrix), face) for vertex, face in meshes[number] if len(face)]
+        parts += [_moved(part, matrix) for part in meshes[number] if len(part[1])]
     return parts
 
 
@@ -128,7 +128,7 @@ def _roots(tree: dict) -> list[int]:
 def _placed(path: Path, tree: dict) -> Iterator[tuple[dict, np.ndarray]]:
     """Each node with a mesh, a parent before its children, and its transform (4, 4) to the scene's frame."""
     nodes = tree.get("nodes", [])
-    waiting = [(root, np.eye(4)) for root in reversed(_roots(tree))]
+    waiting = [(root, np.eye(4)) for root in _roots(tree)]
     while waiting:
         number, parent = waiting.pop()
         if number < 0:
@@ -137,7 +137,7 @@ def _placed(path: Path, tree: dict) -> Iterator[tuple[dict, np.ndarray]]:
         matrix = parent @ _matrix(node)
         if "mesh" in node:
             yield node, matrix
-        waiting += [(child, matrix) for child in reversed(node.get("children", []))]
+        waiting += [(child, matrix) for child in node.get("children", [])]
 
 
 def _matrix(node: dict) -> np.ndarray:
@@ -157,10 +157,13 @@ def _matrix(node: dict) -> np.ndarray:
     return matrix
 
 
-def _moved(vertex: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def _moved(part: Part, matrix: np.ndarray) -> Part:
+    """A part under a transform; its triangles are turned over where that is a mirror."""
+    vertex, face = part
     if np.array_equal(matrix, np.eye(4)):
-        return vertex
-    return (matrix @ np.column_stack([vertex, np.ones(len(vertex))]).T)[:3].T
+        return part
+    mirror = np.linalg.det(matrix[:3, :3]) < 0
+    return (matrix @ np.column_stack([vertex, np.ones(len(vertex))]).T)[:3].T, face[:, ::-1] if mirror else face
 
 
 def _surfaces(mesh: dict) -> list[dict]:

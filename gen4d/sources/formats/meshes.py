@@ -105,10 +105,11 @@ def _without_strays(
     total, count, far = float(area.sum()), len(face), 1.0
     for _ in range(_PASSES):
         low, high = _core(vertex, face, area, size, _STRAY_AREA * total)
-        times = np.ptp(size, axis=0) / (high - low)
+        side = float((high - low).max())  # a handle may stick out of a board by many times its thickness
+        times = np.ptp(size, axis=0) / side
         if not (times >= _STRAY_TIMES).any():
             break
-        margin = np.where(times >= _STRAY_TIMES, high - low, np.inf)
+        margin = np.where(times >= _STRAY_TIMES, side, np.inf)
         outside = ((vertex < low - margin) | (vertex > high + margin)).any(axis=1)
         stray = outside[face].any(axis=1)
         if not stray.any() or float(area[~stray].sum()) < (1 - _STRAY_AREA) * total:

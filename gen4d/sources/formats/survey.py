@@ -24,7 +24,7 @@ def read_las(path: Path, content: bytes) -> PointColumns:
     Raises SourceError for broken files, counts that do not fit the bytes, and without laspy.
     """
     laspy = _module(path, "laspy")
-    if content[:4] != b"LASF" or len(content) < _LAS_HEAD:
+    if content[:4] != b"LASF":
         raise SourceError(
             path, f"is not a LAS file: it starts with {content[:8]!r} instead of LASF: convert or remove it"
         )
@@ -47,6 +47,8 @@ def _check_las(path: Path, content: bytes) -> None:
         return int.from_bytes(content[at : at + size], "little")
 
     points = number(247, 8) if number(25, 1) >= 4 and len(content) >= 255 else number(107, 4)
+    if len(content) < _LAS_HEAD:
+        raise SourceError(path, f"is truncated: {len(content)} bytes, its header alone has {_LAS_HEAD}: copy it again")
     start, length, packed = number(96, 4), number(105, 2), bool(content[104] & 0x80)
     room = (len(content) - start) * (_MOST_RATIO if packed else 1)
     if start > len(content) or points * length > room:
@@ -75,8 +77,11 @@ def read_e57(path: Path, content: bytes) -> PointColumns:
             scans = [file.read_scan(i, ignore_missing_fields=True) for i in range(file.scan_count)]
             file.close()
             point = [np.stack([scan[f"cartesian{axis}"] for axis in "XYZ"], axis=1) for scan in scans]
-        except Exception as error:  # the library under it has many types of errors
-            raise SourceError(path, f"is damaged ({type(error).__name__}: {error}): copy or export it again") from error
+        except Exception as error:  # the library under it has many types of errors, and tells long stories
+            reason = str(error).split("\n", 1)[0]
+            raise SourceError(
+                path, f"is damaged ({type(error).__name__}: {reason}): copy or export it again"
+            ) from error
     if not point:
         raise SourceError(path, "holds no scan: export it again")
     return PointColumns(np.concatenate(point).astype(np.float64))

@@ -15,6 +15,7 @@ from gen4d.sources.source import SourceError
 
 _PARTS = re.compile(r"[\s,;]+")
 _COMMENT = ("#", "//")
+_EMPTY = re.compile(rb"[,;][ \t]*[,;]|[\r\n][ \t]*[,;]")
 
 
 def read_xyz(path: Path, content: bytes) -> PointColumns:
@@ -25,6 +26,9 @@ def read_xyz(path: Path, content: bytes) -> PointColumns:
     text = as_text(path, content)
     names, count, at = _head(path, text)
     body = without_comments(text[at:])
+    if empty := _EMPTY.search(body):
+        line = body.count(b"\n", 0, empty.start()) + 1
+        raise SourceError(path, f"has an empty cell on line {line} of its data: fill it, or write nan there")
     numbers = read_numbers(path, _parted(body), (len(body) + 1) // 2)
     starts = numbers.starts
     widths = np.diff(np.append(starts, len(numbers.value)))
@@ -50,7 +54,8 @@ def _head(path: Path, text: bytes) -> tuple[list[str], int | None, int]:
         end = re.compile(rb"\r\n|\n|\r").search(text, at)
         line = text[at : end.start() if end else len(text)].decode("utf-8", "replace").strip()
         marked = line.startswith(_COMMENT)
-        words = [word.strip("\"'") for word in _PARTS.split(line.lstrip("#/ \t")) if word.strip("\"'")]
+        shown = line.lstrip("#/ \t") if marked else without_comments(line.encode()).decode()
+        words = [word.strip("\"'") for word in _PARTS.split(shown) if word.strip("\"'")]
         if words and not marked and all(map(is_number, words)):
             if len(words) > 1 or count is not None or names or not words[0].isdigit():
                 break
@@ -58,8 +63,9 @@ def _head(path: Path, text: bytes) -> tuple[list[str], int | None, int]:
         elif set("xyz") <= set(map(str.lower, words)):
             names = words
         elif words and not marked:
-            shown = " ".join(words)[:40]
-            raise SourceError(path, f"begins with {shown!r}, no numbers and no names x, y, z: not points, remove it")
+            raise SourceError(
+                path, f"begins with {line[:40]!r}, no numbers and no names x, y, z: not points, remove it"
+            )
         at = end.end() if end else len(text)
     return names, count, at
 
@@ -68,11 +74,8 @@ def _parted(body: bytes) -> bytes:
     """The numbers parted by blanks alone, with decimal points."""
     line = body.lstrip().split(b"\n", 1)[0].strip()
     words = line.split(b";") if b";" in line else line.split()
-    if (
-        b"," in line
-        and len(words) > 2
-        and all(word.strip().count(b",") <= 1 and word.strip()[-1:] != b"," for word in words)
-    ):
+    decimal = all(word.strip().count(b",") <= 1 and word.strip()[-1:] != b"," for word in words)
+    if b"," in line and len(words) > 2 and decimal:
         return body.translate(bytes.maketrans(b";,", b" ."))
     return body.translate(bytes.maketrans(b";,", b"  "))
 
