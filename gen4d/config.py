@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 # Changes with every change of draws or bytes: a data set is continued and merged by the same generator only, whatever
 # the release. tests/test_generator_version.py holds the digests that belong to it.
 GENERATOR = 3
-_PACKAGES = ("numpy", "numba", "scipy", "zarr", "numcodecs", "trimesh")
+_PACKAGES = ("numpy", "numba", "scipy", "zarr", "numcodecs")
 BUILT = ("moving", "frames", "sweeps")  # kinds of sequences that a build makes; gen4d/building/kinds.py says how
 HEIGHT_CLASSES = ("chair", "desk", "dresser", "night_stand", "sofa", "table", "bathtub", "toilet")
 

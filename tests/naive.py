@@ -79,29 +79,6 @@ def column_layers(point, inverse_m, origin, shape, floor_m, ceiling_m, layer_m):
     return layers, top
 
 
-# Meshes
-
-
-def read_numbers(text):
-    """The numbers of a text (N,) uint8, as `float` reads each."""
-    return np.array([float(word) for word in text.tobytes().split()])
-
-
-def double_areas(vertex, face):
-    """Twice the area (F,) of each triangle (F, 3) of points (V, 3)."""
-    a, b, c = (vertex[face[:, corner]] for corner in range(3))
-    return np.sqrt((np.cross(b - a, c - a) ** 2).sum(axis=1))
-
-
-def first_triples(face):
-    """True (F,) at the first triangle of each three corners, in whatever order they are listed."""
-    seen, first = set(), np.zeros(len(face), bool)
-    for row, corners in enumerate(map(frozenset, face.tolist())):
-        first[row] = corners not in seen
-        seen.add(corners)
-    return first
-
-
 # Levelling
 
 

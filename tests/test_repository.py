@@ -95,6 +95,7 @@ def test_compiled_functions_live_in_kernel_files_only():
         "gen4d/samples/camera/render.py",
         "gen4d/sources/formats/lzf.py",
         "gen4d/sources/formats/mesh_kernels.py",
+        "gen4d/sources/formats/text_kernels.py",
         "gen4d/sources/level_kernels.py",
         "train/inputs/kernels.py",
     }

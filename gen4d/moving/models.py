@@ -23,7 +23,7 @@ from gen4d.moving import shape
 
 _CACHED_MODELS = 128
 _CACHED_FIGURES = 100_000
-_VERSION = "1"  # changes with every change of a model or of the file
+_VERSION = "2"  # changes with every change of a model or of the file
 _HEAD = struct.Struct("<8sIIQ")  # magic, length of the JSON that follows, its CRC-32C, bytes of the arrays after it
 _MAGIC = b"gen4dsh1"
 

@@ -38,13 +38,15 @@ class Joint(NamedTuple):
 
 class Parts(NamedTuple):
     """An articulated shape at rest: vertex (V, 3) float64 and face (F, 3) int32 of all parts, part (F,) int32 the part
-    of each face, the joints of parts 1, 2, ... in this order, and the files that it was read from."""
+    of each face, the joints of parts 1, 2, ... in this order, the files that it was read from, and doubts about
+    their meshes."""
 
     vertex: np.ndarray
     face: np.ndarray
     part: np.ndarray
     joints: tuple[Joint, ...]
     files: tuple[SourceFile, ...]
+    doubts: tuple[str, ...]
 
 
 def load_parts(root: Path, relative: str) -> Parts:
@@ -56,10 +58,12 @@ def load_parts(root: Path, relative: str) -> Parts:
     path = root / relative
     urdf = read_urdf(path, content)
     frames, parts, joints = _walk(path, urdf)
-    vertices, faces, numbers, files = [np.zeros((0, 3))], [np.zeros((0, 3), np.int32)], [np.zeros(0, np.int32)], {}
+    vertices, faces, numbers = [np.zeros((0, 3))], [np.zeros((0, 3), np.int32)], [np.zeros(0, np.int32)]
+    files: dict[str, SourceFile] = {}
+    doubts: list[str] = []
     for link, visuals in urdf.links.items():
         for visual in visuals:
-            vertex, face = _load(root, posixpath.dirname(relative), visual, files)
+            vertex, face = _load(root, posixpath.dirname(relative), visual, files, doubts)
             start = sum(map(len, vertices))
             to_shape = frames[link] @ visual.transform
             vertices.append(vertex @ to_shape[:3, :3].T + to_shape[:3, 3])
@@ -67,15 +71,20 @@ def load_parts(root: Path, relative: str) -> Parts:
             numbers.append(np.full(len(face), parts[link], np.int32))
     if len(faces) == 1:
         raise SourceError(path, "has no visual: a shape needs a surface")
-    return Parts(*map(np.concatenate, (vertices, faces, numbers)), joints, (first, *files.values()))
+    whole = map(np.concatenate, (vertices, faces, numbers))
+    return Parts(*whole, joints, (first, *files.values()), tuple(doubts))
 
 
-def _load(root: Path, folder: str, visual: Visual, files: dict) -> tuple[np.ndarray, np.ndarray]:
+def _load(
+    root: Path, folder: str, visual: Visual, files: dict[str, SourceFile], doubts: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
     if not visual.mesh:
         return _CORNER, _BOX
     relative = posixpath.join(folder, visual.mesh)
     content, files[relative] = read_file(root, relative)
-    return read_mesh(root / relative, content, "z")  # as it lies in the file: the URDF says how it stands
+    vertex, face, odd = read_mesh(root / relative, content, "z")  # as it lies in the file: the URDF says how it stands
+    doubts += [f"{visual.mesh} {doubt}" for doubt in odd]
+    return vertex, face
 
 
 def _walk(path: Path, urdf: Urdf) -> tuple[dict[str, np.ndarray], dict[str, int], tuple[Joint, ...]]:

@@ -16,6 +16,10 @@ from gen4d.sources.source import SourceError
 _PACKAGE = Path(__file__).resolve().parents[1]
 _PLACES = (_PACKAGE / "datasets_manifest.yaml", _PACKAGE.parent / "datasets_manifest.yaml")
 _ROLES = ("scans", "shapes", "frames", "sweeps")
+# What systems and editors leave beside data: hidden files (`._room.ply` of macOS among them), backups, caches.
+_LITTER = re.compile(
+    r"\..*|~\$.*|.*~|#.*#|thumbs\.db|desktop\.ini|icon\r|__macosx|@eadir|\$recycle\.bin|lost\+found", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -221,11 +225,17 @@ def match(folder: Path, entry: Entry) -> list[Hit]:
         for pattern in layout.find:
             for path in _glob(folder, pattern):
                 relative = path.relative_to(folder).as_posix()
-                if matched := layout.path.fullmatch(relative):
+                matched = layout.path.fullmatch(relative)
+                if matched and not is_litter(relative):
                     found[relative] = _hit(path, relative, matched, layout)
         if found:
             return [found[relative] for relative in sorted(found)]
     return []
+
+
+def is_litter(relative: str) -> bool:
+    """Whether a path within a folder is, or lies in, what a system or an editor left there."""
+    return any(_LITTER.fullmatch(part) for part in relative.split("/"))
 
 
 def _glob(folder: Path, pattern: str) -> list[Path]:
@@ -271,7 +281,9 @@ def _nothing_found(folder: Path, role: str) -> str:
             how = f"give it as {how}, or another folder" if entry.built else entry.note
             return f"holds no {role}, it looks like {entry.title}: {how}"
     known = ", ".join(dict.fromkeys(entry.title for entry in manifest().entries if entry.built and entry.role == role))
-    deeper = sorted({path.parent.name for path in _glob(folder, "*/*.pl[y]")})[:3]
+    deeper = sorted(
+        {path.parent.name for path in _glob(folder, "*/*.pl[y]") if not is_litter(path.relative_to(folder).as_posix())}
+    )[:3]
     hint = f"; there are .ply files in {', '.join(deeper)}: give that folder" if deeper and role == "scans" else ""
     hint = "; any other folder can be described in a gen4d.yaml in it" if role in ("frames", "sweeps") else hint
     return f"holds no {role} that gen4d knows (it looked for: {known}){hint}"

@@ -65,6 +65,7 @@ class Mesh(NamedTuple):
     vertex: np.ndarray
     face: np.ndarray
     file: SourceFile | None  # None: it was in memory
+    doubts: tuple[str, ...] = ()  # about what was left out or guessed, without the file's name
     part: np.ndarray | None = None  # None: it is one part
     joints: tuple[Joint, ...] = ()
     others: tuple[SourceFile, ...] = ()
@@ -175,14 +176,15 @@ def load_shape(source: AnyShape, up: str = "auto") -> Mesh:
     """Read a mesh and bring z up. up: "auto" (what the manifest declares for the data set, or by file type, or z for a
     mesh in memory), an axis or a vector. Raises SourceError for every way in which the mesh can be wrong."""
     if isinstance(source, MeshSource):
-        return Mesh(*sound_mesh(Path(source.name), source.vertex, source.face, "z" if up == "auto" else up), None)
+        vertex, face, doubts = sound_mesh(Path(source.name), source.vertex, source.face, "z" if up == "auto" else up)
+        return Mesh(vertex, face, None, doubts)
     if up == "auto" and source.entry:
         up = entry_of(source.entry).up
     if is_articulated(source):
         return _load_articulated(source, "z" if up == "auto" else up)
     content, file = read_file(source.root, source.path)
-    vertex, face = read_mesh(source.root / source.path, content, up)
-    return Mesh(vertex, face, file)
+    vertex, face, doubts = read_mesh(source.root / source.path, content, up)
+    return Mesh(vertex, face, file, doubts)
 
 
 def is_articulated(source: AnyShape) -> bool:
@@ -195,4 +197,4 @@ def _load_articulated(source: ShapeSource, up: str) -> Mesh:
     turn = up_rotation(up)
     joints = tuple(one._replace(point=turn @ one.point, axis=turn @ one.axis) for one in parts.joints)
     vertex = np.ascontiguousarray(parts.vertex @ turn.T)
-    return Mesh(vertex, parts.face, parts.files[0], parts.part, joints, parts.files[1:])
+    return Mesh(vertex, parts.face, parts.files[0], parts.doubts, parts.part, joints, parts.files[1:])
