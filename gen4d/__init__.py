@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gen4d.config import Config as Config
     from gen4d.config import FramesConfig as FramesConfig
     from gen4d.config import SweepsConfig as SweepsConfig
+    from gen4d.config import ViewsConfig as ViewsConfig
     from gen4d.moving.arrays import generate as generate
     from gen4d.sequence import Actor as Actor
     from gen4d.sequence import Cloud as Cloud
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "gen4d.building": ("Built", "Progress", "build_dataset", "merge", "write_dataset"),
-    "gen4d.config": ("Config", "FramesConfig", "SweepsConfig"),
+    "gen4d.config": ("Config", "FramesConfig", "SweepsConfig", "ViewsConfig"),
     "gen4d.moving.arrays": ("generate",),
     "gen4d.sequence": tuple(
         "Actor Cloud FloorPlan Frame Mover Recording Sequence Views make_actor match_points".split()

@@ -142,10 +142,11 @@ def _class_names(classes: str | None) -> tuple[str, ...]:
     default="moving",
     show_default=True,
     type=click.Choice(BUILT),
-    help="What sequences are made of: shapes that move through scans, posed depth images, or lidar sweeps.",
+    help="What sequences are made of: shapes that move through scans, posed depth images, lidar sweeps, or views of "
+    "shapes.",
 )
 @click.option("--scans", type=_FOLDER, help="Folder of scans: ScanNet, Pointcept's, point files; or frames, or sweeps.")
-@click.option("--shapes", type=_FOLDER, help="Folder of shapes that move: ModelNet's layout, .off, .obj or .glb.")
+@click.option("--shapes", type=_FOLDER, help="Folder of shapes: ModelNet's layout, .off, .obj, .glb, .urdf; views: points too.")
 @click.option(
     "--out", default=pathlib.Path("data/sequences"), type=_FOLDER, show_default=True, help="Data set to write."
 )

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 # the release. tests/test_generator_version.py holds the digests that belong to it.
 GENERATOR = 3
 _PACKAGES = ("numpy", "numba", "scipy", "zarr", "numcodecs")
-BUILT = ("moving", "frames", "sweeps")  # kinds of sequences that a build makes; gen4d/building/kinds.py says how
+BUILT = ("moving", "frames", "sweeps", "views")  # kinds of sequences that a build makes; gen4d/building/kinds.py says how
 HEIGHT_CLASSES = ("chair", "desk", "dresser", "night_stand", "sofa", "table", "bathtub", "toilet")
 
 
@@ -130,7 +130,38 @@ class SweepsConfig(FramesConfig):
     match_m: float = 0.10  # points of two sweeps correspond if each is the other's nearest and this near (A)
 
 
-AnyConfig = Config | FramesConfig  # of the kinds of sequences that are built
+@dataclasses.dataclass(frozen=True)
+class ViewsConfig:
+    """Constants of sequences of views of shapes (STRL, Eq. 2 and section 4); (A) marks assumptions.
+
+    Angles are in degrees. Probabilities are those with which a step between two frames turns, shifts and scales.
+    """
+
+    seed: int = 0  # of all random draws
+    sequences: int = 1  # per shape
+    frames: int = 4  # T; the first is the shape as it is, each other one is made from the one before it (A)
+    pairs: bool = False  # also store explicit pair lists
+    scans_per_shard: int = 256  # shapes in one file
+
+    classes: tuple[str, ...] = ()  # of shapes; none named: all
+    shape_up: str = "auto"  # up axis of the shapes: an axis, or as datasets_manifest.yaml has it, or by file type
+    shape_metres: float = 0.0  # per unit of the shapes; 0: they have no unit and are put into a sphere of radius 1
+    points: int = 2048  # per shape: drawn by area from a mesh, at random from a larger set
+
+    rotate_deg: float = 15.0  # a step turns by up to this about x, y and z, uniformly
+    rotate_p: float = 0.5
+    shift: float = 0.10  # and shifts by up to this share of the extent along x, y and z, uniformly
+    shift_p: float = 0.5
+    scale_min: float = 0.8  # and scales by a factor between these, uniformly (A)
+    scale_max: float = 1.25
+    scale_p: float = 0.5
+
+    def __post_init__(self) -> None:
+        for field, value, rule in _broken_view_rules(self):
+            raise ConfigError(f"{field} = {value}: {rule}")
+
+
+AnyConfig = Config | FramesConfig | ViewsConfig  # of the kinds of sequences that are built
 Made = TypeVar("Made", bound=AnyConfig)
 
 _LATER = {name: getattr(Config, name) for name in ("movers_min", "movers_max")}  # fields that generator 3 began without
@@ -196,6 +227,24 @@ def _broken_frame_rules(c: FramesConfig) -> list[tuple[str, object, str]]:
         ("overlap_m", c.choose != "pairs" or c.overlap_m > 0, 'above 0, since choose = "pairs" needs the overlaps'),
         ("overlap_min", 0 < c.overlap_min <= 1, "a share of the points above 0"),
         ("match_m", 0.0001 <= c.match_m <= 10, "from 0.1 mm to 10 m"),
+    ]
+    return [(field, getattr(c, field), rule) for field, holds, rule in rules if not holds]
+
+
+def _broken_view_rules(c: ViewsConfig) -> list[tuple[str, object, str]]:
+    """(field, value, rule) of each rule that does not hold, in the order of the fields."""
+    rules = [
+        ("seed", 0 <= c.seed < 2**63, "a seed is a whole number from 0 to 2^63 - 1"),
+        ("sequences", 1 <= c.sequences < 2**31, "at least 1 sequence per shape"),
+        ("frames", 2 <= c.frames <= 16, "from 2 (one frame has nothing to correspond to) to 16"),
+        ("scans_per_shard", 1 <= c.scans_per_shard <= 4096, "from 1 to 4096, so that a shard fits in memory"),
+        ("shape_metres", 0 <= c.shape_metres < 1e6, "metres a unit, or 0 for shapes without one"),
+        ("points", 10 <= c.points <= 1_000_000, "from 10 to a million points"),
+        ("rotate_deg", 0 <= c.rotate_deg <= 180, "from 0 to 180"),
+        ("shift", 0 <= c.shift <= 10, "a share of the extent, from 0 to 10"),
+        ("scale_min", 0.01 <= c.scale_min <= c.scale_max, "from 0.01 to scale_max"),
+        ("scale_max", c.scale_max <= 100, "at most 100"),
+        *((name, 0 <= getattr(c, name) <= 1, "a probability") for name in ("rotate_p", "shift_p", "scale_p")),
     ]
     return [(field, getattr(c, field), rule) for field, holds, rule in rules if not holds]
 

@@ -15,7 +15,7 @@ from gen4d.sources.source import SourceError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _PLACES = (_PACKAGE / "datasets_manifest.yaml", _PACKAGE.parent / "datasets_manifest.yaml")
-_ROLES = ("scans", "shapes", "frames", "sweeps")
+_ROLES = ("scans", "shapes", "pointsets", "frames", "sweeps")
 # What systems and editors leave beside data: hidden files (`._room.ply` of macOS among them), backups, caches.
 _LITTER = re.compile(
     r"\..*|~\$.*|.*~|#.*#|thumbs\.db|desktop\.ini|icon\r|__macosx|@eadir|\$recycle\.bin|lost\+found", re.I
@@ -277,7 +277,8 @@ def files_of(folder: Path, hit: Hit) -> dict[str, str]:
 def _nothing_found(folder: Path, role: str) -> str:
     for entry in manifest().entries:
         if entry.role != role and match(folder, entry):
-            how = f"--kind {entry.role}" if entry.role in ("frames", "sweeps") else f"--{entry.role}"
+            how = {"frames": "--kind frames", "sweeps": "--kind sweeps", "pointsets": "--shapes of --kind views"}
+            how = how.get(entry.role, f"--{entry.role}")
             how = f"give it as {how}, or another folder" if entry.built else entry.note
             return f"holds no {role}, it looks like {entry.title}: {how}"
     known = ", ".join(dict.fromkeys(entry.title for entry in manifest().entries if entry.built and entry.role == role))
