@@ -146,7 +146,9 @@ def _class_names(classes: str | None) -> tuple[str, ...]:
     "shapes.",
 )
 @click.option("--scans", type=_FOLDER, help="Folder of scans: ScanNet, Pointcept's, point files; or frames, or sweeps.")
-@click.option("--shapes", type=_FOLDER, help="Folder of shapes: ModelNet's layout, .off, .obj, .glb, .urdf; views: points too.")
+@click.option(
+    "--shapes", type=_FOLDER, help="Folder of shapes: ModelNet's layout, .off, .obj, .glb, .urdf; views: points too."
+)
 @click.option(
     "--out", default=pathlib.Path("data/sequences"), type=_FOLDER, show_default=True, help="Data set to write."
 )
@@ -186,7 +188,6 @@ def build_command(
     up,
     units,
     shape_units,
-    movers,
     assignments,
     workers,
     scheduler,

@@ -13,7 +13,12 @@ from typing import Any, TypeVar
 # the release. tests/test_generator_version.py holds the digests that belong to it.
 GENERATOR = 3
 _PACKAGES = ("numpy", "numba", "scipy", "zarr", "numcodecs")
-BUILT = ("moving", "frames", "sweeps", "views")  # kinds of sequences that a build makes; gen4d/building/kinds.py says how
+BUILT = (
+    "moving",
+    "frames",
+    "sweeps",
+    "views",
+)  # kinds of sequences that a build makes; gen4d/building/kinds.py says how
 HEIGHT_CLASSES = ("chair", "desk", "dresser", "night_stand", "sofa", "table", "bathtub", "toilet")
 
 

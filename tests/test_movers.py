@@ -93,6 +93,15 @@ def test_a_range_of_movers_that_is_none_is_refused_by_the_command(tmp_path, text
     assert outcome.code in (1, 2) and "movers" in outcome.err and not list(tmp_path.iterdir())
 
 
+def test_the_command_takes_a_range(tmp_path):
+    scans, shapes = write_furnished(tmp_path / "scans", 1, 4000), write_shapes(tmp_path / "shapes")
+    options = ["--movers", "2-3", "--sequences", "3", "--classes", "chair,table", "--out", str(tmp_path / "built")]
+    outcome = commands.gen4d("build", "--scans", str(scans), "--shapes", str(shapes), *options)
+    assert outcome.code == 0, outcome.text
+    dataset = gen4d.open_dataset(tmp_path / "built")
+    assert {len(sequence.movers) for sequence in dataset} <= {2, 3} and dataset.config["movers_max"] == 3
+
+
 def test_the_trainer_takes_every_shape_for_one_that_moves():
     torch = pytest.importorskip("torch")
     from train.inputs.order import keyed_generator

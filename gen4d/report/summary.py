@@ -30,6 +30,7 @@ def summary(sidecars: Iterable[dict]) -> list[str]:
         + _free_space(measured)
         + doubts(measured)
         + _classes(scans)
+        + _shapes(scans)
         + _rejections(scans)
         + _gaps(scans)
         + _empty(scans)
@@ -132,6 +133,12 @@ def _classes(scans: list[dict]) -> list[str]:
         for name in sorted(drawn)
     ]
     return ["classes:", *rows] if rows else []
+
+
+def _shapes(scans: list[dict]) -> list[str]:
+    """Of views: how many shapes each class has."""
+    counts = collections.Counter(scan["class"] for scan in scans if "class" in scan)
+    return ["classes: " + ", ".join(f"{name} {counts[name]}" for name in sorted(counts))] if counts else []
 
 
 def _rejections(scans: list[dict]) -> list[str]:

@@ -153,6 +153,12 @@ class Dataset:
         shards = map(self._tables, range(len(self.manifest["shards"])))
         return [tables.id(row) for tables in shards for row in range(len(tables.table["sequence/k"]))]
 
+    @property
+    def class_names(self) -> list[str]:
+        """Class of every sequence's shape, of the first of several, "" where there is none. Opens every shard."""
+        shards = map(self._tables, range(len(self.manifest["shards"])))
+        return [tables.class_name(row) for tables in shards for row in range(len(tables.table["sequence/k"]))]
+
     @overload
     def __getitem__(self, i: int | str) -> Sequence: ...
 

@@ -21,8 +21,8 @@ _NAMES = "shape_names.txt"  # one class a line, in the order of their numbers: M
 
 @dataclass(frozen=True)
 class PointSource:
-    """One set of points: name, unique in its folder; class_name; path relative to `root`; bytes of the file; its row in a
-    file of many, or -1."""
+    """One set of points: name, unique in its folder; class_name; path relative to `root`; bytes of the file; its row in
+    a file of many, or -1."""
 
     name: str
     class_name: str
@@ -34,8 +34,8 @@ class PointSource:
 
 
 def find_any_shapes(folder: Path, classes: tuple[str, ...] = (), split: Path | None = None) -> FoundShapes:
-    """The shapes of a folder, meshes or sets of points, of some classes or of all. Of meshes none is opened, of files of
-    many sets the labels are read. Raises SourceError where there are none."""
+    """The shapes of a folder, meshes or sets of points, of some classes or of all. Of meshes none is opened, of files
+    of many sets the labels are read. Raises SourceError where there are none."""
     folder, errors = Path(folder), []
     for role in ("shapes", "pointsets"):
         try:

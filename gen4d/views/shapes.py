@@ -52,7 +52,7 @@ def generate_shape(source: AnySource, config: ViewsConfig) -> tuple[Recording, t
 
 
 def chain(point: np.ndarray, config: ViewsConfig, rng: np.random.Generator) -> np.ndarray:
-    """Poses (t, 4, 4) float64 of points (N, 3): the first is the identity, each other one a transform of the one before.
+    """Poses (t, 4, 4) float64 of points (N, 3): the first is the identity, each other a transform of the one before.
 
     A transform turns about x, then y, then z through the cloud's mean, shifts by a share of the cloud's extent along
     each axis, as it is then, and scales about its mean. Rotation, translation and scaling are each applied or not.
@@ -110,10 +110,12 @@ def read_shape(source: AnySource, config: ViewsConfig) -> Shape:
 
 
 def _subset(path, source: PointSource, finite: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Rows (count,) of a set's points, in the file's order, which may be that of farthest points: all, or some of more."""
+    """Rows (count,) of a set's points in the file's order, which may be that of farthest points: all, or some of them."""
     if len(finite) < count:
         which = f"shape {source.row} of it" if source.row >= 0 else "it"
-        raise SourceError(path, f"has {len(finite)} finite points in {which}, {count} are asked for: --set points={len(finite)}")
+        raise SourceError(
+            path, f"has {len(finite)} finite points in {which}, {count} are asked for: --set points={len(finite)}"
+        )
     return finite if len(finite) == count else np.sort(rng.choice(finite, count, replace=False))
 
 

@@ -1,7 +1,7 @@
 """Files of many point sets: HDF5 as ModelNet40 and ScanObjectNN have it, and archives of arrays (.npz).
 
-Points are one array (n, N, 3) or wider, labels (n,) or (n, 1) whole numbers or texts, names (n,) texts. An array that an
-archive stores without compression is mapped, not read, so that one of a gigabyte costs what is used of it.
+Points are one array (n, N, 3) or wider, labels (n,) or (n, 1) whole numbers or texts. An array that an archive stores
+without compression is mapped, not read, so that one of a gigabyte costs what is used of it.
 """
 
 import functools
@@ -18,20 +18,18 @@ from gen4d.sources.source import SourceError, SourceFile, file_size
 
 _POINTS = ("data", "point", "points", "coord", "xyz", "pc", "arr_0")
 _LABELS = ("label", "labels", "class", "category")
-_NAMES = ("name", "names", "id", "ids")
 _OPEN = 4  # files whose points are kept; shapes of one file are neighbours in a build
 _BROKEN = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
 _PIECE = 4 << 20
 
 
 class Listing(NamedTuple):
-    """What a file says of its point sets without their points: how many, points of each, and label (n,) and name (n,),
-    None where there are none."""
+    """What a file says of its point sets without their points: how many, points of each, and label (n,), None where
+    there is none."""
 
     count: int
     points: int
     label: np.ndarray | None
-    name: np.ndarray | None
 
 
 class Sets(NamedTuple):
@@ -51,9 +49,9 @@ def list_sets(root: Path, relative: str) -> Listing:
         raise
     except _BROKEN as error:
         raise SourceError(path, f"is damaged, or not what its name says ({error}): copy it again") from error
-    for name, column in (("labels", listing.label), ("names", listing.name)):
-        if column is not None and len(column) != listing.count:
-            raise SourceError(path, f"has {listing.count} shapes and {len(column)} {name}: they must agree, save it again")
+    if listing.label is not None and len(listing.label) != listing.count:
+        counts = f"{listing.count} shapes and {len(listing.label)} labels"
+        raise SourceError(path, f"has {counts}: they must agree, save it again")
     return listing
 
 
@@ -88,7 +86,8 @@ def _is_hdf5(path: Path) -> bool:
 def _check(path: Path, name: str, shape: tuple[int, ...], kind: str) -> None:
     if len(shape) != 3 or shape[2] < 3 or not shape[0] or kind not in "fiu":
         raise SourceError(
-            path, f"has {name} of shape {shape} and kind {kind!r}: n shapes of N points are (n, N, 3), numbers, n at least 1"
+            path,
+            f"has {name} of shape {shape} and kind {kind!r}: n shapes of N points are numbers, (n, N, 3), at least one",
         )
 
 
@@ -105,9 +104,11 @@ def _list_hdf5(path: Path) -> Listing:
     with h5py.File(path, "r") as file:
         data, label = _hdf5_array(path, file, _POINTS), _hdf5_array(path, file, _LABELS)
         if data is None:
-            raise SourceError(path, f"has no array {', '.join(_POINTS[:4])} (it has {', '.join(file)}): give another file")
+            raise SourceError(
+                path, f"has no array {', '.join(_POINTS[:4])} (it has {', '.join(file)}): give another file"
+            )
         _check(path, data.name.strip("/"), data.shape, data.dtype.kind)
-        return Listing(data.shape[0], data.shape[1], None if label is None else label[:].reshape(len(label), -1)[:, 0], None)
+        return Listing(*data.shape[:2], None if label is None else label[:].reshape(len(label), -1)[:, 0])
 
 
 def _hdf5_points(path: Path) -> np.ndarray:
@@ -137,18 +138,19 @@ def _list_npz(path: Path) -> Listing:
     with zipfile.ZipFile(path) as archive:
         there = [info.filename.removesuffix(".npy") for info in archive.infolist()]
         shape, _ = _npz_header(path, archive, _npz_name(path, archive, there))
-        columns = [_first(names, there) for names in (_LABELS, _NAMES)]
-        label, name = (None if one is None else _npz_column(path, archive, one) for one in columns)
-        return Listing(shape[0], shape[1], label, name)
+        name = _first(_LABELS, there)
+        return Listing(*shape[:2], None if name is None else _npz_column(path, archive, name))
 
 
 def _npz_name(path: Path, archive: zipfile.ZipFile, there: list[str]) -> str:
     name = _first(_POINTS, there)
-    others = [one for one in there if one not in (*_LABELS, *_NAMES)]
+    others = [one for one in there if one not in _LABELS]
     if name is None and len(others) == 1:
         name = others[0]
     if name is None:
-        raise SourceError(path, f"has no array {', '.join(_POINTS[:4])} (its arrays: {', '.join(there[:20])}): rename it")
+        raise SourceError(
+            path, f"has no array {', '.join(_POINTS[:4])} (its arrays: {', '.join(there[:20])}): rename it"
+        )
     shape, kind = _npz_header(path, archive, name)
     _check(path, f"`{name}`", shape, kind.kind)
     return name
@@ -161,7 +163,9 @@ def _npz_header(path: Path, archive: zipfile.ZipFile, name: str) -> tuple[tuple[
         shape, fortran, dtype = _header(member)
         size = int(np.prod(shape, dtype=object)) * dtype.itemsize
         if dtype.hasobject or fortran or size != info.file_size - member.tell():
-            raise SourceError(path, f"has the array `{name}` of {shape} {dtype} in {info.file_size} bytes: save it again")
+            raise SourceError(
+                path, f"has the array `{name}` of {shape} {dtype} in {info.file_size} bytes: save it again"
+            )
     return shape, dtype
 
 
