@@ -122,7 +122,7 @@ def _draw_frame(axes, frame: Frame, sequence: Sequence, view: View) -> None:
     height = frame.point[shown, 2][order]
     pale = low + 1.25 * (top - low)  # what is highest is drawn in a colour that can still be seen
     axes.scatter(right[order], up[order], c=height, s=view.dot, cmap="GnBu_r", lw=0, vmin=low, vmax=pale)
-    for actor, colour in _moving(sequence):
+    for actor, colour in _moving(sequence) if sequence.kind == "moving" else ():  # views: nothing else is there
         right, up, _ = _project(frame.point[frame.actor == actor])
         axes.scatter(right, up, c=colour, s=1.4, lw=0)
     axes.set_aspect("equal")
