@@ -110,6 +110,18 @@ class _Part(click.ParamType):
         return number, of
 
 
+class _Range(click.ParamType):
+    """LOW-HIGH, or one number for both."""
+
+    name = "LOW-HIGH"
+
+    def convert(self, value, param, context):
+        numbers = re.fullmatch(r"([0-9]{1,3})(?:-([0-9]{1,3}))?", value)
+        if not numbers:
+            self.fail(f"{value!r} is not a number or LOW-HIGH, like 1-3", param, context)
+        return int(numbers[1]), int(numbers[2] or numbers[1])
+
+
 def _class_names(classes: str | None) -> tuple[str, ...]:
     """The classes of `--classes`, as the shapes' folder may have them."""
     from gen4d.sources import class_name_of
@@ -120,17 +132,23 @@ def _class_names(classes: str | None) -> tuple[str, ...]:
 @cli.command(
     "build",
     short_help="Build a data set of sequences from scans and shapes, or from posed frames.",
-    epilog=_example("gen4d build --scans scannet/ --shapes ModelNet40/ --workers 8"),
+    epilog=_example(
+        "gen4d build --scans scannet/ --shapes ModelNet40/ --workers 8",
+        "gen4d build --kind frames --scans scannet_frames_25k/ --out data/frames",
+    ),
 )
 @click.option(
     "--kind",
     default="moving",
     show_default=True,
     type=click.Choice(BUILT),
-    help="What sequences are made of: shapes that move through scans, posed depth images, or lidar sweeps.",
+    help="What sequences are made of: shapes that move through scans, posed depth images, lidar sweeps, or views of "
+    "shapes.",
 )
 @click.option("--scans", type=_FOLDER, help="Folder of scans: ScanNet, Pointcept's, point files; or frames, or sweeps.")
-@click.option("--shapes", type=_FOLDER, help="Folder of shapes that move: ModelNet's layout, .off, .obj or .glb.")
+@click.option(
+    "--shapes", type=_FOLDER, help="Folder of shapes: ModelNet's layout, .off, .obj, .glb, .urdf; views: points too."
+)
 @click.option(
     "--out", default=pathlib.Path("data/sequences"), type=_FOLDER, show_default=True, help="Data set to write."
 )
@@ -149,6 +167,7 @@ def _class_names(classes: str | None) -> tuple[str, ...]:
 @click.option("--seed", type=int, help=f"Seed of all random draws.  [default: {Config.seed}]")
 @click.option("--sequences", type=int, help=f"Sequences per scan.  [default: {Config.sequences}; frames, sweeps: all]")
 @click.option("--frames", type=int, help=f"Frames per sequence.  [default: {Config.frames}]")
+@click.option("--movers", type=_Range(), help="Shapes that move at once, like 1-3: drawn per sequence.  [default: 1]")
 @click.option("--pairs", is_flag=True, help="Also store explicit pair lists, about 7 MB per scan.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Set any other field of the config.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Number of processes.")
@@ -225,9 +244,12 @@ def _config(kind: str, classes: str | None, fields: dict, assignments: tuple[str
     if classes:
         given["classes"] = _class_names(classes)
     of = kind_of(kind).CONFIGS[kind]
-    odd = sorted(set(given) - {field.name for field in dataclasses.fields(of)})
+    known = {field.name for field in dataclasses.fields(of)}
+    odd = sorted(set(given) - known - ({"movers"} if "movers_min" in known else set()))
     if odd:
         raise click.UsageError(f"--{odd[0].replace('_', '-')}: sequences of kind {kind} have none: leave it out")
+    if "movers" in given:
+        given["movers_min"], given["movers_max"] = given.pop("movers")
     return override(of(**given), assignments)
 
 

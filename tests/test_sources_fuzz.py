@@ -120,7 +120,7 @@ def change_number(rng, data):
 
 def read_any(path, content):
     if path.suffix in (".off", ".obj", ".glb"):
-        return check_mesh(*read_mesh(path, content, "auto"))
+        return check_mesh(*read_mesh(path, content, "auto")[:2])
     return check_table(read_points(path, content))
 
 
@@ -205,8 +205,8 @@ def test_damaged_files_beside_a_scan_raise_source_error_or_are_read(tmp_path):
         for case in range(CASES // 2):
             path.write_bytes(mutate(np.random.default_rng([*role.encode(), case]), sound))
             try:
-                label, instance = read_annotations(tmp_path, names, PointColumns(point), [])
-                assert label.shape == instance.shape == (120,)
+                label, instance, doubts = read_annotations(tmp_path, names, PointColumns(point), [])
+                assert doubts or label.shape == instance.shape == (120,)
                 matrix = read_alignment(tmp_path, names, [])
                 assert matrix is None or matrix.shape == (4, 4)
             except SourceError:

@@ -67,7 +67,7 @@ const category = (number) => (number < 0 ? [150, 150, 150] : hue((number * 137.5
 const css = ([r, g, b]) => `rgb(${r},${g},${b})`;
 const hex = (text) => [1, 3, 5].map((i) => parseInt(text.slice(i, i + 2), 16));
 const moverColour = (actor) => hex(MOVERS[Math.max(actor.mover, 0) % MOVERS.length]);
-const isMoving = (actor) => scene.roles[actor.role] === "moving";
+const isMoving = (actor) => scene.kind === "moving" && scene.roles[actor.role] === "moving";
 
 function ramp(x) { // blue, teal, sand, for a share
   const stops = [[33, 66, 107], [64, 140, 153], [222, 213, 178]], at = Math.min(Math.max(x, 0), 1) * 2, i = Math.min(Math.floor(at), 1);

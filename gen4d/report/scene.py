@@ -23,8 +23,9 @@ def title(sequence: Sequence) -> str:
 
 
 def moving(sequence: Sequence) -> list[int]:
-    """Numbers of the actors that move."""
-    return [number for number, actor in enumerate(sequence.actors) if actor.role == ROLE_MOVING]
+    """Numbers of the actors that move through a scan; in views of a shape there is nothing else to see."""
+    here = enumerate(sequence.actors)
+    return [number for number, actor in here if sequence.kind == "moving" and actor.role == ROLE_MOVING]
 
 
 def way_m(sequence: Sequence) -> float:

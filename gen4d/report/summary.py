@@ -23,13 +23,14 @@ def summary(sidecars: Iterable[dict]) -> list[str]:
     ]
     if attempts:
         lines.append(f"{attempts} attempts, {sequences / attempts:.0%} accepted, {gaps} sequences given up")
-        lines.append(_sizes(scans))
+        lines += [_sizes(scans), *_movers(scans)]
     measured = [scan for scan in scans if None not in (scan["valid_m2"], scan["free_m"])]
     return (
         lines
         + _free_space(measured)
         + doubts(measured)
         + _classes(scans)
+        + _shapes(scans)
         + _rejections(scans)
         + _gaps(scans)
         + _empty(scans)
@@ -43,6 +44,15 @@ def _sizes(scans: list[dict]) -> str:
         return "every shape has its full size, none shrunk to fit"
     least = min(scan.get("least_shrink", 1.0) for scan in scans)
     return f"{shrunk} shrunk to fit, to {least:.2f} of their height or more"
+
+
+def _movers(scans: list[dict]) -> list[str]:
+    """How many sequences have how many shapes, where not all have one."""
+    total: collections.Counter = collections.Counter()
+    for scan in scans:
+        total.update(scan.get("movers") or {"1": len(scan["sequences"])})
+    told = ", ".join(f"{number} in {counted(total[number], 'sequence')}" for number in sorted(total) if total[number])
+    return [f"shapes at once: {told}"] if any(scan.get("movers") for scan in scans) else []
 
 
 def _free_space(scans: list[dict]) -> list[str]:
@@ -115,12 +125,20 @@ def _total(scans: list[dict], key: str) -> collections.Counter:
 def _classes(scans: list[dict]) -> list[str]:
     drawn, accepted, shrunk = (_total(scans, key) for key in ("drawn", "accepted", "shrunk"))
     everything = sum(accepted.values()) or 1
+    several = any(scan.get("movers") for scan in scans)
+    shares, draws = ("shapes", "drawn") if several else ("sequences", "attempts")
     rows = [
-        f"  {name:<16} {accepted[name] / everything:4.0%} of the sequences, {accepted[name]} of {drawn[name]} attempts"
+        f"  {name:<16} {accepted[name] / everything:4.0%} of the {shares}, {accepted[name]} of {drawn[name]} {draws}"
         + (f", {shrunk[name]} shrunk to fit" if shrunk[name] else "")
         for name in sorted(drawn)
     ]
     return ["classes:", *rows] if rows else []
+
+
+def _shapes(scans: list[dict]) -> list[str]:
+    """Of views: how many shapes each class has."""
+    counts = collections.Counter(scan["class"] for scan in scans if "class" in scan)
+    return ["classes: " + ", ".join(f"{name} {counts[name]}" for name in sorted(counts))] if counts else []
 
 
 def _rejections(scans: list[dict]) -> list[str]:
