@@ -32,6 +32,7 @@ def summary(sidecars: Iterable[dict]) -> list[str]:
         + _classes(scans)
         + _shapes(scans)
         + _rejections(scans)
+        + _frames(scans)
         + _gaps(scans)
         + _empty(scans)
     )
@@ -149,6 +150,24 @@ def _rejections(scans: list[dict]) -> list[str]:
     reasons = _total(scans, "rejections").most_common()
     rows = [f"  {times:>6} {reason} (first: {examples[reason]})" for reason, times in reasons]
     return ["rejected attempts:", *rows] if rows else []
+
+
+def _frames(scans: list[dict]) -> list[str]:
+    """Of recordings: how many frames there are, how many are used, and what was left out for which reason."""
+    scans = [scan for scan in scans if "views" in scan]
+    if not scans:
+        return []
+    used = sum(scan["views"] for scan in scans)
+    lines = [f"{counted(sum(scan['frames'] for scan in scans), 'frame')} in {counted(len(scans), 'scan')}, {used} used"]
+    reasons = _total(scans, "left_out").most_common()
+    rows = [f"  {times:>6} {reason} (first: {_first(scans, reason)})" for reason, times in reasons]
+    return lines + (["left out:", *rows] if rows else [])
+
+
+def _first(scans: list[dict], reason: str) -> str:
+    """The first scan that something was left out of, and which frames."""
+    scan = next(scan for scan in scans if reason in scan["examples"])
+    return f"{scan['name']}, {scan['examples'][reason]}"
 
 
 def _empty(scans: list[dict]) -> list[str]:
