@@ -96,7 +96,9 @@ def doubts(scans: list[dict]) -> list[str]:
             f"warning: up to {share:.0%} of the free floor is unseen in {some(thin)}: thin clouds or large gaps; "
             "--set close_m=0 keeps to seen floor, --set cell_m=0.2 sees more of it"
         )
-    return lines
+    said = [doubt for scan in scans for doubt in scan.get("doubts", ())]
+    more = [f"warning: and {len(said) - _NAMED} more like these"] if len(said) > _NAMED else []
+    return lines + [f"warning: {doubt}" for doubt in said[:_NAMED]] + more
 
 
 def some(scans: list[dict]) -> str:
@@ -115,9 +117,10 @@ def _total(scans: list[dict], key: str) -> collections.Counter:
 def _classes(scans: list[dict]) -> list[str]:
     drawn, accepted, shrunk = (_total(scans, key) for key in ("drawn", "accepted", "shrunk"))
     everything = sum(accepted.values()) or 1
+    wide = max(16, *map(len, drawn)) if drawn else 0
     rows = [
-        f"  {name:<16} {accepted[name] / everything:4.0%} of the sequences, {accepted[name]} of {drawn[name]} attempts"
-        + (f", {shrunk[name]} shrunk to fit" if shrunk[name] else "")
+        f"  {name:<{wide}} {accepted[name] / everything:4.0%} of the sequences, "
+        f"{accepted[name]} of {drawn[name]} attempts" + (f", {shrunk[name]} shrunk to fit" if shrunk[name] else "")
         for name in sorted(drawn)
     ]
     return ["classes:", *rows] if rows else []
