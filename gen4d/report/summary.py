@@ -107,7 +107,9 @@ def doubts(scans: list[dict]) -> list[str]:
             f"warning: up to {share:.0%} of the free floor is unseen in {some(thin)}: thin clouds or large gaps; "
             "--set close_m=0 keeps to seen floor, --set cell_m=0.2 sees more of it"
         )
-    return lines
+    said = [doubt for scan in scans for doubt in scan.get("doubts", ())]
+    more = [f"warning: and {len(said) - _NAMED} more like these"] if len(said) > _NAMED else []
+    return lines + [f"warning: {doubt}" for doubt in said[:_NAMED]] + more
 
 
 def some(scans: list[dict]) -> str:
@@ -128,8 +130,9 @@ def _classes(scans: list[dict]) -> list[str]:
     everything = sum(accepted.values()) or 1
     several = any(scan.get("movers") for scan in scans)
     shares, draws = ("shapes", "drawn") if several else ("sequences", "attempts")
+    wide = max(16, *map(len, drawn)) if drawn else 0
     rows = [
-        f"  {name:<16} {accepted[name] / everything:4.0%} of the {shares}, {accepted[name]} of {drawn[name]} {draws}"
+        f"  {name:<{wide}} {accepted[name] / everything:4.0%} of the {shares}, {accepted[name]} of {drawn[name]} {draws}"
         + (f", {shrunk[name]} shrunk to fit" if shrunk[name] else "")
         for name in sorted(drawn)
     ]
