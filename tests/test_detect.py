@@ -150,6 +150,15 @@ def test_a_scan_without_boxes_teaches_that_there_is_no_object():
     assert loss.total.item() == pytest.approx(5 * expected.item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("moved", [True, False])
+def test_losses_of_boxes_move_votes_only_if_they_may(moved):
+    model = make_model(change(TINY, moved_by_boxes=moved), TABLE, None)
+    batch = batch_of()
+    found = model.proposals(batch.voxels, batch.position, batch.size)
+    (gradient,) = torch.autograd.grad(found.centre.sum(), found.vote, allow_unused=True)
+    assert (gradient is not None and gradient.abs().sum() > 0) == moved
+
+
 def test_iou_with_gradients_equals_that_of_evaluation():
     rng = keyed(3)
     first, second = (np.hstack([rng.uniform(0, 1, (20, 3)), rng.uniform(0.2, 1.5, (20, 3))]) for _ in range(2))
@@ -193,7 +202,7 @@ def test_settings_that_contradict_each_other_are_refused():
 def learned(tmp_path_factory):
     """A run that saw one scan often, and what its last validation on that scan found."""
     config = change(TINY, steps=120, batch=1, lr=0.01, validate_steps=120, checkpoint_steps=120, turn_deg=0.0)
-    config = change(config, mirror=0.0, width=64, net="small", proposals=128)
+    config = change(config, mirror=0.0, width=64, seeds=256, proposals=128, norm_momentum=0.5)
     run = tmp_path_factory.mktemp("runs") / "one"
     items = list(finetune(config, DATA._replace(train=SCANS[:1]), None, run, ALONE))
     model = make_model(config, TABLE, None)

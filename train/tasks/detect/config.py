@@ -23,6 +23,7 @@ class Detect:
     ball_m: float = 0.3  # around a proposal's middle, in which votes are taken (F)
     ball_votes: int = 16  # (F)
     centres: str = "vote"  # proposals are votes far apart, or votes of seeds far apart (F)
+    moved_by_boxes: bool = True  # votes are moved by the losses of boxes too (F); else by their own alone (A)
     near_m: float = 0.3  # a proposal is of an object if its middle is nearer to one (F)
     far_m: float = 0.6  # and of none if it is farther from all; between, it does not count (F)
     iou_weight: float = 0.0  # of one minus IoU of decoded boxes; 3.33 is worth 3 points of AP50 in other code (F)

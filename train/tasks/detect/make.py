@@ -19,6 +19,7 @@ from train.tasks.detect.batch import DetectStream
 from train.tasks.detect.evaluate import evaluate
 from train.tasks.detect.model import VoteNet
 from train.tasks.detect.report import headline, summary, write_results
+from train.tasks.scene import fixed_order
 from train.tasks.task import Findings, Task
 
 
@@ -29,13 +30,16 @@ def object_classes(config: FinetuneConfig, table: LabelTable) -> list[int]:
 
 
 def boxes_of_scan(scan: LabelledScan, config: FinetuneConfig, table: LabelTable) -> Boxes:
-    """A scan's boxes, their classes counted among those of objects; none where it has no labels."""
+    """A scan's boxes, their classes counted among those of objects; none where it has no labels. Points come in a fixed
+    order, in training as at test: where a scan starts decides which voxels become seeds."""
     objects = object_classes(config, table)
     if scan.label is None:
         none = np.zeros(0, np.int64)
         return Boxes(aligned(scan), np.zeros((0, 7)), none, np.full(len(scan.point), NONE, np.int32))
     found = boxes_of(scan, frozenset(range(len(table.names))) - set(objects), len(table.names))
-    return found._replace(kind=np.searchsorted(objects, found.kind))
+    order = fixed_order(found.point)
+    kind = np.searchsorted(objects, found.kind)
+    return found._replace(point=found.point[order], owner=found.owner[order], kind=kind)
 
 
 def make_model(config: FinetuneConfig, table: LabelTable, weights: Backbone | None) -> VoteNet:

@@ -97,6 +97,8 @@ class VoteNet(Scene):
         """Votes (n, s, 3) with features (n, s, width) to proposals."""
         own, size = self.own, len(vote)
         middle, grouped = [], []
+        voted = vote
+        vote = vote if own.moved_by_boxes else vote.detach()
         for scan in range(size):
             spread = vote[scan] if own.centres == "vote" else seed[scan]
             chosen = farthest_points(spread, own.proposals)
@@ -111,7 +113,7 @@ class VoteNet(Scene):
         parts = out.split([2, 3, k, 3 * k, k], dim=-1)
         residual = parts[3].unflatten(-1, (k, 3))
         return Proposed(
-            seed, row, vote.float(), middle.float(), middle.float() + parts[1], parts[0], parts[2], residual, parts[4]
+            seed, row, voted.float(), middle.float(), middle.float() + parts[1], parts[0], parts[2], residual, parts[4]
         )
 
     def decode(self, found: Proposed, kind: torch.Tensor) -> torch.Tensor:
