@@ -336,8 +336,8 @@ def test_the_widest_tensor_is_what_the_layers_of_a_net_read_and_write(data):
     batch, seen = loader.sample(2), []
 
     def see(layer, given, out):
-        rows = max(len(given[0].features), len(out.features)) if layer.inverse else len(given[0].features)
-        seen.append(rows * max(layer.in_channels, layer.out_channels) * 4)
+        rows = max(len(given[0].features), len(out.features)) if layer.kind == "up" else len(given[0].features)
+        seen.append(rows * max(layer.channels) * 4)
 
     for part in model.modules():
         if isinstance(part, sparse.Conv):
@@ -626,6 +626,18 @@ def test_without_its_packages_a_command_says_what_to_install(missing, command):
 def test_the_doctor_finds_mixed_packages(installed, cuda, message):
     findings = doctor.check_packages(installed, cuda)
     assert any(finding.level == "bad" and message in finding.text for finding in findings)
+
+
+@pytest.mark.parametrize(
+    ("installed", "cuda", "levels"),
+    [
+        ({"spconv-triton": "1.0.0"}, True, {"ok"}),
+        ({"spconv-triton": "1.0.0"}, False, {"ok", "bad"}),
+        ({"spconv-triton": "1.0.0", "cumm-cu126": "0.7", "spconv-cu126": "2.3"}, True, {"ok"}),
+    ],
+)
+def test_the_doctor_takes_triton_alone_with_a_gpu_and_beside_spconv(installed, cuda, levels):
+    assert {finding.level for finding in doctor.check_packages(installed, cuda)} == levels
 
 
 def test_the_doctor_finds_no_fault_with_one_build():
