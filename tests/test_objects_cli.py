@@ -1,13 +1,14 @@
 """Instances and boxes as users train and evaluate them, on rooms in ScanNet's files."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.makers.files import write
-from tests.makers.labelled import write_room, write_rooms
+from tests.makers.labelled import room, write_room, write_rooms
 from tests.test_train_cli import call, refusal
 
 TINY = {
@@ -59,9 +60,6 @@ def test_a_run_goes_on_to_what_it_would_have_been(data, run, tmp_path):
     task = run.name
     assert call(*tune(task, data, tmp_path / "run", steps=4), "--dry-run").exit_code == 0
     last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
-    (tmp_path / "part").mkdir()
-    import shutil
-
     shutil.copytree(run, tmp_path / "whole")
     shutil.rmtree(tmp_path / "whole" / "checkpoint-00000004")
     result = call(*tune(task, data, tmp_path / "whole"))
@@ -105,14 +103,13 @@ def test_no_instances_at_all_are_refused(task, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_other_classes_and_other_tasks_are_refused(data, run, tmp_path):
-    for name in ("coord", "segment20", "instance"):
-        values = {"coord": np.random.default_rng(1).random((300, 3)).astype(np.float32)}
-        folder = tmp_path / "val/scene0700_00"
-        folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / f"{name}.npy", values.get(name, np.zeros(300, np.int16)))
-    write(tmp_path / "names.txt", "scene0700_00\n")
-    config = json.loads(next(run.glob("checkpoint-00000004/*.json")).read_text())
-    assert "classes" in json.dumps(config)
-    text = refusal("evaluate", tmp_path / "nothing", "--data", data)
-    assert "no last checkpoint there" in text
+def test_scans_of_other_classes_and_folders_without_a_run_are_refused(data, run, tmp_path):
+    folder = tmp_path / "s3dis/Area_5/office_1"
+    folder.mkdir(parents=True)
+    np.save(folder / "coord.npy", room(3)[0])
+    for name in ("segment", "instance"):
+        np.save(folder / f"{name}.npy", np.zeros(1500, np.int16))
+    write(tmp_path / "names.txt", "Area_5_office_1\n")
+    text = refusal("evaluate", run, "--data", tmp_path / "s3dis", "--split", tmp_path / "names.txt")
+    assert "its classes are not the 13 of s3dis13: evaluate on scans of its labels" in text
+    assert "no last checkpoint there" in refusal("evaluate", tmp_path / "nothing", "--data", data)
