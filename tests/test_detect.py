@@ -11,6 +11,7 @@ from train.inputs.labels import NONE, SceneError, label_table
 from train.inputs.order import BatchKey, Share
 from train.run import checkpoint
 from train.run.world import World
+from train.tasks.backbone import WeightsError
 from train.tasks.config import DETECT
 from train.tasks.detect.batch import DetectStream, draw_sample, named_generator, vary
 from train.tasks.detect.boxes import box_overlaps, inside
@@ -196,6 +197,19 @@ def test_settings_that_contradict_each_other_are_refused():
             resolve("paper", (assignment,), DETECT)
     assert DETECT["paper"].optim.lr_at(69_999, 100_000) == pytest.approx(5e-4)
     assert DETECT["paper"].optim.lr_at(70_000, 100_000) == pytest.approx(2.5e-4)
+
+
+def test_pointnet2_stands_in_for_the_sparse_net_from_scratch_only():
+    config = change(TINY, seen_by="pointnet2", voxel_m=0.05)
+    model, made = make_model(config, TABLE, None), stream()
+    batch = made.make(BatchKey((0,), ((3, 0, 0),)), made.memory(1))
+    assert sum(value.numel() for value in model.backbone.parameters()) == 641_920  # summed by hand
+    loss = model(batch)
+    loss.total.backward()
+    assert torch.isfinite(loss.total) and all(value.grad is not None for value in model.parameters())
+    assert model.forwards(batch, 4)[0].kept > 1e6
+    with pytest.raises(WeightsError, match="starts from scratch"):
+        make_model(change(config, freeze="backbone"), TABLE, None)
 
 
 @pytest.fixture(scope="module")

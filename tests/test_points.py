@@ -8,6 +8,8 @@ from tests import naive_points as naive
 from tests.makers.labelled import keyed
 from train.nets import point_kernels as kernels
 from train.nets import points
+from train.nets.pointnet2 import Level, PointNet2
+from train.nets.unet import Norm
 
 GPU = pytest.param(
     "cuda",
@@ -60,6 +62,50 @@ def test_the_compiled_loops_equal_their_twins_without_the_compiler_too():
 def test_a_ball_ends_before_its_radius():
     point = torch.tensor([[0.5, 0, 0], [0.25, 0, 0]])
     assert points.points_in_balls(torch.zeros(1, 3), point, 0.5, 2).tolist() == [[1, 1]]
+
+
+TINY = (
+    Level(24, 0.4, 4, (4, 8)),
+    Level(12, 0.6, 4, (8, 8)),
+    Level(6, 0.9, 3, (8, 8)),
+    Level(4, 2.0, 3, (8, 8)),
+)
+
+
+def one_level(place, features, level, net):
+    """Set abstraction of one cloud, point by point."""
+    chosen = naive.farthest(place.numpy(), level.points)
+    near = naive.in_balls(place.numpy()[chosen], place.numpy(), level.radius_m, level.neighbours)
+    made = []
+    for centre, rows in zip(chosen, near, strict=True):
+        seen = [torch.cat([(place[r] - place[centre]) / level.radius_m, features[r]]) for r in rows]
+        made.append(net(torch.stack(seen)).amax(dim=0))
+    return place[chosen], torch.stack(made), chosen
+
+
+@DEVICES
+def test_pointnet2_equals_its_levels_gone_through_point_by_point(device):
+    net = PointNet2(torch.Generator().manual_seed(1), Norm(), TINY).eval()
+    clouds = [torch.from_numpy(RANDOM), torch.from_numpy(RANDOM[:20] * 2)]  # fewer points than the first level keeps
+    with torch.no_grad():
+        rows, found = net.to(device)([cloud.to(device) for cloud in clouds])
+        net.cpu()
+        for cloud, row, features in zip(clouds, rows, found, strict=True):
+            height = cloud[:, 2:] - cloud[:, 2].quantile(0.0099)
+            levels, chosen = [(cloud, height)], []
+            for level, part in zip(TINY, net.down, strict=True):
+                place, made, index = one_level(*levels[-1], level, part)
+                levels.append((place, made))
+                chosen.append(index)
+            assert row.tolist() == [chosen[0][second] for second in chosen[1]]
+            given = levels[4][1]
+            for below, part in ((3, net.up[0]), (2, net.up[1])):
+                distance, index = naive.three(levels[below][0].numpy(), levels[below + 1][0].numpy())
+                weight = torch.from_numpy(1 / (distance + 1e-8))
+                weight = weight / weight.sum(dim=1, keepdim=True)
+                mixed = (given[torch.tensor(index)] * weight[..., None]).sum(dim=1)
+                given = part(torch.cat([mixed, levels[below][1]], dim=1))
+            torch.testing.assert_close(features.cpu(), given, rtol=1e-4, atol=1e-5)
 
 
 def test_no_points_are_refused():

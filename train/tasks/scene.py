@@ -10,14 +10,13 @@ from torch import nn
 from train.inputs.voxels import Grid, Rows, Voxels
 from train.nets.cost import forward_cost
 from train.nets.heads import occupancy
-from train.nets.unet import UNet
 from train.run.memory import Forward
 
 
 class Scene(nn.Module):
     """A backbone under heads. frozen: it is a fixed function, its norms included."""
 
-    def __init__(self, backbone: UNet, frozen: bool):
+    def __init__(self, backbone: nn.Module, frozen: bool):
         super().__init__()
         self.backbone, self.frozen = backbone, frozen
         if frozen:

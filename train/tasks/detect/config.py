@@ -6,6 +6,7 @@ from train.config import check, not_negative, one_of, positive, shares
 from train.inputs.objects import STUFF
 
 CENTRES = ("vote", "seed")
+SEERS = ("unet", "pointnet2")
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Detect:
     mirror: float = 0.5  # chance of x, and of y, to be mirrored (F)
     turn_deg: float = 5.0  # about z, either way (F)
     resize: float = 0.0  # either way, as a share of the size (F)
+    seen_by: str = "unet"  # or "pointnet2": PointNet++ as VoteNet has it, from scratch, of 1,024 seeds
     seeds: int = 1024  # voxels that vote (F)
     proposals: int = 256  # (F)
     width: int = 256  # channels of a seed; proposals have half (F)
@@ -37,6 +39,7 @@ class Detect:
     def __post_init__(self):
         rules = [
             one_of(self, "centres", CENTRES),
+            one_of(self, "seen_by", SEERS),
             *positive(self, "seeds", "proposals", "width", "ball_votes"),
             *not_negative(self, "sample", "turn_deg", "iou_weight", "momentum_steps", "least_inside"),
             *shares(self, "mirror", "least_objectness", "box_overlap", "momentum_start"),

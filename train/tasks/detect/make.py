@@ -10,10 +10,11 @@ from train.inputs.labels import NONE, LabelTable, SceneError
 from train.inputs.objects import Boxes, aligned, boxes_of, stuff_classes, warn_of_alignment, with_instances
 from train.inputs.order import Share
 from train.inputs.scans import LabelledScan
-from train.nets.unet import Norm
+from train.nets.pointnet2 import PointNet2
+from train.nets.unet import Norm, UNet
 from train.nets.weights import Backbone
 from train.run.world import World
-from train.tasks.backbone import calibrate, make_backbone
+from train.tasks.backbone import WeightsError, calibrate, make_backbone
 from train.tasks.config import FinetuneConfig
 from train.tasks.detect.batch import DetectStream
 from train.tasks.detect.evaluate import evaluate
@@ -47,8 +48,13 @@ def make_model(config: FinetuneConfig, table: LabelTable, weights: Backbone | No
     SceneError."""
     use = config.backbone
     generator = torch.Generator().manual_seed(config.run.seed)
-    backbone = make_backbone(use, weights, generator)
     norm, classes = Norm(momentum=use.norm_momentum), len(object_classes(config, table))
+    if config.detect.seen_by == "pointnet2":
+        if weights is not None or use.freeze == "backbone":
+            raise WeightsError("seen_by = pointnet2: it starts from scratch: --weights none, and freeze=nothing")
+        backbone: UNet | PointNet2 = PointNet2(generator, norm)
+    else:
+        backbone = make_backbone(use, weights, generator)
     return VoteNet(backbone, classes, config.detect, norm, generator, use.freeze == "backbone")
 
 

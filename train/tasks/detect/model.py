@@ -4,7 +4,6 @@ Shapes. m voxels of a batch of n scans, s seeds and p proposals of each, K class
 is objectness (2), centre (3), then of each class of sizes its score and a residual (K + 3K), and classes (K).
 """
 
-import itertools
 from typing import NamedTuple
 
 import torch
@@ -12,9 +11,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from train.inputs.voxels import Voxels
+from train.nets.pointnet2 import PointNet2, pointwise
 from train.nets.points import farthest_points, points_in_balls
 from train.nets.unet import Norm, UNet, initialise
 from train.run.loop import Loss
+from train.run.memory import Forward
 from train.tasks.detect.batch import DetectBatch
 from train.tasks.detect.config import Detect
 from train.tasks.detect.losses import losses
@@ -44,7 +45,7 @@ class VoteNet(Scene):
 
     def __init__(
         self,
-        backbone: UNet,
+        backbone: UNet | PointNet2,
         classes: int,
         own: Detect,
         norm: Norm,
@@ -58,9 +59,9 @@ class VoteNet(Scene):
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.register_buffer("mean_size", torch.ones(classes, 3))
         self.lift = nn.Linear(backbone.channels, width)
-        self.voter = nn.Sequential(*_layers(width, width, width, norm=norm), nn.Linear(width, 3 + width))
-        self.gather = nn.Sequential(*_layers(width + 3, half, half, half, norm=norm))
-        self.propose = nn.Sequential(*_layers(half, half, half, norm=norm), nn.Linear(half, 5 + 5 * classes))
+        self.voter = nn.Sequential(*pointwise((width, width, width), norm), nn.Linear(width, 3 + width))
+        self.gather = pointwise((width + 3, half, half, half), norm)
+        self.propose = nn.Sequential(*pointwise((half, half, half), norm), nn.Linear(half, 5 + 5 * classes))
         for part in (self.lift, self.voter, self.gather, self.propose):
             initialise(part, generator)
 
@@ -80,18 +81,30 @@ class VoteNet(Scene):
 
     def proposals(self, voxels: Voxels, position: torch.Tensor, size: int) -> Proposed:
         """What is proposed in each of `size` scans. position (m, 3) metres of the voxels."""
-        own = self.own
-        features = self.lift(self.features(voxels, size))
-        row, cloud = [], voxels.coordinate[:, 0]
-        for scan in range(size):
-            mine = torch.nonzero(cloud == scan)[:, 0]
-            row.append(mine[farthest_points(position[mine], own.seeds)])
-        row = torch.stack(row)
-        seed, feature = position[row], features[row]
+        row, feature = self._seeds(voxels, position, size)
+        seed, feature = position[row], self.lift(feature)
         moved = self.voter(feature.flatten(0, 1)).unflatten(0, row.shape)
         vote = seed + moved[..., :3]
         feature = F.normalize(feature + moved[..., 3:], dim=-1)
         return self._gathered(seed, row, vote, feature)
+
+    def _seeds(self, voxels: Voxels, position: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows (n, s) of the voxels that vote, and their features (n, s, channels)."""
+        mine = [torch.nonzero(voxels.coordinate[:, 0] == scan)[:, 0] for scan in range(size)]
+        if isinstance(self.backbone, PointNet2):
+            chosen, features = self.backbone([position[rows] for rows in mine])
+            row = torch.stack([rows[index] for rows, index in zip(mine, chosen, strict=True)])
+            return row, torch.stack(features)
+        features = self.features(voxels, size)
+        row = torch.stack([rows[farthest_points(position[rows], self.own.seeds)] for rows in mine])
+        return row, features[row]
+
+    def forwards(self, batch: DetectBatch, element: int) -> list[Forward]:
+        """What the pass over a batch costs in memory, given the bytes of a number."""
+        if isinstance(self.backbone, PointNet2):
+            kept = self.backbone.kept_floats(batch.size) * element
+            return [Forward(3, len(batch.position), kept, kept // 12)]
+        return super().forwards(batch, element)
 
     def _gathered(self, seed, row, vote, feature) -> Proposed:
         """Votes (n, s, 3) with features (n, s, width) to proposals."""
@@ -127,11 +140,3 @@ class VoteNet(Scene):
         if self.training:
             self.set_momentum()
         return losses(self, self.proposals(batch.voxels, batch.position, batch.size), batch)
-
-
-def _layers(*widths: int, norm: Norm) -> list[nn.Module]:
-    """Pointwise layers with norm and ReLU."""
-    made: list[nn.Module] = []
-    for before, after in itertools.pairwise(widths):
-        made += [nn.Linear(before, after, bias=False), norm.layer(after), nn.ReLU()]
-    return made

@@ -40,7 +40,7 @@ class Grouper(Scene):
         channels = backbone.channels
         self.how, self.voxel_m, self.score_after = how, voxel_m, score_after
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("least", torch.from_numpy(how.least.astype(np.float64)))
+        self.register_buffer("least", torch.from_numpy(how.least.astype(np.float32)))
         self.head = nn.Linear(channels, len(how.least))
         self.offset = nn.Sequential(
             nn.Linear(channels, channels), norm.layer(channels), nn.ReLU(), nn.Linear(channels, 3)
@@ -73,9 +73,13 @@ class Grouper(Scene):
         terms = {"cross-entropy": semantic, "offset": distance, "direction": -cosine}
         if self.score is not None and int(self.updates) >= self.score_after:
             terms["score"] = self._score_loss(batch, features, logits, offset)
-        total = torch.stack(list(terms.values())).sum()
+        total = torch.stack(list(terms.values())).sum() + self._unused()
         right = (logits.argmax(dim=1) == batch.label).sum() / counted
         return Loss(total, {name: value.detach() for name, value in terms.items()} | {"accuracy": right}, {})
+
+    def _unused(self) -> torch.Tensor | float:
+        """Nothing, of all that ScoreNet learns: processes that average gradients wait for every parameter's."""
+        return 0.0 if self.score is None else sum(value.sum() for value in self.score.parameters()) * 0
 
     def _score_loss(self, batch, features, logits, offset) -> torch.Tensor:
         """Proposals' scores against their greatest IoU with an instance: 0 below 0.25, 1 above 0.75, linear between."""
