@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.makers.files import write
@@ -103,6 +104,12 @@ def test_no_instances_at_all_are_refused(task, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_settings_of_another_task_are_refused(data, run, tmp_path):
+    given = ["finetune", "--data", data, "--weights", "none", "--preset", "small", "--run", tmp_path / "run"]
+    text = refusal(*given, "--config", run / "config.json")
+    assert f"--task segment: the settings are those of {run.name}: --task {run.name}" in text
+
+
 def test_scans_of_other_classes_and_folders_without_a_run_are_refused(data, run, tmp_path):
     folder = tmp_path / "s3dis/Area_5/office_1"
     folder.mkdir(parents=True)
@@ -113,3 +120,19 @@ def test_scans_of_other_classes_and_folders_without_a_run_are_refused(data, run,
     text = refusal("evaluate", run, "--data", tmp_path / "s3dis", "--split", tmp_path / "names.txt")
     assert "its classes are not the 13 of s3dis13: evaluate on scans of its labels" in text
     assert "no last checkpoint there" in refusal("evaluate", tmp_path / "nothing", "--data", data)
+
+
+# A GPU ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("task", list(TINY))
+def test_training_on_a_gpu_starts_close_to_the_cpu(task, precision, data, tmp_path):
+    first = {}
+    for device, kind in (("cpu", "float32"), ("cuda", precision)):
+        result = call(*tune(task, data, tmp_path / device, f"precision={kind}"), "--device", device)
+        assert result.exit_code == 0, result.output
+        first[device] = json.loads((tmp_path / device / "log.jsonl").read_text().splitlines()[0])["loss"]
+    assert first["cuda"] == pytest.approx(first["cpu"], rel=1e-2 if precision == "float32" else 0.1)

@@ -40,12 +40,14 @@ def finetune(
     python -m train finetune --data scannet --weights none --preset efficient --percent 10 --run runs/scratch10
     """
     with frame.one_line_errors():
-        from train.config import resolve
+        from train.config import ConfigError, resolve
         from train.inputs.labelled import Places
         from train.run.world import join_world
         from train.tasks.config import PRESETS_OF
 
         config = resolve(preset, frame.with_share(percent, assignments), PRESETS_OF[task], settings_file)
+        if config.task != task:
+            raise ConfigError(f"--task {task}: the settings are those of {config.task}: --task {config.task}")
         with join_world(device) as world:
             flags = dry_run, no_memory_check, as_json
             _finetune(Places(**places), frame.weights_path(weights), config, run, world, *flags)

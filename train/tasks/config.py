@@ -104,7 +104,7 @@ DETECT = {
         backbone=BackboneUse(net="small", voxel_m=0.05, norm_momentum=0.1),
         detect=Detect(width=64, sample=20_000, momentum_steps=0, iou_weight=3.3, moved_by_boxes=False),
         optim=Optim(optimiser="adamw", lr=4e-3, schedule="poly", power=0.9, weight_decay=0.0),
-        run=Running(steps=400, batch=4, checkpoint_steps=50, log_steps=10),
+        run=Running(steps=300, batch=2, checkpoint_steps=50, log_steps=10),
         validate_steps=100,
     ),
 }

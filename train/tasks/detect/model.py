@@ -103,7 +103,7 @@ class VoteNet(Scene):
         """What the pass over a batch costs in memory, given the bytes of a number."""
         if isinstance(self.backbone, PointNet2):
             kept = self.backbone.kept_floats(batch.size) * element
-            return [Forward(3, len(batch.position), kept, kept // 12)]
+            return [Forward(3, len(batch.position), kept, kept // 12, 0)]
         return super().forwards(batch, element)
 
     def _gathered(self, seed, row, vote, feature) -> Proposed:
