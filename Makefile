@@ -57,7 +57,7 @@ build: $(VENV)/.gen4d ## build sequences from SCANS and SHAPES into DATA
 
 pretrain: $(VENV)/.train ## pre-train on DATA with PRESET (small or paper) into RUN; again: goes on where it stopped
 	@test -f $(DATA)/dataset.json || { echo "$(DATA) holds no data set: run make demo first, or give DATA=..."; exit 1; }
-	$(BIN)/python -m train.run.together $(PROCESSES) pretrain --data $(DATA) --preset $(PRESET) --run $(RUN)
+	$(BIN)/python -m train together $(PROCESSES) pretrain --data $(DATA) --preset $(PRESET) --run $(RUN)
 
 finetune: $(VENV)/.train ## fine-tune RUN to segment SCANS with PRESET into TUNED, and print the table
 	@test -d $(SCANS) || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
