@@ -17,12 +17,14 @@ RUN     ?= runs/pretrain
 TUNED   ?= runs/finetune
 # Share of the labels to fine-tune with; empty: what the preset says.
 PERCENT ?=
+# Folder of make strl: built-in shapes, their views, the run and its tables.
+STRL    ?= data/strl
 STUDY   ?= small
 WORKERS ?= 2
 SOAK    ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo build pretrain finetune study test quick soak bench docs lint format clean
+.PHONY: help install demo build pretrain finetune strl study test quick soak bench docs lint format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +60,12 @@ finetune: $(VENV)/.train ## fine-tune RUN to segment SCANS with PRESET into TUNE
 	@test -d $(SCANS) || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
 	@test -d $(RUN) || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
 	$(BIN)/python -m train finetune --data $(SCANS) --weights $(RUN) --preset $(PRESET) --run $(TUNED) $(addprefix --percent ,$(PERCENT))
+
+strl: $(VENV)/.train ## STRL on built-in shapes: views, pre-training, a linear machine and few labels, with their floors
+	@test -d $(STRL)/shapes || $(BIN)/gen4d samples $(STRL) --rooms 1 --shapes 30
+	$(BIN)/gen4d build --kind views --shapes $(STRL)/shapes --out $(STRL)/views --workers $(WORKERS)
+	$(BIN)/python -m train pretrain --data $(STRL)/views --preset strl-small --run $(STRL)/run
+	$(BIN)/python -m train classify --data $(STRL)/shapes --weights $(STRL)/run --preset small --run $(STRL)/classes
 
 study: $(VENV)/.train ## compare ways of pre-training on built-in rooms: STUDY=small (an hour and a half) or full
 	$(BIN)/python -m train study --size $(STUDY) --out runs/study-$(STUDY) --workers $(WORKERS)
