@@ -110,7 +110,7 @@ def read_shape(source: AnySource, config: ViewsConfig) -> Shape:
 
 
 def _subset(path, source: PointSource, finite: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Rows (count,) of a set's points in the file's order, which may be that of farthest points: all, or some."""
+    """Rows (count,) of a set's points in the file's order, which may be of farthest points: all, or some of them."""
     if len(finite) < count:
         which = f"shape {source.row} of it" if source.row >= 0 else "it"
         raise SourceError(
