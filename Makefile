@@ -62,14 +62,14 @@ finetune: $(VENV)/.train ## fine-tune RUN to segment SCANS with PRESET into TUNE
 	$(BIN)/python -m train finetune --data $(SCANS) --weights $(RUN) --preset $(PRESET) --run $(TUNED) $(addprefix --percent ,$(PERCENT))
 
 instances: $(VENV)/.train ## fine-tune RUN to find the instances in SCANS with PRESET into FOUND
-	@test -d $(SCANS) || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
-	@test -d $(RUN) || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
-	$(BIN)/python -m train finetune --task instances --data $(SCANS) --weights $(RUN) --preset $(PRESET) --run $(FOUND)
+	@test -d "$(SCANS)" || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
+	@test -d "$(RUN)" || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
+	$(BIN)/python -m train finetune --task instances --data "$(SCANS)" --weights "$(RUN)" --preset $(PRESET) --run "$(FOUND)"
 
 detect: $(VENV)/.train ## fine-tune RUN to find boxes around the objects in SCANS with PRESET into BOXES
-	@test -d $(SCANS) || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
-	@test -d $(RUN) || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
-	$(BIN)/python -m train finetune --task detect --data $(SCANS) --weights $(RUN) --preset $(PRESET) --run $(BOXES)
+	@test -d "$(SCANS)" || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
+	@test -d "$(RUN)" || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
+	$(BIN)/python -m train finetune --task detect --data "$(SCANS)" --weights "$(RUN)" --preset $(PRESET) --run "$(BOXES)"
 
 study: $(VENV)/.train ## compare ways of pre-training on built-in rooms: STUDY=small (an hour and a half) or full
 	$(BIN)/python -m train study --size $(STUDY) --out runs/study-$(STUDY) --workers $(WORKERS)
