@@ -29,6 +29,7 @@ SLOW_TESTS = """
     test_a_child_process_loads_after_its_parent_did
     test_a_run_killed_at_any_step_ends_in_the_same_bits
     test_an_interrupted_run_is_done_again_to_the_same_bytes
+    test_the_doctor_has_no_such_doubts_about_built_in_samples
     test_blocks_of_a_document_run_in_their_order
     test_cosine_methods_fit_one_sequence_with_their_features_spread
     test_every_class_of_the_benchmark_and_the_eight_shapes_occur_in_forty_rooms
