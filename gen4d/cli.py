@@ -442,23 +442,39 @@ def verify(dataset, quick) -> None:
 
 
 @cli.command(
-    short_help="Draw a picture of one sequence.",
-    epilog=_example("gen4d view data/sequences --sequence scene0000_00/003 --out sequence.png"),
+    short_help="Show a scan or a sequence: a page, a picture, a moving picture.",
+    epilog=_example(
+        "gen4d view data/sequences scene0000_00 --out scene.html",
+        "gen4d view data/sequences scene0000_00/003 --out sequence.png",
+    ),
 )
 @click.argument("dataset")
-@click.option("--sequence", default="0", show_default=True, help="Id or number of the sequence.")
-@click.option("--out", default=pathlib.Path("sequence.png"), type=_FOLDER, show_default=True, help="PNG to write.")
-def view(dataset, sequence, out) -> None:
-    """Draw a picture of one sequence of a data set, a folder or a URL."""
-    from gen4d.report.picture import draw_png
+@click.argument("what", default="")
+@click.option(
+    "--out",
+    default=pathlib.Path("scan.html"),
+    type=_FOLDER,
+    show_default=True,
+    help="File to write: .html, .png or .gif.",
+)
+def view(dataset, what, out) -> None:
+    """Show WHAT, a scan or a sequence (id or number) of a data set, which is a folder or a URL.
+
+    An .html holds a scan with all its sequences and opens in any browser, without a network. A .png or .gif shows one
+    sequence, of a scan the one in which a shape moves farthest.
+    """
+    from gen4d.report import draw
     from gen4d.shards.dataset import open_dataset
 
-    if out.suffix.lower() != ".png":
-        raise click.BadParameter(f"{out}: only .png can be written", param_hint="--out")
+    if out.suffix.lower() not in draw.WRITERS:
+        raise click.BadParameter(f"{out}: give a name that ends in .html, .png or .gif", param_hint="--out")
     opened = open_dataset(dataset)
-    number = _find(opened, sequence)
-    draw_png(opened, number, out)
-    click.echo(f"{out}: {opened[number].id}")
+    numbers = opened.numbers(opened.scan_names[opened.scan_of(0)]) if len(opened) else []
+    if what in opened.scan_names:
+        numbers = opened.numbers(what)
+    elif what:
+        numbers = [_find(opened, what)]
+    click.echo(f"{out}: {draw.write(opened, numbers, out)}")
 
 
 @cli.command(

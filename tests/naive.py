@@ -425,3 +425,30 @@ def posed(cloud, pose):
     """Points (N, 3) float32 of a cloud under a pose (4, 4) float32: R p + t in float64, then rounded."""
     exact = cloud.astype(np.float64) @ pose[:3, :3].astype(np.float64).T + pose[:3, 3].astype(np.float64)
     return exact.astype(np.float32)
+
+
+def splat(point, colour, camera, scale, size, image, depth):
+    """Points as discs, the nearest on top: every pixel of every point's disc, in turn."""
+    rows, columns = np.indices(depth.shape)
+    x = camera[:, :3] @ point.astype(np.float64).T + camera[:, 3:]
+    for i in np.flatnonzero(x[2] > 1e-6):
+        across = x[0, i] * scale / x[2, i] + depth.shape[1] / 2
+        down = depth.shape[0] / 2 - x[1, i] * scale / x[2, i]
+        radius = min(max(0.5 * size * scale / x[2, i], 0.6), 12.0)
+        disc = (columns + 0.5 - across) ** 2 + (rows + 0.5 - down) ** 2 <= radius**2
+        front = disc & (x[2, i] < depth)
+        depth[front], image[front] = x[2, i], colour[i]
+
+
+def shade(image, depth, reach, strength):
+    """Eye-dome lighting by shifted copies of the whole depth."""
+    rows, columns = np.indices(depth.shape)
+    behind = np.zeros(depth.shape)
+    with np.errstate(invalid="ignore"):
+        for dy, dx in ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)):
+            there = depth[
+                np.clip(rows + dy * reach, 0, depth.shape[0] - 1), np.clip(columns + dx * reach, 0, depth.shape[1] - 1)
+            ]
+            behind += np.where(there < depth, np.log2(depth) - np.log2(there), 0)
+    drawn = np.isfinite(depth)
+    image[drawn] = (image[drawn] * np.exp(-np.minimum(strength * behind[drawn], 1))[:, None]).astype(np.uint8)

@@ -20,7 +20,7 @@ from gen4d.shards.home import Home, LocalHome, find_home
 from gen4d.shards.manifest import read_manifest
 from gen4d.shards.tables import Tables
 
-_OPEN_SHARDS = 256  # opening one takes 4 ms, a third of what making a sequence a part of a batch does
+_OPEN_SHARDS = 128  # opening one takes 4 ms, a third of what making a sequence a part of a batch does
 _COMPARED = 10_000  # names, when the nearest to a wrong one is looked for
 _CACHED_CLOUDS = 64  # 3 MB each: those of the scans that a loader shuffles among in blocks
 _STRANGER = "cut short, or a file of another build; restore it from a copy, and run gen4d verify"
@@ -187,6 +187,23 @@ class Dataset:
         shard, row = self._locate(i)
         tables = self._tables(shard)
         return tables.floor_plan(int(tables.table["sequence/scan"][row]), self.config.get("cell_m", math.nan))
+
+    def label_space(self, i: int) -> str:
+        """What the labels of sequence i mean: the name of a label space in datasets_manifest.yaml, or ""."""
+        shard, row = self._locate(i)
+        tables = self._tables(shard)
+        spaces = tables.attributes.get("label_spaces", [])
+        scan = int(tables.table["sequence/scan"][row])
+        return spaces[scan] if scan < len(spaces) else ""
+
+    def numbers(self, scan: str) -> range:
+        """Numbers of a scan's sequences, which are consecutive. Raises KeyError if there is no such scan."""
+        if scan not in self.scan_names:
+            close = difflib.get_close_matches(scan, self.scan_names[:_COMPARED], 1) or self.scan_names[:1]
+            like = f"the nearest is {close[0]!r}" if close else "it is empty"
+            raise KeyError(f"no scan {scan!r} in {self.home.where()}: {like}")
+        number = self.scan_names.index(scan)
+        return range(self._end[number - 1] if number else 0, self._end[number])
 
     def find(self, id: str) -> int:
         """Number of the sequence of an id, "scene0000_00/003". Raises KeyError if there is none."""

@@ -230,7 +230,7 @@ def _walk(path: Path, content: bytes, offset: int, element: Element, order: str,
 
 def _gathered(content: bytes, element: Element, starts: list[int], order: str) -> np.ndarray:
     """The scalars of rows of several lengths."""
-    place = np.array(starts, np.int64).reshape(element.rows, -1)
+    place = np.array(starts, np.int64).reshape(element.rows, len(element.properties))
     letters = np.frombuffer(content, np.uint8)
     scalars = [(column, item) for column, item in enumerate(element.properties) if not item.count]
     rows = np.empty(element.rows, [(item.name, order + item.type) for _, item in scalars])
@@ -268,6 +268,8 @@ def _ascii_rows(path: Path, content: bytes, header: Header) -> np.ndarray:
 def _walk_numbers(path: Path, numbers: Numbers, at: int, element: Element) -> tuple[np.ndarray, int]:
     """Where the scalars of each row are (N, S) among the numbers, and where the element ends."""
     width, value, first = len(element.properties), numbers.value, numbers.first
+    if not element.rows or not width:
+        return np.empty((element.rows, 0), np.int64), at
     if element.scalar:
         end = at + element.rows * width
         if end > len(value) or not first[at:end:width].all():
@@ -284,7 +286,7 @@ def _walk_numbers(path: Path, numbers: Numbers, at: int, element: Element) -> tu
             if not item.count:
                 places.append(at)
             at += 1 + int(length)
-    return np.array(places, np.int64).reshape(element.rows, -1), at
+    return np.array(places, np.int64).reshape(element.rows, sum(not item.count for item in element.properties)), at
 
 
 def _lines_differ(path: Path, lines: int, declared: int) -> SourceError:
