@@ -4,6 +4,7 @@ import warnings
 
 import click
 
+from train.commands.classify import classify
 from train.commands.compare import compare
 from train.commands.doctor import doctor
 from train.commands.evaluate import evaluate
@@ -26,7 +27,8 @@ def main() -> None:
     warnings.showwarning = lambda message, *rest: click.echo(f"warning: {message}", err=True)
 
 
-for command in (pretrain, finetune, evaluate, predict, probe, study, compare, features, export_weights, doctor):
+COMMANDS = (pretrain, finetune, classify, evaluate, predict, probe, study, compare, features, export_weights, doctor)
+for command in COMMANDS:
     main.add_command(command)
 
 

@@ -98,6 +98,7 @@ def _attempts(counts: Counts) -> dict:
         "drawn": counts.drawn,
         "accepted": counts.accepted,
         "shrunk": counts.shrunk,
+        **({"movers": counts.movers} if set(counts.movers) - {"1"} else {}),
         "least_shrink": round(counts.least_shrink, 4),
     }
 

@@ -97,7 +97,7 @@ def find_scans(folder: Path, split: Path | None = None) -> FoundScans:
     Raises SourceError where there are none, two have one name, the data set cannot be built from, or a list is broken.
     """
     folder = Path(folder)
-    entry, hits = recognise(folder, shapes=False)
+    entry, hits = recognise(folder, "scans")
     if not entry.built:
         raise SourceError(folder, f"is {entry.title}, which gen4d cannot build from: {entry.note}")
     _refuse_twins(folder, hits)
