@@ -133,8 +133,7 @@ def _classes(scans: list[dict]) -> list[str]:
     wide = max(16, *map(len, drawn)) if drawn else 0
     rows = [
         f"  {name:<{wide}} {accepted[name] / everything:4.0%} of the {shares}, "
-        f"{accepted[name]} of {drawn[name]} {draws}"
-        + (f", {shrunk[name]} shrunk to fit" if shrunk[name] else "")
+        f"{accepted[name]} of {drawn[name]} {draws}" + (f", {shrunk[name]} shrunk to fit" if shrunk[name] else "")
         for name in sorted(drawn)
     ]
     return ["classes:", *rows] if rows else []
