@@ -12,7 +12,7 @@ from gen4d.building.errors import BuildError
 from gen4d.config import Config, to_plain
 from gen4d.moving.cloud import CloudError
 from gen4d.moving.generate import Counts, Shapes, generate_scan
-from gen4d.moving.occupancy import OccupancyError
+from gen4d.moving.occupancy import TOP_HEAVY, OccupancyError
 from gen4d.sequence import FloorPlan, Recording
 from gen4d.shards.format import FORMAT, VERSION, seal
 from gen4d.shards.manifest import brief, shard_path, sidecar_path
@@ -56,6 +56,8 @@ def build_shard(job: Job) -> dict:
             continue
         recordings.append(made.recording)
         levelled = {"tilt_deg": round(scan.tilt_deg, 3), "below": round(made.below, 4)}
+        if made.top_heavy > TOP_HEAVY:
+            levelled["top_heavy"] = round(made.top_heavy, 2)
         described.append(describe(made.recording) | levelled | _attempts(made.counts, scan.files))
         shapes |= {file.path: list(file) for file in made.files}
         unreadable.update(made.counts.unreadable)

@@ -11,7 +11,7 @@ import numpy as np
 from gen4d.config import Config
 from gen4d.moving.cloud import CloudError
 from gen4d.moving.generate import prepare_scan
-from gen4d.moving.occupancy import OccupancyError
+from gen4d.moving.occupancy import TOP_HEAVY, OccupancyError
 from gen4d.report.summary import BELOW_SHARE, UNSEEN_SHARE, counted, format_bytes
 from gen4d.sources import (
     FoundScans,
@@ -273,6 +273,9 @@ def _free_space(source: ScanSource, scan: Scan) -> tuple[Finding, float]:
     doubts = []
     if prepared.below > BELOW_SHARE:
         doubts.append(f"{prepared.below:.0%} of the points lie more than 20 cm below the floor: check --up")
+    if prepared.top_heavy > TOP_HEAVY:
+        times = f"{prepared.top_heavy:.1f} times as many points lie below the ceiling as above the floor"
+        doubts.append(f"{times}: a scan that stands on its head, check --up")
     if widest_m < _NARROW_M:
         doubts.append("hardly any shape fits: check --up and --units")
     elif floor.unseen > UNSEEN_SHARE:
