@@ -491,8 +491,9 @@ class _Reading:
 @click.option("--classes", help="Classes of shapes, as for build: others are not read.")
 @click.option("--shape-units", help="Unit of shapes that have one, as for build.")
 @click.option("--shape-up", default="auto", show_default=True, help="Up axis of the shapes, as for build.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Number of processes.")
 @click.option("--json", "as_json", is_flag=True, help="Findings as JSON.")
-def doctor_command(scans, shapes, split, up, units, classes, shape_units, shape_up, as_json) -> None:
+def doctor_command(scans, shapes, split, up, units, classes, shape_units, shape_up, workers, as_json) -> None:
     """Read raw folders before a long build, and report everything that is wrong with them at once."""
     if scans is None and shapes is None:
         raise click.UsageError("give --scans, --shapes, or both")
@@ -503,11 +504,13 @@ def doctor_command(scans, shapes, split, up, units, classes, shape_units, shape_
     if scans is not None:
         given = up is not None or units is not None
         orientation = building.find_orientation(sources.find_scans(scans, split).entry, up, units) if given else None
-        findings += doctor.examine_scans(scans, split, orientation, progress=_Reading())
+        findings += doctor.examine_scans(scans, split, orientation, progress=_Reading(), workers=workers)
     if shapes is not None:
         metres = sources.parse_units(shape_units, "--shape-units") if shape_units else 0.0
-        wanted, reading = _class_names(classes), _Reading()
-        findings += doctor.examine_shapes(shapes, wanted, None, shape_up, metres_per_unit=metres, progress=reading)
+        reading = {"progress": _Reading(), "workers": workers}
+        findings += doctor.examine_shapes(
+            shapes, _class_names(classes), None, shape_up, metres_per_unit=metres, **reading
+        )
     if as_json:
         click.echo(json.dumps([finding._asdict() for finding in findings], indent=1))
     else:

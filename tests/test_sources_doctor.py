@@ -67,6 +67,16 @@ def test_everything_that_is_wrong_is_reported_in_one_pass(tmp_path):
     assert "instances need segments and aggregation, scene0003_00 have one" in warnings
 
 
+def test_workers_say_the_same_in_the_same_order_and_count_as_they_go(tmp_path):
+    folder, seen = broken(scannet(tmp_path)), []
+    alone = examine_scans(folder)
+    assert examine_scans(folder, workers=3, progress=lambda *state: seen.append(state)) == alone
+    assert [what for what, _, _ in seen] == ["scans"] * len(seen) and seen[-1] == ("scans", 5, 5)
+    for number in range(4):
+        write(tmp_path / "shapes" / "chair" / f"{number}.off", CUBE if number % 2 else CUBE[:-9])
+    assert examine_shapes(tmp_path / "shapes", workers=2) == examine_shapes(tmp_path / "shapes")
+
+
 def test_quick_examination_opens_no_points_but_finds_what_is_missing_or_empty(tmp_path):
     findings = examine_scans(broken(scannet(tmp_path)), quick=True)
     errors = "\n".join(said(findings, "error"))

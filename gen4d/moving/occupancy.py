@@ -12,7 +12,7 @@ _PEAK_BIN_M = 0.05
 _PEAK_SHARE = 0.25  # of the strongest bin: what makes a peak strong
 _INLIER_M = 0.05
 _BELOW_M = 0.2
-TOP_HEAVY = 1.3  # 12 real and built-in rooms with a ceiling have 0.63 at most, on their heads 1.59 at least
+TOP_HEAVY = 1.3  # 11 real and built-in rooms with a ceiling have 0.63 at most, on their heads 1.59 at least
 _ROOM_M = 2.0  # a plane so far above the floor is a ceiling
 _BAND_M = (0.3, 1.0)  # from the floor, where furniture is, and from the ceiling, where it is not
 
