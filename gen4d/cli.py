@@ -20,7 +20,7 @@ import time
 import click
 
 from gen4d import __version__
-from gen4d.config import HEIGHT_CLASSES, Config, override
+from gen4d.config import HEIGHT_CLASSES, Config, in_words, override
 from gen4d.report import summary as report
 
 try:
@@ -283,6 +283,10 @@ def _estimate(inputs, out: pathlib.Path, workers: int) -> None:
         raise building.BuildError(
             "none of the scans that were tried can be used: gen4d doctor says what is wrong with each"
         )
+    if not trial.sequences:
+        raise building.BuildError(
+            f"no sequence could be made in a trial of {report.counted(trial.scans, 'scan')}: {trial.reason}"
+        )
     whole = trial.scaled(len(inputs.scans), workers)
     free = shutil.disk_usage(next(p for p in (out, *out.absolute().parents) if p.exists())).free
     took = report.format_seconds(whole.seconds)
@@ -311,7 +315,7 @@ def inspect(dataset, sequence) -> None:
         return
     manifest = opened.manifest
     click.echo(f"{dataset}: gen4d data set, format {manifest['version']}, made by gen4d {manifest['gen4d']}")
-    shown = {name: _plain(value) for name, value in manifest["config"].items() if name != "height_m"}
+    shown = {name: in_words(value) for name, value in manifest["config"].items() if name != "height_m"}
     click.echo("config: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
     click.echo("versions: " + ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()))
     sidecars = [brief(read_sidecar(opened.home, n)) for n in range(len(manifest["shards"]))]
@@ -323,13 +327,10 @@ def inspect(dataset, sequence) -> None:
         click.echo(line)
 
 
-def _plain(value) -> str:
-    """A value of a config in words: lists by their members."""
-    return "(" + " ".join(map(str, value)) + ")" if isinstance(value, list) else str(value)
-
-
 def _find(opened, sequence: str) -> int:
     """Number of a sequence given by its number or id."""
+    from gen4d.shards import FormatError
+
     reason = "too high"
     try:
         number = int(sequence) if sequence.isdecimal() else opened.find(sequence)
@@ -337,7 +338,9 @@ def _find(opened, sequence: str) -> int:
         number, reason = len(opened), _gap(opened, sequence) or error.args[0]
     if number < len(opened):
         return number
-    first = opened[0].id if len(opened) else "none"
+    if not len(opened):
+        raise FormatError(f"{opened.home.where()}: holds no sequence: gen4d inspect says why")
+    first = opened[0].id
     message = f"{sequence!r} is neither a number below {len(opened)} nor an id like {first} ({reason})"
     raise click.BadParameter(message)
 

@@ -61,6 +61,7 @@ class Trial(NamedTuple):
     seconds: float
     memory: int
     failed: tuple[str, ...]
+    reason: str  # an example of what most attempts of the last scan failed by
 
     def scaled(self, scans: int, workers: int) -> "Estimate":
         """What a build of a number of scans like these will take."""
@@ -81,11 +82,14 @@ class Estimate(NamedTuple):
 def try_scans(inputs: Inputs, chosen: tuple[sources.ScanSource, ...]) -> Trial:
     """Generate and encode scans without writing anything, to estimate a build."""
     shapes = group_shapes(inputs.shapes, inputs.config.shape_up)
-    recordings, failed = [], []
+    recordings, failed, reason = [], [], ""
     started = time.perf_counter()
     for source in chosen:
         try:
-            recordings.append(generate_scan(load_scan(source, inputs.config), shapes, inputs.config).recording)
+            made = generate_scan(load_scan(source, inputs.config), shapes, inputs.config)
+            recordings.append(made.recording)
+            if made.counts.reasons:
+                reason = made.counts.example[max(made.counts.reasons, key=made.counts.reasons.__getitem__)]
         except UNUSABLE as error:
             failed.append(f"{source.root}/{describe_error(source, error)}")
     content = shard_bytes(tuple(recordings), inputs.config.frames, to_plain(inputs.config), inputs.config.pairs)
@@ -95,4 +99,4 @@ def try_scans(inputs: Inputs, chosen: tuple[sources.ScanSource, ...]) -> Trial:
     raw = sum(recording.cloud.point.nbytes * 2 for recording in recordings)
     raw += sum(actor.planes.nbytes for sequence in sequences for actor in sequence.actors)
     shard = _COPIES * inputs.config.scans_per_shard * (raw + len(content)) // max(len(recordings), 1)
-    return Trial(len(recordings), len(sequences), len(content), seconds, peak + shard, tuple(failed))
+    return Trial(len(recordings), len(sequences), len(content), seconds, peak + shard, tuple(failed), reason)

@@ -52,6 +52,8 @@ def find_inputs(
     the shapes'. limit: only the first scans by name. Raises SourceError, ConfigError, BuildError.
     """
     found, meshes = sources.find_scans(scans, split), sources.find_shapes(shapes, config.classes)
+    _refuse_empty(scans, "scans", found)
+    _refuse_empty(shapes, "shapes", meshes)
     orientation = find_orientation(found.entry, up, units)
     config = dataclasses.replace(config, up=orientation.up, metres_per_unit=orientation.metres_per_unit)
     unit = sources.entry_units(meshes.entry) if shape_units is None else shape_units
@@ -62,6 +64,12 @@ def find_inputs(
         inputs = dataclasses.replace(inputs, scans=inputs.scans[:limit])
     refused = tuple(message for _, message in (*found.refused, *meshes.refused))
     return Found(inputs, (*found.warnings, *meshes.warnings), refused)
+
+
+def _refuse_empty(folder: pathlib.Path, what: str, found: sources.FoundScans | sources.FoundShapes) -> None:
+    if not found.sources:
+        count, first = len(found.refused), found.refused[0][1]
+        raise BuildError(f"{folder}: all of its {what} ({count}) are refused (first: {first}): gen4d doctor lists them")
 
 
 def find_orientation(entry: str, up: str | None, units: str | None) -> sources.Orientation:
