@@ -7,7 +7,7 @@ from gen4d.report.doctor import examine_scans, examine_shapes
 from gen4d.sources import Orientation
 from tests.makers.files import off, ply, write
 from tests.makers.meshes import CUBE_TRIANGLES, CUBE_VERTEX
-from tests.makers.rooms import room_points, scannet_scan
+from tests.makers.rooms import pointcept_scan, room_points, scannet_scan
 from tests.shared import SHARED, needs_shared_data
 
 NAMES = ("scene0000_00", "scene0001_00", "scene0002_00")
@@ -128,6 +128,16 @@ def test_wrong_units_and_wrong_up_are_guessed(tmp_path):
     assert not said(examine_scans(tmp_path, orientation=Orientation("z", 0.001)), "warning")
     write(tmp_path / "a.ply", ply(room_points(9000)[:, [1, 2, 0]] * np.float32([1, 1, 2.5])))
     assert any("check --up" in text for text in said(examine_scans(tmp_path), "warning"))
+
+
+def test_no_finding_is_empty_behind_its_colon(tmp_path):
+    odd = tmp_path / "my: scans"
+    pointcept_scan(odd / "train", "scene0000_00")
+    pointcept_scan(odd / "val", "scene0011_00")
+    findings = [*examine_scans(odd), *examine_scans(scannet(tmp_path / "lists: " / "a"))]
+    assert all(finding.message.strip() and str(tmp_path) in finding.path for finding in findings)
+    (told,) = (finding for finding in findings if "only train/ is used" in finding.message)
+    assert told.path == str(odd)
 
 
 def test_folder_that_is_none_is_one_error(tmp_path):

@@ -82,8 +82,8 @@ def examine_scans(
     entry = entry_of(found.entry)
     findings = [Finding("note", str(folder), f"{entry.title}: {counted(len(found.sources), 'scan')}")]
     findings += _lists(folder, entry, found)
-    findings += [_from_text("warning", message) for message in found.warnings]
-    findings += [_from_text("error", message) for _, message in found.refused]
+    findings += [_from_text("warning", message, folder) for message in found.warnings]
+    findings += [_from_text("error", message, folder) for _, message in found.refused]
     findings += _missing_files(folder, entry, found.sources)
     findings += _empty_files(found.sources)
     if not quick:
@@ -115,8 +115,8 @@ def examine_shapes(
         return [_from_error(error)]
     entry = entry_of(found.entry)
     findings = [Finding("note", str(folder), f"{entry.title}: {counted(len(found.sources), 'shape')}")]
-    findings += [_from_text("warning", message) for message in found.warnings]
-    findings += [_from_text("error", message) for _, message in found.refused]
+    findings += [_from_text("warning", message, folder) for message in found.warnings]
+    findings += [_from_text("error", message, folder) for _, message in found.refused]
     findings += _class_counts(folder, entry, found, split, _no_height_level(classes, metres_per_unit))
     if not quick:
         examine = functools.partial(_read_shape, up=up, metres_per_unit=metres_per_unit)
@@ -153,10 +153,11 @@ def _from_error(error: SourceError) -> Finding:
     return Finding("error", error.path, error.problem)
 
 
-def _from_text(level: str, text: str) -> Finding:
-    """A finding from a message that names its file in front."""
-    path, _, message = text.partition(": ")
-    return Finding(level, path, message)
+def _from_text(level: str, text: str, folder: Path) -> Finding:
+    """A finding from a message that names its file in front, in a folder whose own path may have a colon in it."""
+    start = len(str(folder)) if text.startswith(str(folder)) else 0
+    path, _, message = text[start:].partition(": ")
+    return Finding(level, text[:start] + path, message) if message else Finding(level, str(folder), text)
 
 
 def _some(names: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from gen4d.sources.formats.meshes import read_mesh, sound_mesh
 from gen4d.sources.manifest import Entry, Hit, class_name_of, entry_of, recognise
 from gen4d.sources.source import SourceError, SourceFile, file_size, read_file
-from gen4d.sources.splits import default_part, read_split
+from gen4d.sources.splits import default_part, find_listed, missing_names, read_split
 
 _SHOWN = 20
 
@@ -85,18 +85,22 @@ def find_shapes(folder: Path, classes: tuple[str, ...] | None = None, split: str
 
 def _choose(folder: Path, entry: Entry, hits: list[Hit], split: str | Path | None) -> tuple[list[Hit], tuple[str, ...]]:
     if split is None:
-        chosen = default_part(entry, hits)
-        return chosen.hits, tuple(f"{folder}: {note}" for note in chosen.warnings)
+        chosen = default_part(folder, entry, hits)
+        return chosen.hits, chosen.warnings
+    warnings: tuple[str, ...] = ()
     if str(split) in ("train", "test"):
         kept = [hit for hit in hits if hit.groups.get("part") == str(split)]
     else:
-        wanted = set(read_split(Path(split)))
+        names = read_split(Path(split))
+        found = find_listed(names, ((hit.name, hit.path) for hit in hits))
+        wanted = set(found.values())
         kept = [hit for hit in hits if hit.name in wanted]
+        warnings = missing_names(folder, Path(split), names, found)
     if not kept:
         raise SourceError(
             folder, f"has no shape of the split {split}: of {len(hits)} shapes the first is {hits[0].path}"
         )
-    return kept, ()
+    return kept, warnings
 
 
 def _class_of(entry: Entry, hit: Hit) -> str:
