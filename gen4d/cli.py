@@ -8,6 +8,7 @@ What takes long to import is imported by the commands, when signals have their h
 """
 
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -54,6 +55,9 @@ def _raise(number):
 
 def main() -> None:
     """Entry point of `gen4d`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # paths may hold any bytes
     for number in _STOPPED:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup has it ignored
             signal.signal(number, _stop)

@@ -32,7 +32,7 @@ from gen4d.sources import (
     load_shape,
 )
 from gen4d.sources.manifest import Entry, Split, entry_of, manifest
-from gen4d.sources.source import file_size
+from gen4d.sources.source import escaped, file_size
 from gen4d.sources.splits import read_split
 
 _SHOWN = 5
@@ -150,12 +150,12 @@ def _no_height_level(classes: tuple[str, ...] | None, metres_per_unit: float) ->
 
 
 def _from_error(error: SourceError) -> Finding:
-    return Finding("error", error.path, error.problem)
+    return Finding("error", escaped(error.path), error.problem)
 
 
 def _from_text(level: str, text: str, folder: Path) -> Finding:
     """A finding from a message that names its file in front, in a folder whose own path may have a colon in it."""
-    start = len(str(folder)) if text.startswith(str(folder)) else 0
+    start = len(escaped(str(folder))) if text.startswith(escaped(str(folder))) else 0
     path, _, message = text[start:].partition(": ")
     return Finding(level, text[:start] + path, message) if message else Finding(level, str(folder), text)
 

@@ -20,7 +20,7 @@ from gen4d.sources.level import (
     up_rotation,
 )
 from gen4d.sources.manifest import Entry, Hit, Layout, entry_of, files_of, recognise
-from gen4d.sources.source import SourceError, SourceFile, file_size, read_file
+from gen4d.sources.source import SourceError, SourceFile, check_name, escaped, file_size, read_file
 from gen4d.sources.splits import choose_split
 
 _LEAST_POINTS = 100
@@ -94,7 +94,7 @@ def find_scans(folder: Path, split: Path | None = None) -> FoundScans:
         try:
             sources.append(_source(folder, entry, hit, shared))
         except SourceError as error:
-            refused.append((hit.name, str(error)))
+            refused.append((escaped(hit.name), str(error)))
     return FoundScans(tuple(sources), entry.name, chosen.warnings, tuple(refused), chosen.split)
 
 
@@ -118,6 +118,7 @@ def _shared_files(folder: Path, entry: Entry, layout: Layout) -> dict[str, str]:
 
 
 def _source(folder: Path, entry: Entry, hit: Hit, shared: dict[str, str]) -> ScanSource:
+    check_name(folder, hit.path)
     files = files_of(folder, hit)
     if "points" not in files:
         wanted = hit.layout.files["points"][0].format_map({"name": hit.name})

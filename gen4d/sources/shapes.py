@@ -8,7 +8,7 @@ import numpy as np
 
 from gen4d.sources.formats.meshes import read_mesh, sound_mesh
 from gen4d.sources.manifest import Entry, Hit, class_name_of, entry_of, recognise
-from gen4d.sources.source import SourceError, SourceFile, file_size, read_file
+from gen4d.sources.source import SourceError, SourceFile, check_name, escaped, file_size, read_file
 from gen4d.sources.splits import default_part, find_listed, missing_names, read_split
 
 _SHOWN = 20
@@ -77,7 +77,7 @@ def find_shapes(folder: Path, classes: tuple[str, ...] | None = None, split: str
         try:
             sources.append(_source(folder, entry, hit))
         except SourceError as error:
-            refused.append((hit.name, str(error)))
+            refused.append((escaped(hit.name), str(error)))
     _refuse_twins(folder, sources)
     sources.sort(key=lambda source: (source.class_name, source.path))
     return FoundShapes(tuple(sources), entry.name, warnings + unknown, tuple(refused))
@@ -125,6 +125,7 @@ def _of_classes(
 
 
 def _source(folder: Path, entry: Entry, hit: Hit) -> ShapeSource:
+    check_name(folder, hit.path)
     size = file_size(folder, hit.path)
     class_name = _class_of(entry, hit)
     given = hit.groups["class"].lower()
