@@ -20,7 +20,7 @@ import time
 
 import click
 
-from gen4d import __version__
+from gen4d import __version__, compiled
 from gen4d.config import HEIGHT_CLASSES, Config, in_words, override
 from gen4d.report import summary as report
 
@@ -58,6 +58,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # paths may hold any bytes
+    if compiled.NOTE:
+        click.echo(f"note: {compiled.NOTE}", err=True)
     for number in _STOPPED:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup has it ignored
             signal.signal(number, _stop)
