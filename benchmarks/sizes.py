@@ -13,11 +13,18 @@ import sys
 
 import numpy as np
 
-from gen4d import building, sources
-from gen4d.building.shard import load_scan
+from gen4d import sources
 from gen4d.config import GENERATOR, Config
 from gen4d.moving.generate import generate_scan, group_shapes, prepare_scan
 from gen4d.samples import write_samples
+
+try:
+    from gen4d.building import moving
+except ImportError:  # generators up to 3, before there were kinds
+    from gen4d import building as moving
+    from gen4d.building import shard
+
+    moving.load_scan = shard.load_scan
 
 ROOMS, MEDIAN_M, WIDEST_M = 40, 0.65, (0.45, 1.05)
 LOWEST_M = {"chair": 0.70, "desk": 0.70, "dresser": 0.75, "night_stand": 0.45, "sofa": 0.65, "table": 0.40}
@@ -35,7 +42,7 @@ def write_narrow(folder: pathlib.Path) -> pathlib.Path:
     every.write_text("\n".join(path.name for path in (folder / "scans").glob("scene*")))
     width = {}
     for scan in sources.find_scans(folder / "scans", every).sources:
-        width[scan.name] = prepare_scan(load_scan(scan, Config(up="z")), Config()).space.widest_m
+        width[scan.name] = prepare_scan(moving.load_scan(scan, Config(up="z")), Config()).space.widest_m
     inside = sorted((name for name in width if WIDEST_M[0] <= width[name] <= WIDEST_M[1]), key=width.__getitem__)
     narrow = [name for name in inside if width[name] <= MEDIAN_M]
     wide = inside[len(narrow) :]
@@ -47,11 +54,11 @@ def write_narrow(folder: pathlib.Path) -> pathlib.Path:
     return listed
 
 
-def measure(inputs: building.Inputs) -> str:
+def measure(inputs) -> str:
     """A row of the table: all sequences of some scans."""
     shapes, total, movers = group_shapes(inputs.shapes, "auto"), collections.Counter(), []
     for source in inputs.scans:
-        made = generate_scan(load_scan(source, inputs.config), shapes, inputs.config)
+        made = generate_scan(moving.load_scan(source, inputs.config), shapes, inputs.config)
         total.update(attempts=made.counts.attempts, sequences=len(made.recording))
         movers += [mover for sequence in made.recording for mover in sequence.movers]
     count, wanted = len(movers), len(inputs.scans) * inputs.config.sequences
@@ -75,7 +82,7 @@ def main(folder: pathlib.Path, scans: str = "", shapes: str = "", up: str = Conf
         meshes = sources.find_shapes(folder / "shapes", Config.classes)
     print("| generator | sequences | accepted | shrunk | least factor | below its class | tables, median |")
     print("|---|---|---|---|---|---|---|")
-    print(measure(building.make_inputs(found, meshes, Config(up=up))))
+    print(measure(moving.make_inputs(found, meshes, Config(up=up))))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,10 @@ from train.run.loop import Running
 from train.run.optim import Optim
 
 # Settings that say how a run is carried out, not what it computes: a run may go on with other values.
-FREE = frozenset({"run.steps", "run.workers", "run.checkpoint_steps", "run.milestone_steps", "run.log_steps"})
+FREE = frozenset(
+    {"run.steps", "run.workers", "run.checkpoint_steps", "run.milestone_steps", "run.log_steps", "run.backend"}
+    | {"run.rulebooks_ahead"}
+)
 
 
 @dataclass(frozen=True)
