@@ -33,7 +33,7 @@ class ScanSource:
 
     files: role -> path relative to `root`, the folder given by the user: points, and where there are any labels,
     instance, segments, aggregation, label_table, alignment. entry: the data set's name in the manifest. size: bytes of
-    the points file.
+    the points file. label_space: of its labels.
     """
 
     name: str
@@ -41,6 +41,7 @@ class ScanSource:
     files: Mapping[str, str]
     entry: str
     size: int
+    label_space: str = ""
 
     @property
     def path(self) -> str:
@@ -128,7 +129,9 @@ def _source(folder: Path, entry: Entry, hit: Hit, shared: dict[str, str]) -> Sca
     if "points" not in files:
         wanted = hit.layout.files["points"][0].format_map({"name": hit.name})
         raise SourceError(folder / hit.path, f"has no {wanted}: without points there is no scan, download it again")
-    return ScanSource(hit.name, folder, files | shared, entry.name, file_size(folder, files["points"]))
+    return ScanSource(
+        hit.name, folder, files | shared, entry.name, file_size(folder, files["points"]), entry.label_space
+    )
 
 
 def default_orientation(entry: str) -> Orientation:
@@ -155,7 +158,7 @@ def load_scan(source: ScanSource, orientation: Orientation) -> Scan:
         row=row,
         label=label if whole or label is None else label[row],
         instance=instance if whole or instance is None else instance[row],
-        label_space="" if label is None else entry_of(source.entry).label_space,
+        label_space="" if label is None else source.label_space,
         transform=transform,
         axis_alignment=read_alignment(source.root, source.files, files),
         dropped=len(table.point) - len(row),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gen4d.sources.formats.meshes import read_mesh, sound_mesh
-from gen4d.sources.manifest import Entry, Hit, class_name_of, entry_of, recognise
+from gen4d.sources.manifest import Entry, Hit, class_name_of, recognise
 from gen4d.sources.source import SourceError, SourceFile, check_name, escaped, file_size, read_file
 from gen4d.sources.splits import default_part, find_listed, missing_names, read_split
 
@@ -24,6 +24,7 @@ class ShapeSource:
     path: str
     size: int
     entry: str = ""
+    up: str = "auto"  # as the manifest declares it for the data set
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +132,7 @@ def _source(folder: Path, entry: Entry, hit: Hit) -> ShapeSource:
     given = hit.groups["class"].lower()
     starts = hit.name.lower().startswith((class_name.lower(), given))
     name = hit.name if starts else f"{class_name}_{hit.name}"
-    return ShapeSource(name, class_name, folder, hit.path, size, entry.name)
+    return ShapeSource(name, class_name, folder, hit.path, size, entry.name, entry.up)
 
 
 def _refuse_twins(folder: Path, sources: list[ShapeSource]) -> None:
@@ -151,7 +152,6 @@ def load_shape(source: AnyShape, up: str = "auto") -> Mesh:
     if isinstance(source, MeshSource):
         return Mesh(*sound_mesh(Path(source.name), source.vertex, source.face, "z" if up == "auto" else up), None)
     content, file = read_file(source.root, source.path)
-    if up == "auto" and source.entry:
-        up = entry_of(source.entry).up
+    up = source.up if up == "auto" else up
     vertex, face = read_mesh(source.root / source.path, content, up)
     return Mesh(vertex, face, file)
