@@ -116,6 +116,26 @@ class _Part(click.ParamType):
         return number, of
 
 
+def _own_data(command):
+    """Options that add to what gen4d's manifest knows; both commands that read raw data have them."""
+
+    def option(name: str, add: str, text: str, **more):
+        def callback(context, parameter, values):
+            from gen4d import sources
+
+            context.call_on_close(sources.forget_manifests)
+            for value in values:
+                getattr(sources, add)(value)
+
+        return click.option(name, multiple=True, expose_value=False, callback=callback, help=text, **more)
+
+    own = "Manifest of your own data sets, label spaces and heights, in the form of datasets_manifest.yaml."
+    height, glob = "Heights of a class of shapes in metres.", "Take what this finds for the scans: '**/*.ply'."
+    command = option("--height", "add_height", height, metavar="NAME=LOW:HIGH")(command)
+    command = option("--glob", "add_glob", glob, metavar="PATTERN")(command)
+    return option("--manifest", "add_manifest", own, type=_FOLDER)(command)
+
+
 def _class_names(classes: str | None) -> tuple[str, ...]:
     """The classes of `--classes`, as the shapes' folder may have them."""
     from gen4d.sources import class_name_of
@@ -152,6 +172,7 @@ def _class_names(classes: str | None) -> tuple[str, ...]:
 @click.option(
     "--shape-units", help="Unit of shapes that have one: they keep their sizes and are not scaled to their class."
 )
+@_own_data
 @click.option("--seed", type=int, help=f"Seed of all random draws.  [default: {Config.seed}]")
 @click.option("--sequences", type=int, help=f"Sequences per scan.  [default: {Config.sequences}; frames, sweeps: all]")
 @click.option("--frames", type=int, help=f"Frames per sequence.  [default: {Config.frames}]")
@@ -527,6 +548,7 @@ class _Reading:
 @click.option("--classes", help="Classes of shapes, as for build: others are not read.")
 @click.option("--shape-units", help="Unit of shapes that have one, as for build.")
 @click.option("--shape-up", default="auto", show_default=True, help="Up axis of the shapes, as for build.")
+@_own_data
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Number of processes.")
 @click.option("--json", "as_json", is_flag=True, help="Findings as JSON.")
 def doctor_command(scans, shapes, split, up, units, classes, shape_units, shape_up, workers, as_json) -> None:

@@ -1,7 +1,15 @@
 """Scans and shapes as they lie on users' disks: found through `datasets_manifest.yaml`, read with every check."""
 
 from gen4d.sources.level import Orientation, parse_units, split_up, up_rotation
-from gen4d.sources.manifest import class_name_of, entry_units, height_ranges
+from gen4d.sources.manifest import (
+    add_glob,
+    add_height,
+    add_manifest,
+    class_name_of,
+    entry_units,
+    forget_manifests,
+    height_ranges,
+)
 from gen4d.sources.scans import (
     FoundScans,
     Scan,
@@ -26,11 +34,15 @@ __all__ = [
     "ShapeSource",
     "SourceError",
     "SourceFile",
+    "add_glob",
+    "add_height",
+    "add_manifest",
     "class_name_of",
     "default_orientation",
     "entry_units",
     "find_scans",
     "find_shapes",
+    "forget_manifests",
     "height_ranges",
     "load_scan",
     "load_shape",

@@ -37,14 +37,14 @@ def _own() -> Manifest:
 
 def manifest() -> Manifest:
     """All that is known: users' own data sets, label spaces and heights first, then gen4d's; of two of one name the
-    user's counts. Raises SourceError if gen4d's own is not whole."""
+    user's counts, and of two of the user's the later one. Raises SourceError if gen4d's own is not whole."""
     return _merged(tuple(_added.values()))
 
 
 @functools.lru_cache(maxsize=4)
 def _merged(added: tuple[Manifest, ...]) -> Manifest:
     spaces, heights, names, entries = {}, {}, {}, {}
-    for one in (*added, _own()):
+    for one in (*reversed(added), _own()):
         spaces = dict(one.label_spaces) | spaces
         heights = dict(one.heights) | heights
         names = dict(one.names) | names
@@ -75,6 +75,35 @@ def add_manifest(path: Path) -> None:
         _added.clear()
         _added.update(before)
         raise
+
+
+def add_glob(pattern: str) -> None:
+    """From now on this process takes what a pattern finds below a folder for its scans, `**/*.ply` for example, each
+    named after its path. Raises SourceError."""
+    if not pattern or pattern.startswith("/") or ".." in pattern.split("/"):
+        raise SourceError("--glob", f"{pattern!r} is no pattern below the folder of scans, like **/*.ply")
+    layout = Layout((pattern,), re.compile(r"(?P<name>.+)\.[^./]+"))
+    general = {"built": True, "units": "m", "up": "z", "home": "yours", "terms": "yours", "label_space": "unknown"}
+    entry = Entry(name="glob", title=f"files found by {pattern}", role="scans", layouts=(layout,), **general)
+    _added[Path("--glob")] = Manifest({}, {}, {}, (entry,))
+
+
+def add_height(text: str) -> None:
+    """From now on this process scales shapes of a class to a range of heights in metres: "robot=0.5:0.6", over what
+    manifests say. Raises SourceError."""
+    name, _, numbers = text.partition("=")
+    low, _, high = numbers.partition(":")
+    try:
+        found = HeightRange(float(low), float(high or low))
+        fits = 0 < found.low <= found.high < 10
+    except ValueError:
+        fits = False
+    if not name.strip() or not fits:
+        raise SourceError(
+            "--height", f"{text!r} is not NAME=LOW:HIGH in metres, rising, below 10 m: like robot=0.5:0.6"
+        )
+    name = class_name_of(name)
+    _added[Path(f"--height {name}")] = Manifest({}, {name: (found,)}, {name: name}, ())
 
 
 def forget_manifests() -> None:
@@ -154,6 +183,8 @@ def match(folder: Path, entry: Entry) -> list[Hit]:
 def _glob(folder: Path, pattern: str) -> list[Path]:
     try:
         return list(folder.glob(pattern))
+    except (ValueError, NotImplementedError) as error:
+        raise SourceError(folder, f"{pattern!r} is no pattern of files ({error}): use *, ? and **/ alone") from error
     except OSError as error:
         raise SourceError(folder, f"cannot be listed ({error.strerror or error}): check its permissions") from error
 
@@ -161,7 +192,7 @@ def _glob(folder: Path, pattern: str) -> list[Path]:
 def _hit(path: Path, relative: str, matched: re.Match, layout: Layout) -> Hit:
     groups = {name: value for name, value in matched.groupdict().items() if value is not None}
     parent = relative if layout.files and path.is_dir() else str(Path(relative).parent.as_posix())
-    return Hit(relative, parent, layout.name.format_map(groups), groups, layout)
+    return Hit(relative, parent, layout.name.format_map(groups).replace("/", "_"), groups, layout)
 
 
 def has_points(folder: Path, hit: Hit) -> bool:

@@ -11,6 +11,7 @@ from train.commands.progress import Progress, draw_curves
 
 @click.command()
 @click.option("--data", type=frame.PATH, required=True, help="Folder of labelled scans: ScanNet, Pointcept's, samples.")
+@frame.manifest
 @click.option("--weights", required=True, help="Run folder, checkpoint or exported weights; none: from scratch.")
 @click.option("--preset", default="paper", show_default=True, help="paper, efficient, or small: minutes on a CPU.")
 @frame.run_option("runs/finetune")
