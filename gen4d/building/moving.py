@@ -77,7 +77,7 @@ def share(inputs: Inputs) -> Shapes:
 
 def load_scan(source: sources.ScanSource, config: Config) -> sources.Scan:
     """A scan as a build reads it. Raises SourceError."""
-    return sources.load_scan(source, sources.Orientation(config.up, config.metres_per_unit))
+    return sources.load_scan(source, sources.Orientation(config.up, config.metres_per_unit), config.voxel_m)
 
 
 def make(source: sources.ScanSource, shapes: Shapes, config: Config) -> Made:

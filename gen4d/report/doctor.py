@@ -31,7 +31,8 @@ from gen4d.sources import (
     load_scan,
     load_shape,
 )
-from gen4d.sources.manifest import Entry, Split, entry_of, manifest
+from gen4d.sources.entries import Entry, Split
+from gen4d.sources.manifest import entry_of, manifest
 from gen4d.sources.source import escaped, file_size
 from gen4d.sources.splits import read_split
 
@@ -276,7 +277,7 @@ def _load_whole(source: ScanSource, orientation: Orientation) -> tuple[Scan | No
     files = dict(source.files)
     while True:
         try:
-            return load_scan(dataclasses.replace(source, files=files), orientation), errors
+            return load_scan(dataclasses.replace(source, files=files), orientation, Config().voxel_m), errors
         except SourceError as error:
             errors.append(error)
             role = next((role for role, path in files.items() if str(source.root / path) == error.path), "points")

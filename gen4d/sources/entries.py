@@ -39,6 +39,15 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class ClassFile:
+    """A JSON file that says the class of each shape: a list of objects with keys `id` and `cls`, or class -> names."""
+
+    file: str
+    id: str = ""
+    cls: str = ""
+
+
+@dataclass(frozen=True)
 class Entry:
     """One data set of the manifest."""
 
@@ -59,6 +68,8 @@ class Entry:
     splits: Mapping[str, Split] = field(default_factory=dict)
     counts: Mapping[str, Any] = field(default_factory=dict)
     classes: Mapping[str, str] = field(default_factory=dict)
+    class_file: ClassFile | None = None
+    surface: bool = True
 
 
 class LabelSpace(NamedTuple):
@@ -174,7 +185,13 @@ def _entry(number: int, item: Any) -> Entry:
             raise _Wrong(f"{where}: {key} is {values[key]!r}, not a text: put it in quotes")
     if not isinstance(item["layouts"], list):
         raise _Wrong(f"{where}: layouts is a {type(item['layouts']).__name__}, not a list, each with a dash: repair it")
-    values["layouts"] = tuple(_layout(f"{where}, layout {i}", one, role) for i, one in enumerate(item["layouts"], 1))
+    needs_class = role == "shapes" and "class_file" not in item
+    rows = enumerate(item["layouts"], start=1)
+    values["layouts"] = tuple(_layout(f"{where}, layout {i}", one, needs_class) for i, one in rows)
+    if "class_file" in item:
+        _check_keys(f"{where}, class_file", item["class_file"], ("file", "id", "class"), ("file",))
+        given = {{"class": "cls"}.get(key, key): str(value) for key, value in item["class_file"].items()}
+        values["class_file"] = ClassFile(**given)
     splits = {}
     for name, split in _items(item, "splits"):
         _check_keys(f"{where}, split {name!r}", split, ("file", "count", "default"), ("file",))
@@ -185,7 +202,7 @@ def _entry(number: int, item: Any) -> Entry:
     return Entry(**values)
 
 
-def _layout(where: str, item: Any, role: str) -> Layout:
+def _layout(where: str, item: Any, needs_class: bool) -> Layout:
     _check_keys(where, item, [one.name for one in dataclasses.fields(Layout)], ("find", "path"))
     try:
         path = re.compile(item["path"])
@@ -194,8 +211,8 @@ def _layout(where: str, item: Any, role: str) -> Layout:
     name = item.get("name", "{name}")
     groups = path.groupindex
     _check_fields(where, "name", name, groups)
-    if role == "shapes" and "class" not in groups:
-        raise _Wrong(f"{where}: path has no group (?P<class>...), which every shape needs: add it")
+    if needs_class and "class" not in groups:
+        raise _Wrong(f"{where}: path has no group (?P<class>...), which every shape needs: add it, or a class_file")
     files = {key: _strings(where, {key: value}, key) for key, value in _items(item, "files")}
     for key, templates in files.items():
         if key not in FILES:

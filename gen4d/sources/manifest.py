@@ -45,10 +45,10 @@ def manifest() -> Manifest:
 def _merged(added: tuple[Manifest, ...]) -> Manifest:
     spaces, heights, names, entries = {}, {}, {}, {}
     for one in (*reversed(added), _own()):
-        spaces = dict(one.label_spaces) | spaces
+        entries = entries | {entry.name: entry for entry in one.entries if entry.name not in entries}
+        spaces = spaces | {name: space for name, space in one.label_spaces.items() if name not in spaces}
         heights = dict(one.heights) | heights
         names = dict(one.names) | names
-        entries |= {entry.name: entry for entry in one.entries if entry.name not in entries}
     for entry in entries.values():
         if entry.label_space not in ("", "unknown", *spaces):
             where = next((path for path, one in _added.items() if entry in one.entries), _PLACES[0])
@@ -99,9 +99,8 @@ def add_height(text: str) -> None:
     except ValueError:
         fits = False
     if not name.strip() or not fits:
-        raise SourceError(
-            "--height", f"{text!r} is not NAME=LOW:HIGH in metres, rising, below 10 m: like robot=0.5:0.6"
-        )
+        wanted = "NAME=LOW:HIGH in metres, rising and below 10: write robot=0.5:0.6 for example"
+        raise SourceError("--height", f"{text!r} is not {wanted}")
     name = class_name_of(name)
     _added[Path(f"--height {name}")] = Manifest({}, {name: (found,)}, {name: name}, ())
 

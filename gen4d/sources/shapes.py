@@ -1,13 +1,15 @@
 """Shapes: which there are in a folder, without opening any, and loading one."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from gen4d.sources.entries import Entry
 from gen4d.sources.formats.meshes import read_mesh, sound_mesh
-from gen4d.sources.manifest import Entry, Hit, class_name_of, recognise
+from gen4d.sources.manifest import Hit, class_name_of, recognise
 from gen4d.sources.source import SourceError, SourceFile, check_name, escaped, file_size, read_file
 from gen4d.sources.splits import default_part, find_listed, missing_names, read_split
 
@@ -71,6 +73,9 @@ def find_shapes(folder: Path, classes: tuple[str, ...] | None = None, split: str
     """
     folder = Path(folder)
     entry, hits = recognise(folder, shapes=True)
+    if not entry.built:
+        raise SourceError(folder, f"is {entry.title}, which gen4d cannot build from: {entry.note}")
+    hits = _with_classes(folder, entry, hits)
     hits, warnings = _choose(folder, entry, hits, split)
     hits, unknown = _of_classes(folder, entry, hits, classes)
     sources, refused = [], []
@@ -102,6 +107,28 @@ def _choose(folder: Path, entry: Entry, hits: list[Hit], split: str | Path | Non
             folder, f"has no shape of the split {split}: of {len(hits)} shapes the first is {hits[0].path}"
         )
     return kept, warnings
+
+
+def _with_classes(folder: Path, entry: Entry, hits: list[Hit]) -> list[Hit]:
+    """Hits with the class that the data set's file gives each, `object` where it gives none. Raises SourceError."""
+    if entry.class_file is None:
+        return hits
+    place = next((place for place in entry.places if (folder / place / entry.class_file.file).is_file()), None)
+    if place is None:
+        wanted = f"has no {entry.class_file.file}, which says the class of each shape of {entry.title}: put it there"
+        raise SourceError(folder, wanted)
+    path = folder / place / entry.class_file.file
+    content, _ = read_file(path.parent, path.name)
+    try:
+        tree = json.loads(content)
+        if isinstance(tree, dict):
+            classes = {str(name): str(key) for key, names in tree.items() for name in names}
+        else:
+            classes = {str(item[entry.class_file.id]): str(item[entry.class_file.cls]) for item in tree}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        text = f"is no table of classes of {entry.title} ({type(error).__name__}: {error}): copy it again"
+        raise SourceError(path, text) from error
+    return [hit._replace(groups={**hit.groups, "class": classes.get(hit.name, "object")}) for hit in hits]
 
 
 def _class_of(entry: Entry, hit: Hit) -> str:

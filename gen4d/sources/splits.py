@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from gen4d.sources.manifest import Entry, Hit
+from gen4d.sources.entries import Entry
+from gen4d.sources.manifest import Hit
 from gen4d.sources.source import SourceError, read_file
 
 _SHOWN = 20
