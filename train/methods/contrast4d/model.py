@@ -79,7 +79,11 @@ class Contrast(nn.Module):
         return Loss(total, {name: value.detach() for name, value in terms.items()}, spreads, flat)
 
     def with_rulebooks(self, batch: Batch) -> Batch:
-        """A batch on its device with the rulebooks of its forwards. Raises sparse.SparseError for a bad batch."""
+        """A batch on its device with the rulebooks of its forwards; without, where memory is to be spared.
+
+        Raises sparse.SparseError for a bad batch."""
+        if self.config.recompute:
+            return batch
         frames = tuple(self.encoder3d.backbone.with_rulebooks(voxels, batch.size) for voxels in batch.frame)
         sequence = batch.sequence and self.encoder4d.backbone.with_rulebooks(batch.sequence, batch.size)
         return batch._replace(frame=frames, sequence=sequence)
@@ -92,7 +96,7 @@ class Contrast(nn.Module):
         if not self.config.recompute:
             return costs
         most = max(cost.kept for cost in costs)  # one at a time; which of them does not matter to the sum
-        return [cost._replace(kept=most if i == 0 else 0) for i, cost in enumerate(costs)]
+        return [cost._replace(kept=most if i == 0 else 0, pairs=0) for i, cost in enumerate(costs)]
 
     def _cosine(self, batch: Batch) -> tuple[dict, dict, dict]:
         """Eqs. 1-8."""
