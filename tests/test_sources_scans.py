@@ -330,9 +330,9 @@ def test_folder_of_shapes_given_as_scans_is_named(tmp_path):
         find_scans(tmp_path)
 
 
-def test_points_one_folder_deeper_are_pointed_to(tmp_path):
-    write(tmp_path / "rooms" / "a.ply", ply(room_points()))
-    with pytest.raises(SourceError, match=r"there are \.ply files in rooms"):
+def test_points_two_folders_deeper_are_pointed_to(tmp_path):
+    write(tmp_path / "house" / "rooms" / "a.ply", ply(room_points()))
+    with pytest.raises(SourceError, match=r"there are \.ply files in house/rooms: give that folder, or --glob"):
         find_scans(tmp_path)
 
 

@@ -221,6 +221,7 @@ def _nothing_found(folder: Path, shapes: bool) -> str:
         if (entry.role == "shapes") != shapes and match(folder, entry):
             return f"holds no {wanted}, it looks like {entry.title}: give it as {entry.role}, or another folder"
     known = ", ".join(entry.title for entry in manifest().entries if entry.built and (entry.role == "shapes") == shapes)
-    deeper = sorted({path.parent.name for path in _glob(folder, "*/*.pl[y]")})[:3]
-    hint = f"; there are .ply files in {', '.join(deeper)}: give that folder" if deeper and not shapes else ""
+    deeper = sorted({path.parent.relative_to(folder).as_posix() for path in _glob(folder, "*/*/*.pl[y]")})[:3]
+    give = f"; there are .ply files in {', '.join(deeper)}: give that folder, or --glob '**/*.ply'"
+    hint = give if deeper and not shapes else ""
     return f"holds no {wanted} that gen4d knows (it looked for: {known}){hint}"
