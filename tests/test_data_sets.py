@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 
+import gen4d
 from gen4d.sources import Orientation, SourceError, find_scans, find_shapes, load_scan, load_shape
 from gen4d.sources.surface import is_coarse, sample
+from tests.makers import commands
 from tests.makers.files import off, ply, write
 from tests.makers.meshes import CUBE_QUADS, CUBE_VERTEX
 from tests.makers.rooms import pointcept_scan, room_points
@@ -145,6 +147,18 @@ def test_a_room_of_large_triangles_is_built_from_its_surface(tmp_path):
     scan = load_scan(source, Orientation(), 0.02)
     assert len(scan.point) > 80_000 and (scan.row == -1).all()
     assert (scan.label == np.where(scan.point[:, 2] < 1, 2, 22)).all()
+
+
+def test_a_data_set_of_covered_rooms_is_whole_and_says_that_its_points_are_no_rows(tmp_path):
+    write(tmp_path / "scans" / "room.ply", coarse_room())
+    write(tmp_path / "shapes" / "chair" / "a.off", BOX)
+    out, places = tmp_path / "out", ("--scans", tmp_path / "scans", "--shapes", tmp_path / "shapes")
+    made = commands.gen4d("build", *places, "--out", out, "--sequences", "1", "--classes", "chair")
+    assert made.code == 0 and commands.gen4d("verify", out).code == 0, made.text
+    scan = gen4d.open_dataset(out)[0].actors[0].cloud
+    assert (np.asarray(scan.vertex) == -1).all() and set(np.asarray(scan.label)) == {2, 22}
+    doctor = commands.gen4d("doctor", "--scans", tmp_path / "scans")
+    assert "points put on its coarse surface" in doctor.out and doctor.code == 0
 
 
 def test_scannets_own_meshes_stay_their_vertices_whatever_their_triangles(tmp_path):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import gen4d
 from gen4d import sources
@@ -144,6 +145,27 @@ def test_shapes_of_a_users_data_set_are_read_as_it_says(tmp_path):
     found = find_shapes(tmp_path)
     sources.forget_manifests()  # as a worker that never read it
     assert np.ptp(sources.load_shape(found.sources[0]).vertex[:, 2]) == 3
+
+
+@pytest.mark.parametrize("command", ["finetune", "evaluate", "predict"])
+def test_the_trainers_commands_take_a_manifest_and_name_its_mistakes(tmp_path, command):
+    main = pytest.importorskip("train.__main__").main
+    manifest = write(tmp_path / "own.yaml", OWN.replace("datasets:", "dataset:"))
+    result = CliRunner().invoke(main, [command, "--manifest", str(manifest)])
+    assert (
+        result.exit_code == 1 and f"{manifest}: the file has the key 'dataset': did you mean datasets?" in result.output
+    )
+
+
+def test_labels_of_a_users_space_are_classes_to_the_trainer(tmp_path):
+    labels = pytest.importorskip("train.inputs.labels")
+    sources.add_manifest(write(tmp_path / "own.yaml", OWN))
+    table = labels.table_of("house", "auto")
+    assert table.names == ("floor", "wall", "cupboard") and table.classes_of(np.array([2, -1, 0])).tolist() == [
+        2,
+        -1,
+        0,
+    ]
 
 
 def test_the_manifests_in_the_documents_are_whole_and_say_what_is_said_of_them(tmp_path):

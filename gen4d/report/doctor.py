@@ -297,6 +297,7 @@ def _free_space(source: ScanSource, scan: Scan) -> tuple[Finding, float]:
     text = f"{len(prepared.cloud)} points at 2 cm, free floor {floor.valid_m2:.1f} m2 ({floor.unseen:.0%} unseen), "
     text += f"widest free disc {widest_m:.2f} m"
     text += f", levelled by {scan.tilt_deg:.1f} degrees" if scan.tilt_deg else ""
+    text += ", points put on its coarse surface" if scan.row[0] < 0 else ""
     doubts = []
     if prepared.below > BELOW_SHARE:
         doubts.append(f"{prepared.below:.0%} of the points lie more than 20 cm below the floor: check --up")
