@@ -168,6 +168,17 @@ def test_labels_of_a_users_space_are_classes_to_the_trainer(tmp_path):
     ]
 
 
+def test_predicting_a_folder_names_every_scan_that_is_refused(tmp_path):
+    predict = pytest.importorskip("train.tasks.segment.predict")
+    write(tmp_path / "a.ply", ply(room_points()))
+    (tmp_path / "b.ply").mkdir()
+    with pytest.warns(UserWarning, match=r"refused: .*b\.ply: is a folder"):
+        assert [scan.name for scan in predict.read_any(predict.Source(tmp_path))] == ["a"]
+    (tmp_path / "a.ply").unlink()
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match=r"all of its scans \(1\) are refused: .*b\.ply"):
+        list(predict.read_any(predict.Source(tmp_path)))
+
+
 def test_the_manifests_in_the_documents_are_whole_and_say_what_is_said_of_them(tmp_path):
     text = (commands.ROOT / "docs" / "your-data.md").read_text()
     house_text, scannet200 = (part.split("```")[0] for part in text.split("```yaml\n")[1:])
