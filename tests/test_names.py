@@ -14,7 +14,7 @@ from tests.makers.rooms import bare_floor
 
 ODD = {"latin-1": b"caf\xe9", "a line end": b"two\nlines", "a bell": b"ring\x07", "right to left": "a\u202eb".encode()}
 SHOWN = {"latin-1": "caf\\xe9", "a line end": "two\\nlines", "a bell": "ring\\x07", "right to left": "a\\u202eb"}
-PLAIN = ["<b>&amp;", "\"quoted\" 'name'", "$(rm) `x`; #", "-rf", "..", "空間 é", "a:b", "%41{name}", "back\\slash"]
+PLAIN = ["<b>&amp;", "\"quoted\" 'name'", "$(rm) `x`; #", "-rf", "a..b", "空間 é", "a:b", "%41{name}", "back\\slash"]
 BOX = off((CUBE_VERTEX - 0.5) * [0.4, 0.4, 0.8], CUBE_QUADS)
 
 

@@ -91,11 +91,17 @@ def test_compiled_functions_live_in_kernel_files_only():
     kernels = {
         "gen4d/sequence_kernels.py",
         "gen4d/moving/kernels.py",
+        "gen4d/report/kernels.py",
+        "gen4d/views/kernels.py",
         "gen4d/samples/camera/render.py",
         "gen4d/sources/formats/lzf.py",
         "gen4d/sources/formats/mesh_kernels.py",
+        "gen4d/sources/formats/text_kernels.py",
         "gen4d/sources/level_kernels.py",
         "train/inputs/kernels.py",
+        "train/nets/point_kernels.py",
+        "train/tasks/detect/kernels.py",
+        "train/tasks/instances/kernels.py",
     }
     for path in SOURCES:
         if "numba" in imports(path):

@@ -5,6 +5,7 @@ import warnings
 import click
 
 from gen4d import compiled
+from train.commands.classify import classify
 from train.commands.compare import compare
 from train.commands.doctor import doctor
 from train.commands.evaluate import evaluate
@@ -29,7 +30,8 @@ def main() -> None:
         click.echo(f"note: {compiled.NOTE}", err=True)
 
 
-for command in (pretrain, finetune, evaluate, predict, probe, study, compare, features, export_weights, doctor):
+COMMANDS = (pretrain, finetune, classify, evaluate, predict, probe, study, compare, features, export_weights, doctor)
+for command in COMMANDS:
     main.add_command(command)
 
 

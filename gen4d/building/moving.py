@@ -88,6 +88,7 @@ def make(source: sources.ScanSource, shapes: Shapes, config: Config) -> Made:
     if made.top_heavy > TOP_HEAVY:
         levelled["top_heavy"] = round(made.top_heavy, 2)
     described = levelled | _attempts(made.counts) | {"files": [list(file) for file in scan.files]}
+    described |= {"doubts": list(scan.doubts)} if scan.doubts else {}
     return Made(made.recording, described, made.files, made.counts.unreadable)
 
 
@@ -101,6 +102,7 @@ def _attempts(counts: Counts) -> dict:
         "drawn": counts.drawn,
         "accepted": counts.accepted,
         "shrunk": counts.shrunk,
+        **({"movers": counts.movers} if set(counts.movers) - {"1"} else {}),
         "least_shrink": round(counts.least_shrink, 4),
     }
 

@@ -14,6 +14,7 @@ from gen4d.config import Config
 from gen4d.moving.cloud import CloudError
 from gen4d.moving.generate import prepare_scan
 from gen4d.moving.occupancy import TOP_HEAVY, OccupancyError
+from gen4d.report.contradictions import mesh_contradictions, scan_contradictions
 from gen4d.report.summary import BELOW_SHARE, UNSEEN_SHARE, counted, format_bytes
 from gen4d.sources import (
     FoundScans,
@@ -248,6 +249,7 @@ def _read_scan(source: ScanSource, orientation: Orientation) -> tuple[list[Findi
     if scan is None:
         return findings, None
     findings += _odd_size(source, scan)
+    findings += [Finding(*said) for said in scan_contradictions(source, scan)]
     finding, disk = _free_space(source, scan)
     ids, counts = np.unique(scan.label, return_counts=True) if scan.label is not None else np.zeros((2, 0), int)
     labels = dict(zip(ids.tolist(), counts.tolist(), strict=True))
@@ -385,7 +387,8 @@ def _read_shape(source: ShapeSource, up: str, metres_per_unit: float) -> tuple[l
         mesh = load_shape(source, up)
     except SourceError as error:
         return [_from_error(error)], ""
-    path, findings = str(source.root / source.path), []
+    path = str(source.root / source.path)
+    findings = [Finding(*said) for said in mesh_contradictions(source, mesh)]
     if _lies_flat(mesh):
         findings.append(Finding("warning", path, "is a plate lying on the floor: check --shape-up"))
     height_m = float(np.ptp(mesh.vertex[:, 2])) * metres_per_unit

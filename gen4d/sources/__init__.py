@@ -1,5 +1,6 @@
 """Scans and shapes as they lie on users' disks: found through `datasets_manifest.yaml`, read with every check."""
 
+from gen4d.sources.articulated import Joint
 from gen4d.sources.level import Orientation, parse_units, split_up, up_rotation
 from gen4d.sources.manifest import (
     add_glob,
@@ -19,13 +20,23 @@ from gen4d.sources.scans import (
     load_scan,
     scan_from_arrays,
 )
-from gen4d.sources.shapes import AnyShape, FoundShapes, Mesh, MeshSource, ShapeSource, find_shapes, load_shape
+from gen4d.sources.shapes import (
+    AnyShape,
+    FoundShapes,
+    Mesh,
+    MeshSource,
+    ShapeSource,
+    find_shapes,
+    is_articulated,
+    load_shape,
+)
 from gen4d.sources.source import SourceError, SourceFile
 
 __all__ = [
     "AnyShape",
     "FoundScans",
     "FoundShapes",
+    "Joint",
     "Mesh",
     "MeshSource",
     "Orientation",
@@ -44,6 +55,7 @@ __all__ = [
     "find_shapes",
     "forget_manifests",
     "height_ranges",
+    "is_articulated",
     "load_scan",
     "load_shape",
     "parse_units",

@@ -11,10 +11,19 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from gen4d.sources.recorded import Recorded, parse_recorded
 from gen4d.sources.source import SourceError
 
-ROLES = ("scans", "shapes", "frames", "sweeps")
-FILES = ("points", "labels", "instance", "segments", "aggregation", "alignment")  # roles of files beside a scan
+ROLES = ("scans", "shapes", "pointsets", "frames", "sweeps")
+FILES = (
+    "points",
+    "labels",
+    "instance",
+    "segments",
+    "aggregation",
+    "alignment",
+    "boxes",
+)  # roles of files beside a scan
 _DEFAULTS = {"scans": {"units": "m", "up": "z"}, "shapes": {"units": "", "up": "auto"}}
 
 
@@ -36,6 +45,7 @@ class Layout:
     name: str = "{name}"
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     shared: Mapping[str, str] = field(default_factory=dict)
+    recorded: Recorded | None = None  # of frames and sweeps, under the key of their role
 
 
 @dataclass(frozen=True)
@@ -186,8 +196,9 @@ def _entry(number: int, item: Any) -> Entry:
     if not isinstance(item["layouts"], list):
         raise _Wrong(f"{where}: layouts is a {type(item['layouts']).__name__}, not a list, each with a dash: repair it")
     needs_class = role == "shapes" and "class_file" not in item
+    needs_class &= ".urdf" not in str(item["layouts"])  # whose meta.json says it
     rows = enumerate(item["layouts"], start=1)
-    values["layouts"] = tuple(_layout(f"{where}, layout {i}", one, needs_class) for i, one in rows)
+    values["layouts"] = tuple(_layout(f"{where}, layout {i}", one, role, needs_class) for i, one in rows)
     if "class_file" in item:
         _check_keys(f"{where}, class_file", item["class_file"], ("file", "id", "class"), ("file",))
         given = {{"class": "cls"}.get(key, key): str(value) for key, value in item["class_file"].items()}
@@ -202,15 +213,16 @@ def _entry(number: int, item: Any) -> Entry:
     return Entry(**values)
 
 
-def _layout(where: str, item: Any, needs_class: bool) -> Layout:
-    _check_keys(where, item, [one.name for one in dataclasses.fields(Layout)], ("find", "path"))
+def _layout(where: str, item: Any, role: str, needs_class: bool) -> Layout:
+    known = ["find", "path", "name", "files", "shared"] + [role] * (role in ("frames", "sweeps"))
+    _check_keys(where, item, known, ("find", "path"))
     try:
         path = re.compile(item["path"])
     except (re.error, TypeError) as error:
         raise _Wrong(f"{where}: path {item['path']!r} is not a regular expression ({error}): repair it") from None
     name = item.get("name", "{name}")
     groups = path.groupindex
-    _check_fields(where, "name", name, groups)
+    _check_fields(where, "name", name, {**groups, "name": 0} if role in ("frames", "sweeps") else groups)
     if needs_class and "class" not in groups:
         raise _Wrong(f"{where}: path has no group (?P<class>...), which every shape needs: add it, or a class_file")
     files = {key: _strings(where, {key: value}, key) for key, value in _items(item, "files")}
@@ -220,7 +232,13 @@ def _layout(where: str, item: Any, needs_class: bool) -> Layout:
         for template in templates:
             _check_fields(where, f"files of {key}", template, {**groups, "name": 0})
     shared = {key: str(value) for key, value in _items(item, "shared")}
-    return Layout(_strings(where, item, "find"), path, name, files, shared)
+    recorded = None
+    if role in known and role in item:
+        try:
+            recorded = parse_recorded(Path(where), role, item[role])
+        except SourceError as error:
+            raise _Wrong(f"{where}: {error.problem}") from None
+    return Layout(_strings(where, item, "find"), path, name, files, shared, recorded)
 
 
 def _check_fields(where: str, what: str, template: Any, groups: Iterable[str]) -> None:

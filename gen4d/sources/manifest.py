@@ -13,6 +13,10 @@ from gen4d.sources.source import SourceError
 _PACKAGE = Path(__file__).resolve().parents[1]
 _NAME = "datasets_manifest.yaml"
 _PLACES = (_PACKAGE / _NAME, _PACKAGE.parent / _NAME)
+# What systems and editors leave beside data: hidden files (`._room.ply` of macOS among them), backups, caches.
+_LITTER = re.compile(
+    r"\..*|~\$.*|.*~|#.*#|thumbs\.db|desktop\.ini|icon\r|__macosx|@eadir|\$recycle\.bin|lost\+found", re.I
+)
 _added: dict[Path, Manifest] = {}  # of users, by file, in the order in which they were added
 
 
@@ -138,8 +142,8 @@ def height_ranges(class_name: str) -> tuple[HeightRange, ...]:
     return manifest().heights.get(class_name_of(class_name), ())
 
 
-def recognise(folder: Path, shapes: bool) -> tuple[Entry, list[Hit]]:
-    """The first data set of shapes, or of anything else, whose layout `folder` has, and its hits sorted by path.
+def recognise(folder: Path, role: str) -> tuple[Entry, list[Hit]]:
+    """The first data set of a role whose layout `folder` has, and its hits sorted by path.
 
     One whose scans have their points goes before one whose scans lack them. No file is opened, except for a manifest
     of the user's in the folder, `datasets_manifest.yaml`, which is added. Raises SourceError where the folder is none,
@@ -151,7 +155,7 @@ def recognise(folder: Path, shapes: bool) -> tuple[Entry, list[Hit]]:
         add_manifest(folder / _NAME)
     partial = None
     for entry in manifest().entries:
-        if (entry.role == "shapes") != shapes:
+        if entry.role != role:
             continue
         hits = match(folder, entry)
         if any(has_points(folder, hit) for hit in hits):
@@ -159,7 +163,7 @@ def recognise(folder: Path, shapes: bool) -> tuple[Entry, list[Hit]]:
         if hits and partial is None:
             partial = entry, hits
     if partial is None:
-        raise SourceError(folder, _nothing_found(folder, shapes))
+        raise SourceError(folder, _nothing_found(folder, role))
     return partial
 
 
@@ -172,11 +176,17 @@ def match(folder: Path, entry: Entry) -> list[Hit]:
         for pattern in layout.find:
             for path in _glob(folder, pattern):
                 relative = path.relative_to(folder).as_posix()
-                if matched := layout.path.fullmatch(relative):
+                matched = layout.path.fullmatch(relative)
+                if matched and not is_litter(relative):
                     found[relative] = _hit(path, relative, matched, layout)
         if found:
             return [found[relative] for relative in sorted(found)]
     return []
+
+
+def is_litter(relative: str) -> bool:
+    """Whether a path within a folder is, or lies in, what a system or an editor left there."""
+    return any(_LITTER.fullmatch(part) for part in relative.split("/"))
 
 
 def _glob(folder: Path, pattern: str) -> list[Path]:
@@ -190,6 +200,8 @@ def _glob(folder: Path, pattern: str) -> list[Path]:
 
 def _hit(path: Path, relative: str, matched: re.Match, layout: Layout) -> Hit:
     groups = {name: value for name, value in matched.groupdict().items() if value is not None}
+    if "name" not in groups and layout.recorded:
+        groups["name"] = path.resolve().parents[relative.count("/")].name
     parent = relative if layout.files and path.is_dir() else str(Path(relative).parent.as_posix())
     return Hit(relative, parent, layout.name.format_map(groups).replace("/", "_"), groups, layout)
 
@@ -215,13 +227,17 @@ def files_of(folder: Path, hit: Hit) -> dict[str, str]:
     return files
 
 
-def _nothing_found(folder: Path, shapes: bool) -> str:
-    wanted = "shapes" if shapes else "scans"
+def _nothing_found(folder: Path, role: str) -> str:
     for entry in manifest().entries:
-        if (entry.role == "shapes") != shapes and match(folder, entry):
-            return f"holds no {wanted}, it looks like {entry.title}: give it as {entry.role}, or another folder"
-    known = ", ".join(entry.title for entry in manifest().entries if entry.built and (entry.role == "shapes") == shapes)
-    deeper = sorted({path.parent.relative_to(folder).as_posix() for path in _glob(folder, "*/*/*.pl[y]")})[:3]
+        if entry.role != role and match(folder, entry):
+            how = {"frames": "--kind frames", "sweeps": "--kind sweeps", "pointsets": "--shapes of --kind views"}
+            how = how.get(entry.role, f"--{entry.role}")
+            how = f"give it as {how}, or another folder" if entry.built else entry.note
+            return f"holds no {role}, it looks like {entry.title}: {how}"
+    known = ", ".join(dict.fromkeys(entry.title for entry in manifest().entries if entry.built and entry.role == role))
+    below = [path.relative_to(folder).as_posix() for path in _glob(folder, "*/*/*.pl[y]")]
+    deeper = sorted({path.rpartition("/")[0] for path in below if not is_litter(path)})[:3]
     give = f"; there are .ply files in {', '.join(deeper)}: give that folder, or --glob '**/*.ply'"
-    hint = give if deeper and not shapes else ""
-    return f"holds no {wanted} that gen4d knows (it looked for: {known}){hint}"
+    hint = give if deeper and role == "scans" else ""
+    hint = "; any other folder can be described in a gen4d.yaml in it" if role in ("frames", "sweeps") else hint
+    return f"holds no {role} that gen4d knows (it looked for: {known}){hint}"

@@ -10,7 +10,14 @@ import click
 from train.errors import Refused
 
 PATH = click.Path(path_type=pathlib.Path)
-TRAINING = {"torch", "spconv", "cumm", "safetensors", "tensorboard"}  # packages of the extras cpu, cu126, cu120
+TRAINING = {
+    "torch",
+    "spconv",
+    "cumm",
+    "safetensors",
+    "tensorboard",
+    "sklearn",
+}  # packages of the extras cpu, cu126, cu120
 INSTALL = "from a clone of gen4d, pip install '.[cpu]', or with an NVIDIA GPU '.[cu126]', into this Python"
 
 device = click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda where there is a GPU.")
