@@ -4,6 +4,7 @@ import warnings
 
 import click
 
+from gen4d import compiled
 from train.commands.classify import classify
 from train.commands.compare import compare
 from train.commands.doctor import doctor
@@ -26,6 +27,8 @@ def main() -> None:
     """
     warnings.filterwarnings("always", module=r"train\b")
     warnings.showwarning = lambda message, *rest: click.echo(f"warning: {message}", err=True)
+    if compiled.NOTE:
+        click.echo(f"note: {compiled.NOTE}", err=True)
 
 
 TRAINING = (pretrain, finetune, classify, together)
