@@ -201,7 +201,7 @@ def test_a_class_of_one_maker_cannot_be_learned_from_others():
 @needs_shared_data
 def test_the_furniture_is_read_with_its_makers_apart():
     data = read_data(SHARED / "furniture_points", 3, 0)
-    assert len(data.shapes.point) == 820 and len(data.shapes.classes) == 14
+    assert len(data.shapes.point) == 387 and len(data.shapes.classes) == 14
     makers = [{data.shapes.group[row] for row in test} for _, test in data.splits]
     assert not makers[0] & makers[1] and not makers[1] & makers[2] and not makers[0] & makers[2]
     assert sum(len(test) for _, test in data.splits) == 387
