@@ -61,7 +61,7 @@ build: $(VENV)/.gen4d ## build sequences from SCANS and SHAPES into DATA
 
 pretrain: $(VENV)/.train ## pre-train on DATA with PRESET (small or paper) into RUN; again: goes on where it stopped
 	@test -f $(DATA)/dataset.json || { echo "$(DATA) holds no data set: run make demo first, or give DATA=..."; exit 1; }
-	$(BIN)/python -m train.run.together $(PROCESSES) pretrain --data $(DATA) --preset $(PRESET) --run $(RUN)
+	$(BIN)/python -m train together $(PROCESSES) pretrain --data $(DATA) --preset $(PRESET) --run $(RUN)
 
 finetune: $(VENV)/.train ## fine-tune RUN to segment SCANS with PRESET into TUNED, and print the table
 	@test -d $(SCANS) || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
@@ -75,14 +75,14 @@ strl: $(VENV)/.train ## STRL on built-in shapes: views, pre-training, a linear m
 	$(BIN)/python -m train classify --data $(STRL)/shapes --weights $(STRL)/run --preset small --run $(STRL)/classes
 
 instances: $(VENV)/.train ## fine-tune RUN to find the instances in SCANS with PRESET into FOUND
-	@test -d $(SCANS) || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
-	@test -d $(RUN) || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
-	$(BIN)/python -m train finetune --task instances --data $(SCANS) --weights $(RUN) --preset $(PRESET) --run $(FOUND)
+	@test -d "$(SCANS)" || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
+	@test -d "$(RUN)" || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
+	$(BIN)/python -m train finetune --task instances --data "$(SCANS)" --weights "$(RUN)" --preset $(PRESET) --run "$(FOUND)"
 
 detect: $(VENV)/.train ## fine-tune RUN to find boxes around the objects in SCANS with PRESET into BOXES
-	@test -d $(SCANS) || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
-	@test -d $(RUN) || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
-	$(BIN)/python -m train finetune --task detect --data $(SCANS) --weights $(RUN) --preset $(PRESET) --run $(BOXES)
+	@test -d "$(SCANS)" || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
+	@test -d "$(RUN)" || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
+	$(BIN)/python -m train finetune --task detect --data "$(SCANS)" --weights "$(RUN)" --preset $(PRESET) --run "$(BOXES)"
 
 study: $(VENV)/.train ## compare ways of pre-training on built-in rooms: STUDY=small (an hour and a half) or full
 	$(BIN)/python -m train study --size $(STUDY) --out runs/study-$(STUDY) --workers $(WORKERS)
