@@ -15,6 +15,7 @@ from train.commands.predict import predict
 from train.commands.pretrain import pretrain
 from train.commands.probe import probe
 from train.commands.study import study
+from train.commands.together import together
 from train.commands.weights import export_weights
 
 
@@ -30,8 +31,8 @@ def main() -> None:
         click.echo(f"note: {compiled.NOTE}", err=True)
 
 
-COMMANDS = (pretrain, finetune, classify, evaluate, predict, probe, study, compare, features, export_weights, doctor)
-for command in COMMANDS:
+TRAINING = (pretrain, finetune, classify, together)
+for command in (*TRAINING, evaluate, predict, probe, study, compare, features, export_weights, doctor):
     main.add_command(command)
 
 

@@ -30,7 +30,7 @@ from gen4d.sources.surface import MESHES, is_coarse, read_surface, sample
 _LEAST_POINTS = 100
 _FAR_M = 2**20 * 0.02  # beyond it no voxel of 2 cm has a number
 _ROUND_M = 100.0  # offsets are whole hundreds, so that people recognise them
-_SAMPLED = 4096  # coordinates an axis that are looked at for the steps between them
+_SAMPLED = 1024  # coordinates an axis that are looked at for the steps between them
 _LEAST_VALUES = 4  # an axis with fewer is flat
 _VOXEL_M = Config().voxel_m
 _COARSE_REACH_M = 100.0
