@@ -88,7 +88,7 @@ def test_version_is_printed():
         (("build", "--scans", "s", "--shapes", "s", "--workers", "0"), "0 is not in the range"),
         (("build", "--scans", "s", "--shapes", "s", "--workers", "many"), "not a valid integer"),
         (("export", "here", "--to", "csv", "--out", "there"), "hdf5"),
-        (("view", "here", "--out", "picture.gif"), "only .png"),
+        (("view", "here", "--out", "picture.jpg"), "ends in .html, .png or .gif"),
         (("doctor",), "--shapes"),
     ],
 )
