@@ -131,7 +131,7 @@ def test_a_few_steps_teach_floor_and_wall(data, tmp_path):
 
 
 def test_pretrained_weights_and_scratch_start_from_one_head_and_see_the_same_batches(data, weights, tmp_path):
-    scans, pretrained = labelled(data), read_weights(weights, 0.2)
+    scans, pretrained = labelled(data), read_weights(weights, CONFIG.backbone)
     tasks = [finetune.make_task(CONFIG, scans, given, ALONE) for given in (None, pretrained)]
     heads = [task.model.head.weight for task in tasks]
     firsts = [task.stream.sample(2) for task in tasks]
@@ -211,7 +211,7 @@ def test_a_fine_tuned_run_lends_its_backbone(data, run, tmp_path):
         (before[name] - after[name]).norm() / before[name].norm() for name in before if name.endswith("conv.weight")
     ]
     assert 0 < max(moved) < 0.2
-    lent = read_weights(run, 0.2).net.state_dict()
+    lent = read_weights(run, CONFIG.backbone).net.state_dict()
     assert all(torch.equal(value, before[f"backbone.{name}"]) for name, value in lent.items())
 
 

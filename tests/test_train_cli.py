@@ -313,7 +313,7 @@ def test_too_little_memory_is_refused_before_the_start_with_the_split_that_fits(
     assert not (tmp_path / "run").exists()
     assert call(*pretrain(data, tmp_path / "run", *extra, "--no-memory-check")).exit_code == 0
     monkeypatch.setattr(memory, "available", lambda device: 1000)
-    assert "use larger voxels or smaller nets" in refusal(*pretrain(data, tmp_path / "run", *extra))
+    assert "use larger voxels or a smaller net" in refusal(*pretrain(data, tmp_path / "run", *extra))
 
 
 def test_a_tensor_that_spconv_cannot_address_is_foreseen_with_the_split_that_fits():

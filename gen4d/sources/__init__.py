@@ -1,5 +1,6 @@
 """Scans and shapes as they lie on users' disks: found through `datasets_manifest.yaml`, read with every check."""
 
+from gen4d.sources.appearance import Appearance, read_appearance
 from gen4d.sources.level import Orientation, parse_units, split_up, up_rotation
 from gen4d.sources.manifest import class_name_of, entry_units, height_ranges
 from gen4d.sources.scans import (
@@ -16,6 +17,7 @@ from gen4d.sources.source import SourceError, SourceFile
 
 __all__ = [
     "AnyShape",
+    "Appearance",
     "FoundScans",
     "FoundShapes",
     "Mesh",
@@ -35,6 +37,7 @@ __all__ = [
     "load_scan",
     "load_shape",
     "parse_units",
+    "read_appearance",
     "scan_from_arrays",
     "split_up",
     "up_rotation",

@@ -15,7 +15,11 @@ from train.commands import frame
 @click.option("--checkpoint", "which", type=click.Choice(["both", "last", "best"]), default="both", show_default=True)
 @click.option("--write", "formats", multiple=True, type=click.Choice(["npy", "txt", "ply"]), help="Predictions.")
 @click.option("--no-labels", is_flag=True, help="The scans have no labels: write predictions only.")
-@click.option("--out", type=frame.PATH, help="Folder to write to.  [default: RUN/evaluation]")
+@frame.views
+@frame.window_voxels
+@click.option(
+    "--out", type=frame.PATH, help="Folder to write to.  [default: RUN/evaluation, with --tta 4 RUN/evaluation-tta4]"
+)
 @frame.device
 @frame.as_json
 def evaluate(run, which, out, device, no_labels, as_json, **given) -> None:
@@ -36,7 +40,7 @@ def evaluate(run, which, out, device, no_labels, as_json, **given) -> None:
         wanted = Wanted(labels=not no_labels, **given)
         with join_world(device) as world:
             frame.check_machine(world)
-            place = out or run / "evaluation"
+            place = out or run / ("evaluation" if wanted.views == 1 else f"evaluation-tta{wanted.views}")
             for line in evaluate_run(run, which, wanted, place, world.device, machine(world.device)):
                 click.echo(line, err=as_json)
             results = place / "results.json"  # not there where the scans have no labels

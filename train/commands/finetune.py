@@ -54,8 +54,8 @@ def _finetune(places, path, config, run, world, dry_run, no_memory_check, as_jso
     from train.tasks.finetune import make
 
     say = frame.speaker(as_json, world.leads)
-    data = read_labelled(places, config.labels, config.run.workers, say)
-    weights = read_weights(path, config.backbone.voxel_m)
+    data = read_labelled(places, config.labels, config.run.workers, say, config.backbone.inputs)
+    weights = read_weights(path, config.backbone)
     if weights and world.leads:
         warn_of_seen([scan.name for scan in data.val], weights.scans, "pre-trained on")
     task, prepared = make(config, data, weights, world)

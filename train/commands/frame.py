@@ -31,6 +31,16 @@ val_split = click.option("--val-split", type=PATH, help="File with the names of 
 points = click.option("--points", type=PATH, help="The benchmark's file of limited points: others lose their labels.")
 
 
+views = click.option(
+    "--tta", "views", type=click.IntRange(1, 64), default=1, show_default=True,
+    help="Test-time augmentation: the mean over so many views, turned about z and mirrored.",
+)  # fmt: skip
+window_voxels = click.option(
+    "--window-voxels", type=click.IntRange(1000),
+    help="Most voxels of a scan in one forward: larger ones by overlapping windows.  [default: what the run says]",
+)  # fmt: skip
+
+
 def run_option(default: str):
     """The run folder. torchrun takes --run for an option of its own, so there it is --run-dir."""
     return click.option("--run", "--run-dir", "run", type=PATH, default=default, show_default=True, help="Its folder.")
@@ -77,7 +87,8 @@ def one_line_errors():
             raise
         text = " ".join(str(error).split())
         if type(error).__name__ == "OutOfMemoryError":
-            text = f"{text.partition('.')[0]}: raise accumulate (a divisor of batch), or use larger voxels"
+            remedy = "set a larger accumulate (a divisor of batch), a smaller window_voxels, or larger voxels"
+            text = f"{text.partition('.')[0]}: {remedy}"
         raise click.ClickException(text) from None
 
 
