@@ -42,22 +42,22 @@ $(VENV)/.train: pyproject.toml constraints.txt | $(VENV)/.gen4d
 install: $(VENV)/.train ## make .venv with gen4d, the trainer and the test tools
 
 demo: $(VENV)/.gen4d ## write built-in scans and shapes, build 20 sequences a scan, verify, draw one
-	$(BIN)/gen4d samples $(SAMPLES)
-	$(BIN)/gen4d build --scans $(SCANS) --shapes $(SHAPES) --out $(DATA) --pairs --workers $(WORKERS)
-	$(BIN)/gen4d verify $(DATA)
-	$(BIN)/gen4d view $(DATA) --out data/sequence.png
+	$(BIN)/gen4d samples "$(SAMPLES)"
+	$(BIN)/gen4d build --scans "$(SCANS)" --shapes "$(SHAPES)" --out "$(DATA)" --pairs --workers $(WORKERS)
+	$(BIN)/gen4d verify "$(DATA)"
+	$(BIN)/gen4d view "$(DATA)" --out data/sequence.png
 
 build: $(VENV)/.gen4d ## build sequences from SCANS and SHAPES into DATA
-	$(BIN)/gen4d build --scans $(SCANS) --shapes $(SHAPES) --out $(DATA) --workers $(WORKERS)
+	$(BIN)/gen4d build --scans "$(SCANS)" --shapes "$(SHAPES)" --out "$(DATA)" --workers $(WORKERS)
 
 pretrain: $(VENV)/.train ## pre-train on DATA with PRESET (small or paper) into RUN; again: goes on where it stopped
-	@test -f $(DATA)/dataset.json || { echo "$(DATA) holds no data set: run make demo first, or give DATA=..."; exit 1; }
-	$(BIN)/python -m train pretrain --data $(DATA) --preset $(PRESET) --run $(RUN)
+	@test -f "$(DATA)/dataset.json" || { echo "$(DATA) holds no data set: run make demo first, or give DATA=..."; exit 1; }
+	$(BIN)/python -m train pretrain --data "$(DATA)" --preset $(PRESET) --run "$(RUN)"
 
 finetune: $(VENV)/.train ## fine-tune RUN to segment SCANS with PRESET into TUNED, and print the table
-	@test -d $(SCANS) || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
-	@test -d $(RUN) || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
-	$(BIN)/python -m train finetune --data $(SCANS) --weights $(RUN) --preset $(PRESET) --run $(TUNED) $(addprefix --percent ,$(PERCENT))
+	@test -d "$(SCANS)" || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
+	@test -d "$(RUN)" || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
+	$(BIN)/python -m train finetune --data "$(SCANS)" --weights "$(RUN)" --preset $(PRESET) --run "$(TUNED)" $(addprefix --percent ,$(PERCENT))
 
 study: $(VENV)/.train ## compare ways of pre-training on built-in rooms: STUDY=small (an hour and a half) or full
 	$(BIN)/python -m train study --size $(STUDY) --out runs/study-$(STUDY) --workers $(WORKERS)

@@ -8,6 +8,7 @@ of other counts set them themselves. What is kept of shapes goes to a folder of 
 import os
 import pathlib
 import shutil
+import subprocess
 import tempfile
 
 import pytest
@@ -87,3 +88,26 @@ def copy_of_one(one_sequence, tmp_path):
 @pytest.fixture
 def copy_of_three(three_shards, tmp_path):
     return pathlib.Path(shutil.copytree(three_shards, tmp_path / "copy"))
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A function that mounts a file system of so many bytes."""
+    place = tmp_path / "disk"
+    mounted = []
+
+    def mount(size: int):
+        place.mkdir(exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "gen4d-test", str(place)]
+        try:
+            run = subprocess.run(command, capture_output=True, text=True)
+        except FileNotFoundError:
+            pytest.skip("there is no mount command to make a small disk with")
+        if run.returncode:
+            pytest.skip(f"a small disk cannot be mounted here: {run.stderr.strip()}")
+        mounted.append(place)
+        return place
+
+    yield mount
+    for item in mounted:
+        subprocess.run(["umount", str(item)], check=True)

@@ -181,7 +181,7 @@ def test_a_listed_scan_that_cannot_be_loaded_is_refused_and_not_left_out(tmp_pat
 
 def test_a_room_on_both_sides_is_refused():
     subsets.check_apart(["scene0000_00", "scene0002_01"], ["scene0001_00"])
-    with pytest.raises(SceneError, match=r"1 rooms are in the training and .* \(first: scene0002\)"):
+    with pytest.raises(SceneError, match=r"1 room is in both the training and .* \(first: scene0002\)"):
         subsets.check_apart(["scene0000_00", "scene0002_01"], ["scene0001_00", "scene0002_00"])
 
 

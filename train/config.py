@@ -210,6 +210,9 @@ def _read_settings(file: pathlib.Path, kind: type) -> dict[str, object]:
     return values
 
 
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
 def _of_json(name: str, value, kind: type):
     """A JSON value as the type of a setting. Raises ConfigError."""
     if isinstance(kind, types.UnionType):
@@ -223,4 +226,4 @@ def _of_json(name: str, value, kind: type):
         return float(value)
     if isinstance(value, kind if isinstance(kind, type) else ()) and (kind is not int or whole):
         return value
-    raise ConfigError(f"{name}: {value!r} is no {getattr(kind, '__name__', kind)}")
+    raise ConfigError(f"{name}: {value!r} is not {_KINDS.get(kind, 'a list')}")

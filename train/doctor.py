@@ -6,6 +6,7 @@ from importlib import metadata
 from typing import Literal, NamedTuple
 
 from gen4d import __version__
+from train.errors import reason
 
 # Compute capabilities that spconv's wheels were compiled for; newer GPUs compile from PTX, or fail.
 SPCONV_NEWEST = (9, 0)
@@ -113,7 +114,7 @@ def check_numbers() -> list[Finding]:
     try:
         from train.nets import sparse
     except (ImportError, OSError, RuntimeError) as error:
-        return [Finding("bad", f"spconv does not import ({str(error).splitlines()[0]}): {REMEDY}")]
+        return [Finding("bad", f"spconv does not import ({reason(error)}): {REMEDY}")]
     runs = [("cpu", torch.float32)]
     if torch.cuda.is_available():
         runs = [("cuda", torch.float32), ("cuda", torch.float16)]
@@ -123,7 +124,7 @@ def check_numbers() -> list[Finding]:
             sparse.self_check(device, dtype)
             findings.append(Finding("ok", f"sparse convolutions on {device} in {dtype} equal dense ones"))
         except (ValueError, RuntimeError, AssertionError) as error:
-            findings.append(Finding("bad", f"sparse convolutions on {device} in {dtype}: {str(error).splitlines()[0]}"))
+            findings.append(Finding("bad", f"sparse convolutions on {device} in {dtype}: {reason(error)}"))
     return findings
 
 

@@ -13,7 +13,13 @@ from train.commands import frame
 @click.option("--part", default="val", show_default=True, help="Part of the data set: val, train or test.")
 @click.option("--split", type=frame.PATH, help="File with the names of the scans, in place of --part.")
 @click.option("--checkpoint", "which", type=click.Choice(["both", "last", "best"]), default="both", show_default=True)
-@click.option("--write", "formats", multiple=True, type=click.Choice(["npy", "txt", "ply"]), help="Predictions.")
+@click.option(
+    "--write",
+    "formats",
+    multiple=True,
+    type=click.Choice(["npy", "txt", "ply"]),
+    help="Predictions, too.",
+)
 @click.option("--no-labels", is_flag=True, help="The scans have no labels: write predictions only.")
 @frame.views
 @frame.window_voxels
@@ -25,8 +31,8 @@ from train.commands import frame
 def evaluate(run, which, out, device, no_labels, as_json, **given) -> None:
     """Evaluate a fine-tuned run: mIoU and mAcc on all points and on 2 cm voxels, confusion, predictions.
 
-    RUN is a run folder of finetune, or one of its checkpoints. --write npy: a class a row of the points file; txt: ids
-    as ScanNet's benchmark takes them; ply: points coloured by class.
+    RUN is a run folder of finetune, or one of its checkpoints. --write npy: one class per row of the points file;
+    txt: ids as ScanNet's benchmark takes them; ply: points coloured by class.
 
     \b
     python -m train evaluate runs/finetune --data scannet --write npy

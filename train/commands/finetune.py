@@ -27,7 +27,7 @@ from train.commands.progress import Progress, draw_curves
 def finetune(
     weights, preset, run, percent, assignments, settings_file, device, dry_run, no_memory_check, as_json, **places
 ) -> None:
-    """Fine-tune a backbone to semantic segmentation. The same command goes on where it was stopped.
+    """Fine-tune a backbone to semantic segmentation. The same command continues where it stopped.
 
     \b
     python -m train finetune --data scannet --weights runs/pretrain

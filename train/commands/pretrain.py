@@ -1,6 +1,7 @@
 """`pretrain`: a data set in, a run folder out."""
 
 import contextlib
+import pathlib
 
 import click
 
@@ -19,7 +20,7 @@ from train.commands.progress import CollapseWatch, ConstantWatch, Progress, draw
 @frame.no_memory_check
 @frame.as_json
 def pretrain(data, preset, run, assignments, settings_file, device, dry_run, no_memory_check, as_json) -> None:
-    """Pre-train on a data set. The same command goes on where it was stopped.
+    """Pre-train on a data set. The same command continues where it stopped.
 
     \b
     python -m train pretrain --data data/sequences --preset small
@@ -58,13 +59,44 @@ def _pretrain(data, config, run, world, dry_run, no_memory_check, as_json) -> No
     kind = f"{world.size} x {world.device.type}, {prepared.plan.precision}"
     say(f"{config.method} on {len(dataset)} sequences, {kind}, into {run}")
     say(f"needs about {needed.device / 1e9:.1f} GB on {world.device}; loader: {needed.host / 1e9:.1f} GB")
-    _follow(prepared, run, world, as_json)
+    _follow(prepared, _watcher(config, prepared, dataset, run, world, say), run, world, as_json)
     say(f"done: {config.run.steps} steps in {run}")
     if world.leads:
         frame.give(as_json, {"run": str(run), "last": (read_lines(run / "log.jsonl") or [None])[-1]})
 
 
-def _follow(prepared, run, world, as_json) -> None:
+def _watcher(config, prepared, dataset, run, world, say):
+    """look(step) -> a line about the features at a step, or "" where none is due, or another process leads."""
+    if not config.probe_steps or not world.leads:
+        return lambda step: ""
+    from train.errors import Refused
+    from train.inputs.labelled import LabelUse, Places, read_labelled
+    from train.tasks import watch
+
+    labelled = config.probe_data and read_labelled(
+        Places(pathlib.Path(config.probe_data)), LabelUse(), config.run.workers, say
+    )
+    backbone = prepared.plan.stored["backbone"]
+    net = prepared.model.get_submodule(backbone["prefix"].rstrip("."))
+    watched = watch.Watched(backbone["voxel_m"], [dataset[i] for i in range(min(4, len(dataset)))], labelled or None)
+    done = None
+
+    def look(step: int) -> str:
+        nonlocal done
+        done = (step - 1) // config.probe_steps if done is None else done
+        if step // config.probe_steps == done and step < config.run.steps:
+            return ""
+        done = step // config.probe_steps
+        try:
+            figures = watch.look(watched, net, step, run, world.device)
+        except Refused as error:  # of a scan that is too large, or features that are not finite: no reason to stop
+            return f"not seen ({error})"
+        return ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+
+    return look
+
+
+def _follow(prepared, look, run, world, as_json) -> None:
     """Says what training does."""
     from train.methods.pretrain import pretrain_prepared
     from train.run.loop import Stopped
@@ -78,6 +110,8 @@ def _follow(prepared, run, world, as_json) -> None:
                     progress.see(record)
                     for watch in watches:
                         watch.see(record, progress.say)
+                    if found := look(record.step):
+                        progress.say(f"features at step {record.step}: {found}")
                     draw_curves(run, record.step, prepared.plan.running)
     except Stopped as stopped:
         if world.leads:

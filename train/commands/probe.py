@@ -44,7 +44,7 @@ def probe(weights, preset, run, percent, assignments, settings_file, device, as_
             if backbone:
                 warn_of_seen([scan.name for scan in data.val], backbone.scans, "pre-trained on")
             for item in task.probe(config, data, backbone, world.device):
-                say(f"{item.features} features are probed")
+                say(f"{'random' if item.features == 'random' else 'pre-trained'} features have been probed")
                 found.append(item)
             lines = task.write_probes(run, found, data, backbone, config, machine(world.device))
             say("\n".join(lines))

@@ -55,7 +55,10 @@ def read_labelled(
     places: Places, use: LabelUse, workers: int, say: Callable[[str], None], inputs: Sequence[str] = GEOMETRY
 ) -> LabelledData:
     """Read the scans of both sides, with what a net of `inputs` needs. Raises SourceError, SceneError."""
-    train, val = find_part(places.data, "train", places.split), find_part(places.data, "val", places.val_split)
+    train, val = (
+        find_part(places.data, "train", places.split),
+        find_part(places.data, "val", places.val_split, "--val-split"),
+    )
     for warning in (*train.warnings, *val.warnings):
         warnings.warn(warning, stacklevel=2)
     table = table_of(train.entry, use.label_space)

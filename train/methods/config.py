@@ -9,6 +9,7 @@ from train.run.optim import Optim
 
 # Settings that say how a run is carried out, not what it computes: a run may go on with other values.
 FREE = frozenset({"run.steps", "run.workers", "run.checkpoint_steps", "run.milestone_steps", "run.log_steps"})
+FREE |= {"probe_steps", "probe_data"}
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,12 @@ class PretrainConfig:
     optim: Optim = Optim(lr=0.25, schedule="step", decay=0.99, decay_steps=1000, momentum=0.9, weight_decay=1e-4)
     run: Running = Running(steps=50_000, batch=12)
     block_scans: int = 32  # scans among which neighbouring sequences are shuffled
+    probe_steps: int = 500  # steps between two looks at what features are good for; 0: none
+    probe_data: str | None = None  # folder of labelled scans for k-NN; none: points of sequences are retrieved
 
     def __post_init__(self):
         rules = [one_of(self, "method", METHODS), ("block_scans", self.block_scans >= 1, "at least 1")]
+        rules.append(("probe_steps", self.probe_steps >= 0, "not below 0"))
         check(self, rules)
 
 
@@ -42,5 +46,6 @@ PRESETS = {
         ),
         optim=Optim(lr=1.0),
         run=Running(steps=120, batch=2, checkpoint_steps=20, log_steps=1),
+        probe_steps=60,
     ),
 }

@@ -21,7 +21,7 @@ LAYOUT = (
     "Sparse convolution weights are (out, kx, ky, kz, in), as spconv 2 keeps them, on coordinates [batch, x, y, z]. "
     "spconv 1: weight.permute(1, 2, 3, 4, 0). torch.nn.Conv3d: weight.permute(0, 4, 1, 2, 3). "
     "down.N: kernel 2, stride 2, channels kept; up.N: its inverse. shortcut.0: a linear layer (out, in). "
-    "Input: three channels of ones a voxel. Norms are torch.nn.BatchNorm1d."
+    "Input per voxel: three channels for each of `inputs`, ones for occupancy. Norms are torch.nn.BatchNorm1d."
 )
 
 
@@ -96,10 +96,15 @@ def stored_backbone(
     return {"net": net, "voxel_m": voxel_m, "prefix": prefix, "method": method, "inputs": list(inputs)}
 
 
-def export_weights(run: pathlib.Path, out: pathlib.Path) -> dict:
-    """Write the 3D backbone of whatever `load_backbone` reads as one safetensors file; returns what its header says."""
+def export_weights(run: pathlib.Path, out: pathlib.Path, module: bool = False) -> dict:
+    """Write the 3D backbone of whatever `load_backbone` reads as one safetensors file; returns what its header says.
+
+    module: and beside it, as .py, the net itself for those who have torch and spconv alone (`standalone.py`).
+    """
     weights, about = _read_any(run)
     files.make_folder(out.parent)
+    if module:
+        files.write(out.with_suffix(".py"), pathlib.Path(__file__).with_name("standalone.py").read_bytes())
     files.write(out, safetensors.torch.save(weights, {"format": "pt", "gen4d": json.dumps(about)}))
     return about
 

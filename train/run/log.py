@@ -57,8 +57,10 @@ class Log:
     def close(self) -> None:
         """Close both files."""
         if self._file:
-            self._file.close()
-            self._board.close()
+            try:
+                self._file.close()
+            finally:
+                self._board.close()
 
 
 def read_lines(path: pathlib.Path) -> list[dict]:

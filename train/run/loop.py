@@ -24,6 +24,7 @@ from train.run.log import Log, Meter, Record
 from train.run.precision import PRECISIONS, WEIGHTS
 from train.run.world import World, to_device
 
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 LEAST_SCALE = 2.0**-10  # of half-precision gradients: below, overflow is no matter of scale
 
 
@@ -245,14 +246,16 @@ def _update(parts: Training, lr: float, number: int) -> float | None:
 
 @contextlib.contextmanager
 def _caught_signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and Ctrl-C instead of dying of them; the second of a kind acts as usual."""
+    """Collects SIGTERM, Ctrl-C and a hang-up instead of dying of them; the second of a kind acts as usual, and what is
+    ignored, as nohup has it, stays so."""
     caught: list[int] = []
 
     def catch(number, _frame):
         caught.append(number)
         signal.signal(number, before[number])
 
-    before = {number: signal.signal(number, catch) for number in (signal.SIGTERM, signal.SIGINT)}
+    heard = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, catch) for number in heard}
     try:
         yield caught
     finally:

@@ -17,7 +17,7 @@ from train.tasks.pictures import draw_above
 
 
 class FeatureError(Refused):
-    """A scan that is not there."""
+    """A scan that is not there, or features that cannot be shown."""
 
 
 def file_source(path: pathlib.Path) -> sources.ScanSource:

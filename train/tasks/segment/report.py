@@ -85,7 +85,7 @@ def write_results(folder: pathlib.Path, summaries: dict[str, dict], drawn: Evalu
     heads = [f"{name} (step {about['step'][name]}{mean}): {headline(found)}" for name, found in summaries.items()]
     lines = [*lines, "", *heads, f"{drawn.scans} scans; {about['machine']}"]
     if "best" in summaries and "validations" in about:
-        lines.append(f"best: the best of {about['validations']} validations on these same scans, so it flatters itself")
+        lines.append(f"best: the best of {about['validations']} validations on these same scans, so it is optimistic")
     about = about | {"confusion": {kind: getattr(drawn, kind).tolist() for kind in COUNTED}}
     files.make_folder(folder)
     files.write(folder / "results.json", (json.dumps(about | {"results": summaries}) + "\n").encode())
