@@ -4,22 +4,29 @@
     python -m benchmarks pipeline   one part: pipeline, build (with reading) or loader
     python -m benchmarks shapes     a build with 3,000 shapes of real size; only when asked for
     python -m benchmarks scale      a simulated data set of 100,000 scans; only when asked for, it takes minutes
+    python -m benchmarks gpu ...    steps of pre-training on a GPU; `gpu --help` lists what can be varied
+    python -m benchmarks terms ...  what predictors of their own change, three seeds each; `terms --help`
 
 Ratios count; times depend on the machine, which is printed. `loader` and `scale` need the trainer's packages.
 """
 
+import importlib
 import os
 import platform
 import sys
 
 PARTS = ("pipeline", "build", "loader", "shapes", "scale")
+WITH_OPTIONS = ("gpu", "terms")
 
 
 def main(parts: list[str]) -> None:
     """Run the named parts, or the first three."""
+    if parts[:1] and parts[0] in WITH_OPTIONS:
+        importlib.import_module(f"benchmarks.{parts[0]}").main(parts[1:])
+        return
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
-        sys.exit(f"{unknown[0]!r} is not a part: {', '.join(PARTS)}")
+        sys.exit(f"{unknown[0]!r} is not a part: {', '.join(PARTS + WITH_OPTIONS)}")
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     for part in parts or PARTS[:3]:
         match part:

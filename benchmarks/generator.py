@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks import careful, compiled, research
 from gen4d import building
-from gen4d.building import estimate
+from gen4d.building import estimate, moving
 from gen4d.config import Config
 from gen4d.moving import augment
 from gen4d.shards import frame_pairs, open_dataset
@@ -98,7 +98,7 @@ def _find_inputs(folder: pathlib.Path, scans: int) -> building.Found:
     write_full_size(folder / "scans", scans, same=True)
     for name in classes:
         write_box(folder / "shapes", name)
-    return building.find_inputs(folder / "scans", folder / "shapes", Config(classes=classes))
+    return building.find_inputs("moving", building.Given(folder / "scans", folder / "shapes"), Config(classes=classes))
 
 
 def build(scans: int = 208) -> None:
@@ -106,7 +106,7 @@ def build(scans: int = 208) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         found = _find_inputs(folder, scans)
-        estimate.warm_up(found.inputs.config, lambda: None)
+        estimate.warm_up(found.inputs, lambda: None)
         print(f"{scans} scans of {os.path.getsize(folder / 'scans' / 'room0000.ply') / 1e6:.1f} MB to fsynced shards")
         seconds = {}
         for workers in (1, 2, 1, 2):
@@ -133,7 +133,7 @@ def _bench_stages(inputs: building.Inputs) -> None:
     shapes, source = group_shapes(inputs.shapes, "auto"), inputs.scans[:16]
     spent = {}
     started = time.perf_counter()
-    scans = [building.load_scan(one, inputs.config) for one in source]
+    scans = [moving.load_scan(one, inputs.config) for one in source]
     spent["read"] = time.perf_counter() - started
     started = time.perf_counter()
     for scan in scans:

@@ -24,7 +24,7 @@ import time
 import zlib
 
 from gen4d import building
-from gen4d.building import estimate, refused
+from gen4d.building import estimate, moving, refused
 from gen4d.config import Config
 from gen4d.report.summary import summary
 from gen4d.shards import open_dataset, verify
@@ -72,7 +72,7 @@ def write_scans(folder: pathlib.Path, count: int) -> None:
 def find_inputs(folder: pathlib.Path, scans: str = "scans", **config) -> building.Inputs:
     """What `gen4d build` makes of the folders."""
     config = Config(classes=tuple(MODELNET), scans_per_shard=SIZE, **config)
-    return building.find_inputs(folder / scans, folder / "shapes", config).inputs
+    return building.find_inputs("moving", building.Given(folder / scans, folder / "shapes"), config).inputs
 
 
 class Template:
@@ -85,7 +85,7 @@ class Template:
             path = folder / f"scans-{kind}" / name / f"{name}_vh_clean_2.ply"
             write(path, ply(full_size_room(number, vertices)))
         inputs = find_inputs(folder, f"scans-{kind}", shape_points=shape_points)
-        estimate.warm_up(inputs.config, lambda: None)
+        estimate.warm_up(inputs, lambda: None)
         self.seconds = float("inf")
         for turn in range(3):
             out, started = folder / f"built-{kind}-{turn}", time.process_time()
@@ -186,7 +186,7 @@ def status(name: str) -> float:
 def step_plan(folder: pathlib.Path, meter: Meter) -> None:
     """A build that begins: what every part of it does before its first scan."""
     with meter.measure("load the kernels"):
-        estimate.warm_up(Config(), lambda: None)
+        moving.warm_up(Config())
     with meter.measure("find the sources"):
         inputs = find_inputs(folder, shape_points=SMALL_SHAPE)
     with meter.measure("plan"):

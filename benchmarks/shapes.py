@@ -78,17 +78,17 @@ class Clock:
 
 def measure(folder: pathlib.Path, kind: str) -> dict:
     """Milliseconds a room by step, with the shapes of `folder / kind`, after a room that warms everything up."""
-    from gen4d import building, sources
-    from gen4d.building import estimate, shard
+    from gen4d import sources
+    from gen4d.building import estimate, moving
     from gen4d.config import Config
     from gen4d.moving import augment, generate
 
-    planned = building.make_inputs(
+    planned = moving.make_inputs(
         sources.find_scans(folder / "scans"), sources.find_shapes(folder / kind), Config(up="z")
     )
     shapes = generate.group_shapes(planned.shapes, "auto")
-    estimate.warm_up(planned.config, lambda: None)
-    generate.generate_scan(shard.load_scan(planned.scans[0], planned.config), shapes, planned.config)
+    estimate.warm_up(planned, lambda: None)
+    generate.generate_scan(moving.load_scan(planned.scans[0], planned.config), shapes, planned.config)
     clock = Clock()
     if hasattr(generate, "models"):
         clock.watch(generate.models, "find_figures", "shapes")
@@ -96,12 +96,12 @@ def measure(folder: pathlib.Path, kind: str) -> dict:
     else:  # as it was before shapes were kept
         clock.watch(generate, "_load_model", "shapes")
     clock.watch(augment, "draw_bits", "masks")
-    clock.watch(shard, "load_scan", "reading scans")
+    clock.watch(moving, "load_scan", "reading scans")
     clock.watch(generate, "prepare_scan", "preparing scans")
     clock.watch(generate, "find_fit", "trajectories")
     start, sequences = time.perf_counter(), 0
     for source in planned.scans[1:]:
-        scan = shard.load_scan(source, planned.config)
+        scan = moving.load_scan(source, planned.config)
         sequences += len(generate.generate_scan(scan, shapes, planned.config).recording)
     whole, rooms = time.perf_counter() - start, len(planned.scans) - 1
     shares = {name: 1e3 * seconds / rooms for name, seconds in clock.seconds.items()}

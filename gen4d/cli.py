@@ -20,7 +20,7 @@ import time
 import click
 
 from gen4d import __version__
-from gen4d.config import HEIGHT_CLASSES, Config, override
+from gen4d.config import BUILT, HEIGHT_CLASSES, Config, override
 from gen4d.report import summary as report
 
 try:
@@ -119,11 +119,18 @@ def _class_names(classes: str | None) -> tuple[str, ...]:
 
 @cli.command(
     "build",
-    short_help="Build a data set of sequences from scans and shapes.",
+    short_help="Build a data set of sequences from scans and shapes, or from posed frames.",
     epilog=_example("gen4d build --scans scannet/ --shapes ModelNet40/ --workers 8"),
 )
-@click.option("--scans", required=True, type=_FOLDER, help="Folder of scans: ScanNet, Pointcept's, or point files.")
-@click.option("--shapes", required=True, type=_FOLDER, help="Folder of shapes: ModelNet's layout, .off, .obj or .glb.")
+@click.option(
+    "--kind",
+    default="moving",
+    show_default=True,
+    type=click.Choice(BUILT),
+    help="What sequences are made of: shapes that move through scans, posed depth images, or lidar sweeps.",
+)
+@click.option("--scans", type=_FOLDER, help="Folder of scans: ScanNet, Pointcept's, point files; or frames, or sweeps.")
+@click.option("--shapes", type=_FOLDER, help="Folder of shapes that move: ModelNet's layout, .off, .obj or .glb.")
 @click.option(
     "--out", default=pathlib.Path("data/sequences"), type=_FOLDER, show_default=True, help="Data set to write."
 )
@@ -135,15 +142,13 @@ def _class_names(classes: str | None) -> tuple[str, ...]:
     "0,0.1,1 levels nothing, floor (floor:-y) levels every scan.  [default: auto, from the data set's own axis]",
 )
 @click.option("--units", help="Unit of the scans: m, cm, mm, in, ft, or metres per unit.")
-@click.option(
-    "--shape-up", default="auto", show_default=True, help="Up axis of the shapes; auto: by data set or file type."
-)
+@click.option("--shape-up", help="Up axis of the shapes.  [default: auto, by data set or file type]")
 @click.option(
     "--shape-units", help="Unit of shapes that have one: they keep their sizes and are not scaled to their class."
 )
-@click.option("--seed", default=Config.seed, show_default=True, help="Seed of all random draws.")
-@click.option("--sequences", default=Config.sequences, show_default=True, help="Sequences per scan.")
-@click.option("--frames", default=Config.frames, show_default=True, help="Frames per sequence.")
+@click.option("--seed", type=int, help=f"Seed of all random draws.  [default: {Config.seed}]")
+@click.option("--sequences", type=int, help=f"Sequences per scan.  [default: {Config.sequences}; frames, sweeps: all]")
+@click.option("--frames", type=int, help=f"Frames per sequence.  [default: {Config.frames}]")
 @click.option("--pairs", is_flag=True, help="Also store explicit pair lists, about 7 MB per scan.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Set any other field of the config.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Number of processes.")
@@ -155,6 +160,7 @@ def _class_names(classes: str | None) -> tuple[str, ...]:
 @click.option("--dry-run", is_flag=True, help="Build two scans in memory, estimate the rest, and write nothing.")
 @click.option("--strict", is_flag=True, help="Stop at the first scan that cannot be used.")
 def build_command(
+    kind,
     scans,
     shapes,
     out,
@@ -172,7 +178,10 @@ def build_command(
     strict,
     **fields,
 ):
-    """Build a data set of sequences from a folder of scans and a folder of shapes.
+    """Build a data set of sequences: by default of shapes that move through scans.
+
+    With --kind frames or sweeps, of posed depth images or lidar sweeps: windows of neighbouring ones, or pairs that
+    overlap (--set choose=pairs).
 
     The same command continues where an interrupted build stopped.
     """
@@ -181,10 +190,12 @@ def build_command(
     if scheduler and workers > 1:
         raise click.UsageError("--workers and --scheduler exclude each other: give one of them")
     if scheduler:  # whose workers have other working folders
-        scans, shapes = scans.absolute(), shapes.absolute()
-    wanted = _class_names(classes)
-    config = override(dataclasses.replace(Config(classes=wanted), **fields), assignments)
-    found = building.find_inputs(scans, shapes, config, split, up, units, limit, shape_units=shape_units)
+        scans, shapes = (None if folder is None else folder.absolute() for folder in (scans, shapes))
+    given = building.Given(scans, shapes, split, up, units, shape_units, limit)
+    try:
+        found = building.find_inputs(kind, given, _config(kind, classes, fields, assignments))
+    except building.GivenError as error:
+        raise click.UsageError(str(error)) from None
     for line in found.notes:
         click.echo(f"note: {line}", err=True)
     for line in found.refused:
@@ -204,6 +215,20 @@ def build_command(
     else:
         click.echo(f"done in {took}: gen4d verify {out}")
     sys.exit(1 if found.refused else code)
+
+
+def _config(kind: str, classes: str | None, fields: dict, assignments: tuple[str, ...]):
+    """The config of a kind, with the fields that have options of their own and those of --set."""
+    from gen4d.building import kind_of
+
+    given = {name: value for name, value in fields.items() if value is not None and value is not False}
+    if classes:
+        given["classes"] = _class_names(classes)
+    of = kind_of(kind).CONFIGS[kind]
+    odd = sorted(set(given) - {field.name for field in dataclasses.fields(of)})
+    if odd:
+        raise click.UsageError(f"--{odd[0].replace('_', '-')}: sequences of kind {kind} have none: leave it out")
+    return override(of(**given), assignments)
 
 
 def _conclude(sidecars, refused, manifest) -> int:
@@ -275,7 +300,7 @@ def _estimate(inputs, out: pathlib.Path, workers: int) -> None:
     from gen4d import building
     from gen4d.building import estimate
 
-    estimate.warm_up(inputs.config, lambda: click.echo("compiling kernels (once)"))
+    estimate.warm_up(inputs, lambda: click.echo("compiling kernels (once)"))
     trial = estimate.try_scans(inputs, inputs.scans[:: max(1, len(inputs.scans) // 2)][:2])
     for message in trial.failed:
         click.echo(f"refused: {message}", err=True)
@@ -311,6 +336,8 @@ def inspect(dataset, sequence) -> None:
         return
     manifest = opened.manifest
     click.echo(f"{dataset}: gen4d data set, format {manifest['version']}, made by gen4d {manifest['gen4d']}")
+    if "kind" in manifest:
+        click.echo(f"kind: {manifest['kind']}")
     shown = {name: _plain(value) for name, value in manifest["config"].items() if name != "height_m"}
     click.echo("config: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
     click.echo("versions: " + ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()))
@@ -496,13 +523,14 @@ def doctor_command(scans, shapes, split, up, units, classes, shape_units, shape_
     """Read raw folders before a long build, and report everything that is wrong with them at once."""
     if scans is None and shapes is None:
         raise click.UsageError("give --scans, --shapes, or both")
-    from gen4d import building, sources
+    from gen4d import sources
+    from gen4d.building.moving import find_orientation
     from gen4d.report import doctor
 
     findings = []
     if scans is not None:
         given = up is not None or units is not None
-        orientation = building.find_orientation(sources.find_scans(scans, split).entry, up, units) if given else None
+        orientation = find_orientation(sources.find_scans(scans, split).entry, up, units) if given else None
         findings += doctor.examine_scans(scans, split, orientation, progress=_Reading())
     if shapes is not None:
         metres = sources.parse_units(shape_units, "--shape-units") if shape_units else 0.0

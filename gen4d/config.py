@@ -7,12 +7,13 @@ import numbers
 import platform
 from collections.abc import Iterable
 from importlib import metadata
-from typing import Any
+from typing import Any, TypeVar
 
 # Changes with every change of draws or bytes: a data set is continued and merged by the same generator only, whatever
 # the release. tests/test_generator_version.py holds the digests that belong to it.
 GENERATOR = 3
 _PACKAGES = ("numpy", "numba", "scipy", "zarr", "numcodecs", "trimesh")
+BUILT = ("moving",)  # kinds of sequences that a build makes; gen4d/building/kinds.py says how
 HEIGHT_CLASSES = ("chair", "desk", "dresser", "night_stand", "sofa", "table", "bathtub", "toilet")
 
 
@@ -85,6 +86,52 @@ class Config:
         return low + (high - low) * (place / share)
 
 
+@dataclasses.dataclass(frozen=True)
+class FramesConfig:
+    """Constants of sequences of posed depth images (STRL, section 3.1; PointContrast); (A) marks assumptions.
+
+    Lengths are in metres.
+    """
+
+    seed: int = 0  # of all random draws
+    sequences: int = 0  # per scan at most, drawn from all there are; 0: all of them
+    frames: int = 4  # t, of a window; 2 where sequences are pairs
+    pairs: bool = False  # also store explicit pair lists
+    scans_per_shard: int = 4  # scans in one file
+
+    up: str = ""  # axis or vector of the source's world that points up; "": as datasets_manifest.yaml has it
+    every: int = 0  # every how-manieth frame of a scan is used; 0: as datasets_manifest.yaml has it
+    near_m: float = 0.0  # what is nearer to the sensor, or at it, does not count
+    far_m: float = 10.0  # nor what is farther away (A)
+    voxel_m: float = 0.02  # edge of a voxel; one point of the frame in each
+    least_points: int = 1000  # a frame with fewer is left out (A)
+
+    choose: str = "windows"  # of neighbouring frames (STRL), or "pairs" of frames that overlap (PointContrast)
+    step: int = 1  # frames from one window to the next
+    overlap_m: float = 0.05  # a point of one frame overlaps another frame that has a point this near; 0: not measured
+    overlap_min: float = 0.30  # share of the points of either frame of a pair that the other one overlaps
+    match_m: float = 0.03  # points of two frames correspond if each is the other's nearest and this near
+
+    def __post_init__(self) -> None:
+        for field, value, rule in _broken_frame_rules(self):
+            raise ConfigError(f"{field} = {value}: {rule}")
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepsConfig(FramesConfig):
+    """Constants of sequences of lidar sweeps (STRL, section 5.1.2): those of frames, larger."""
+
+    scans_per_shard: int = 1  # scans in one file; they are long
+    far_m: float = 100.0  # nor what is farther away (A)
+    voxel_m: float = 0.05  # edge of a voxel; one point of the sweep in each (A)
+    overlap_m: float = 0.5  # a point of one sweep overlaps another sweep that has a point this near (A)
+    match_m: float = 0.10  # points of two sweeps correspond if each is the other's nearest and this near (A)
+
+
+AnyConfig = Config | FramesConfig  # of the kinds of sequences that are built
+Made = TypeVar("Made", bound=AnyConfig)
+
+
 def _broken_rules(c: Config) -> list[tuple[str, object, str]]:
     """(field, value, rule) of each rule that does not hold, in the order of the fields."""
     rules = [
@@ -124,11 +171,34 @@ def _broken_rules(c: Config) -> list[tuple[str, object, str]]:
     return [(field, getattr(c, field), rule) for field, holds, rule in rules if not holds]
 
 
+def _broken_frame_rules(c: FramesConfig) -> list[tuple[str, object, str]]:
+    """(field, value, rule) of each rule that does not hold, in the order of the fields."""
+    rules = [
+        ("seed", 0 <= c.seed < 2**63, "a seed is a whole number from 0 to 2^63 - 1"),
+        ("sequences", 0 <= c.sequences < 2**31, "how many per scan at most, or 0 for all"),
+        ("frames", 2 <= c.frames <= 64, "from 2 (one frame has nothing to correspond to) to 64"),
+        ("frames", c.choose != "pairs" or c.frames == 2, "sequences that are pairs have 2 frames: give --frames 2"),
+        ("scans_per_shard", 1 <= c.scans_per_shard <= 256, "from 1 to 256, so that a shard fits in memory"),
+        ("every", c.every >= 0, "1 or more, or 0 for the data set's own"),
+        ("near_m", 0 <= c.near_m < c.far_m, "from 0 to below far_m"),
+        ("far_m", c.far_m <= 1e4, "at most 10 km"),
+        ("voxel_m", 0.001 <= c.voxel_m <= 1, "from 1 mm to 1 m"),
+        ("least_points", c.least_points >= 1, "at least 1 point"),
+        ("choose", c.choose in ("windows", "pairs"), "windows or pairs"),
+        ("step", c.step >= 1, "at least 1 frame"),
+        ("overlap_m", c.overlap_m == 0 or 0.001 <= c.overlap_m <= 10, "from 1 mm to 10 m, or 0: not measured"),
+        ("overlap_m", c.choose != "pairs" or c.overlap_m > 0, 'above 0, since choose = "pairs" needs the overlaps'),
+        ("overlap_min", 0 < c.overlap_min <= 1, "a share of the points above 0"),
+        ("match_m", 0.0001 <= c.match_m <= 10, "from 0.1 mm to 10 m"),
+    ]
+    return [(field, getattr(c, field), rule) for field, holds, rule in rules if not holds]
+
+
 def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
-def to_plain(config: Config) -> dict:
+def to_plain(config: AnyConfig) -> dict:
     """The config as JSON values."""
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
@@ -149,15 +219,16 @@ def from_plain(plain: dict) -> Config:
         raise ConfigError(f"the stored config has a value of the wrong type: {error}") from None
 
 
-def make_config(**settings: Any) -> Config:
-    """A config with some fields set. Raises ConfigError where one is unknown, of another type or breaks a rule."""
-    types = {field.name: field.type for field in dataclasses.fields(Config)}
+def make_config(of: type[Made], /, **settings: Any) -> Made:
+    """A config of a kind with some fields set. Raises ConfigError where one is unknown, of another type or breaks a
+    rule."""
+    types = {field.name: field.type for field in dataclasses.fields(of)}
     for name, value in settings.items():
         if name not in types:
             raise ConfigError(f"unknown setting {name!r}; {_nearest(name, types)}")
         kind = types[name]
         settings[name] = _coerced(name, value, kind if isinstance(kind, type) else tuple)
-    return Config(**settings)
+    return of(**settings)
 
 
 def _coerced(name: str, value: Any, kind: type) -> Any:
@@ -173,9 +244,9 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else "known: " + ", ".join(known)
 
 
-def override(config: Config, assignments: tuple[str, ...]) -> Config:
+def override(config: Made, assignments: tuple[str, ...]) -> Made:
     """The config with `field=value` assignments applied, as the command line takes them."""
-    types = {field.name: field.type for field in dataclasses.fields(Config)}
+    types = {field.name: field.type for field in dataclasses.fields(config)}
     values = {}
     for text in assignments:
         name, _, value = text.partition("=")

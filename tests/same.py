@@ -11,6 +11,7 @@ import sys
 from typing import NamedTuple
 
 from gen4d import building, sources
+from gen4d.building import moving
 from gen4d.building.plan import Part
 from gen4d.config import Config
 
@@ -31,7 +32,7 @@ def make_inputs(folder: pathlib.Path, shuffled: bool) -> building.Inputs:
     step = -1 if shuffled else 1
     scans, shapes = sources.find_scans(folder / "scans"), sources.find_shapes(folder / "shapes")
     found = (listing._replace(sources=listing.sources[::step]) for listing in (scans, shapes))
-    return building.make_inputs(*found, CONFIG)
+    return moving.make_inputs(*found, CONFIG)
 
 
 def hash_of(folder: pathlib.Path, way: Way) -> str:

@@ -226,4 +226,4 @@ def test_inputs_are_three_channels_each():
     for inputs in (("occupancy",), INPUTS):
         use = change(PRESETS["small"], inputs=inputs).backbone
         net = make_backbone(use, None, torch.Generator().manual_seed(0))
-        assert net.stem.conv.in_channels == 3 * len(inputs)
+        assert net.stem.conv.weight.shape[-1] == 3 * len(inputs)

@@ -302,7 +302,7 @@ def test_a_scan_that_changed_since_it_was_built_is_said(rooms):
     (rooms / "scans/room1.ply").write_bytes(ply(bare_floor(8, points=200)))
     outcome = gen4d(*commands.build_arguments(rooms))
     assert outcome.code == 1
-    assert "refused: room1: its points file has" in outcome.err
+    assert "refused: room1: room1.ply has" in outcome.err
     assert "build into another --out" in outcome.err
     assert files_of(rooms / "out") == before
 

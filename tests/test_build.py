@@ -16,6 +16,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from gen4d import building, files, shards, sources
+from gen4d.building import moving
 from gen4d.config import Config, ConfigError
 from gen4d.moving.feasible import expected_acceptance
 from gen4d.shards import verify
@@ -97,7 +98,7 @@ def test_any_order_of_the_inputs_writes_the_same_bytes(complete, folders, order,
         found._replace(sources=tuple(np.array(found.sources, object)[order].tolist())) for found in (scans, shapes)
     ]
     assert shuffled[0].sources != scans.sources and shuffled[1].sources != shapes.sources
-    run_build(tmp_path / "built", building.make_inputs(*shuffled, Config(**SMALL)), 2)
+    run_build(tmp_path / "built", moving.make_inputs(*shuffled, Config(**SMALL)), 2)
     assert_same_files(tmp_path / "built", complete)
 
 
@@ -171,7 +172,7 @@ def test_a_scan_that_changed_after_it_was_built_is_named_and_stays_as_it_was(cop
     changed = dataclasses.replace(planned.scans[1], size=planned.scans[1].size + 12)
     other = dataclasses.replace(planned, scans=(planned.scans[0], changed, *planned.scans[2:]))
     plan = building.make_plan(copy, other)
-    assert plan.jobs == () and len(plan.changed) == 1 and "room001: its points file has" in plan.changed[0]
+    assert plan.jobs == () and len(plan.changed) == 1 and "room001: room001.ply has" in plan.changed[0]
     assert_same_files(copy, complete)
 
 

@@ -80,7 +80,8 @@ def test_version_is_printed():
     [
         ((), "Usage"),
         (("built",), "No such command"),
-        (("build",), "Missing option '--scans'"),
+        (("build",), "missing --scans"),
+        (("build", "--scans", "s"), "missing --shapes"),
         (("build", "--scans", "s", "--shapes", "s", "--workers", "0"), "0 is not in the range"),
         (("build", "--scans", "s", "--shapes", "s", "--workers", "many"), "not a valid integer"),
         (("export", "here", "--to", "csv", "--out", "there"), "hdf5"),

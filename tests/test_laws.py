@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from gen4d import building, shards, sources
+from gen4d import shards, sources
+from gen4d.building import moving
 from gen4d.config import Config
 from gen4d.samples import write_samples
 from tests import laws, naive, raw
@@ -30,7 +31,7 @@ def built(out: pathlib.Path, scans: pathlib.Path, names, **config) -> pathlib.Pa
     shapes = SHARED / "furniture8" if SHARED else write_shapes(out.parent / "shapes")
     found = sources.find_scans(scans)
     found = found._replace(sources=tuple(source for source in found.sources if names is None or source.name in names))
-    planned = building.make_inputs(found, sources.find_shapes(shapes), Config(**config))
+    planned = moving.make_inputs(found, sources.find_shapes(shapes), Config(**config))
     run_build(out, planned, workers=2)
     return out
 
@@ -50,7 +51,7 @@ def samples(tmp_path_factory):
     names = folder / "all.txt"
     names.write_text("\n".join(path.name for path in (folder / "scans").glob("scene*")))
     found = sources.find_scans(folder / "scans", names), sources.find_shapes(folder / "shapes")
-    run_build(folder / "built", building.make_inputs(*found, Config(sequences=40)), workers=2)
+    run_build(folder / "built", moving.make_inputs(*found, Config(sequences=40)), workers=2)
 
     def read(name):
         path = folder / "scans" / name / f"{name}_vh_clean_2"

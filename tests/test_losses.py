@@ -65,22 +65,16 @@ def trained(loss: torch.Tensor, **leaves: torch.Tensor) -> set[str]:
     return {name for name, g in zip(leaves, gradients, strict=True) if g is not None and g.abs().max() > 0}
 
 
-@pytest.mark.parametrize(
-    "stop, expected", [("conventional", {"p"}), ("printed", {"p"}), ("none", {"p", "z"})], ids=lambda x: str(x)
-)
+@pytest.mark.parametrize("stop, expected", [("conventional", "p"), ("printed", "p"), ("none", "p z")])
 def test_eq_3_trains_p_and_stops_at_z(stop, expected):
     leaf = {name: drawn(P, 2, S, D, seed=seed).requires_grad_() for seed, name in enumerate("pz")}
-    assert trained(losses.pair_loss(leaf["p"], leaf["z"], stop), **leaf) == expected
+    assert trained(losses.pair_loss(leaf["p"], leaf["z"], stop), **leaf) == set(expected.split())
 
 
-@pytest.mark.parametrize(
-    "stop, expected",
-    [("conventional", {"p3", "p4"}), ("printed", {"z3", "z4"}), ("none", {"p3", "p4", "z3", "z4"})],
-    ids=lambda x: str(x),
-)
+@pytest.mark.parametrize("stop, expected", [("conventional", "p3 p4"), ("printed", "z3 z4"), ("none", "p3 p4 z3 z4")])
 def test_eq_5_stops_where_its_reading_says(stop, expected):
     leaf = {name: drawn(T, S, D, seed=seed).requires_grad_() for seed, name in enumerate(("p3", "z3", "p4", "z4"))}
-    assert trained(losses.frame_loss(*leaf.values(), stop), **leaf) == expected
+    assert trained(losses.frame_loss(*leaf.values(), stop), **leaf) == set(expected.split())
 
 
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])

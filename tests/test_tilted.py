@@ -7,7 +7,7 @@ import pytest
 
 import gen4d
 from gen4d import sources
-from gen4d.building.inputs import make_inputs
+from gen4d.building.moving import make_inputs
 from gen4d.config import Config
 from gen4d.moving.generate import generate_scan, group_shapes, prepare_scan
 from gen4d.report.doctor import examine_scans

@@ -358,8 +358,8 @@ def test_the_widest_tensor_is_what_the_layers_of_a_net_read_and_write(data):
     batch, seen = loader.sample(2), []
 
     def see(layer, given, out):
-        rows = max(len(given[0].features), len(out.features)) if layer.inverse else len(given[0].features)
-        seen.append(rows * max(layer.in_channels, layer.out_channels) * 4)
+        rows = max(len(given[0].features), len(out.features)) if layer.kind == "up" else len(given[0].features)
+        seen.append(rows * max(layer.channels) * 4)
 
     for part in model.modules():
         if isinstance(part, sparse.Conv):

@@ -1,33 +1,37 @@
 """Many inputs in, a data set out: planned, spread over workers, machines or parts, resumable."""
 
 from gen4d.building.dataset import Built, Progress, build_dataset, build_found, write_dataset
-from gen4d.building.errors import BuildError, unwritable
-from gen4d.building.inputs import Found, Inputs, find_inputs, find_orientation, make_inputs
+from gen4d.building.errors import BuildError, GivenError, unwritable
+from gen4d.building.inputs import Found, Given, Inputs, Made, Source
+from gen4d.building.kinds import Kind, find_inputs, kind_of
 from gen4d.building.parts import PartError, merge
 from gen4d.building.plan import Part, Plan, make_plan, read_done, read_plan
 from gen4d.building.run import clean, finish, refused, run
-from gen4d.building.shard import Job, build_shard, describe_error, load_scan
+from gen4d.building.shard import Job, build_shard, describe_error
 
 __all__ = [
     "BuildError",
     "Built",
     "Found",
+    "Given",
+    "GivenError",
     "Inputs",
     "Job",
+    "Kind",
+    "Made",
     "Part",
     "PartError",
     "Plan",
     "Progress",
+    "Source",
     "build_dataset",
     "build_found",
     "build_shard",
     "clean",
     "describe_error",
     "find_inputs",
-    "find_orientation",
     "finish",
-    "load_scan",
-    "make_inputs",
+    "kind_of",
     "make_plan",
     "merge",
     "read_done",

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from gen4d import files
 from gen4d.building import estimate, parts
 from gen4d.building.errors import BuildError, unwritable
-from gen4d.building.inputs import Found, Inputs, find_inputs
+from gen4d.building.inputs import Found, Given, Inputs
+from gen4d.building.kinds import find_inputs, kind_of
 from gen4d.building.plan import Part, Plan, build_content, make_plan
 from gen4d.building.run import clean, finish, refused, run
 from gen4d.building.shard import describe, write_shard
@@ -52,10 +53,11 @@ class Built(NamedTuple):
 
 
 def build_dataset(
-    scans: str | os.PathLike,
-    shapes: str | os.PathLike,
+    scans: str | os.PathLike | None = None,
+    shapes: str | os.PathLike | None = None,
     out: str | os.PathLike = "data/sequences",
     *,
+    kind: str = "moving",
     workers: int = 1,
     scheduler: str = "",
     part: tuple[int, int] | None = None,
@@ -70,31 +72,32 @@ def build_dataset(
     progress: Callable[[Progress], object] = lambda state: None,
     **settings: Any,
 ) -> Built:
-    """Build a data set of sequences from a folder of scans and a folder of shapes, as `gen4d build` does.
+    """Build a data set of sequences from folders, as `gen4d build` does: by default from scans and shapes.
 
-    The same call continues where an earlier one stopped. workers: number of processes. scheduler: address of a Dask
+    The same call continues where an earlier one stopped. kind: of the sequences, with folders of
+    its own: "moving" takes scans and shapes. workers: number of processes. scheduler: address of a Dask
     cluster that does the work instead. part: (I, N), only a fixed share of the shards; then `merge`. split: file with
     the names of the scans to use. up, units: axis and unit of the scans, if they differ from those of the known data
     set. shape_units: unit of shapes that have one; their sizes are then kept. limit: use only the first scans by name.
     heights: class -> (lowest, highest) height in metres, or several of (lowest, highest, share), for classes that are
     not known. strict: stop at the first scan that cannot be used. note: called with each line that a user should see
-    before the work starts. progress: called with how far the build is. settings: fields of `gen4d.Config`.
+    before the work starts. progress: called with how far the build is. settings: fields of the kind's config:
+    `gen4d.Config`.
 
     Raises ValueError (SourceError, ConfigError, BuildError, BusyError and so on) with value, rule and remedy. What is
     done stays valid.
     """
     share = None if part is None else _part_of(*part)
-    found = find_inputs(
-        pathlib.Path(scans),
-        pathlib.Path(shapes),
-        make_config(**settings),
-        None if split is None else pathlib.Path(split),
-        up,
-        units,
-        limit,
-        heights,
-        shape_units,
+    folders = {"scans": scans, "shapes": shapes, "split": split}
+    given = Given(
+        **{name: None if path is None else pathlib.Path(path) for name, path in folders.items()},
+        up=up,
+        units=units,
+        shape_units=shape_units,
+        limit=limit,
+        heights=heights,
     )
+    found = find_inputs(kind, given, make_config(kind_of(kind).CONFIGS[kind], **settings))
     for line in (*found.notes, *(f"refused: {message}" for message in found.refused)):
         note(line)
     return build_found(found, pathlib.Path(out), workers, scheduler, share, strict, progress)
@@ -129,7 +132,7 @@ def build_found(
     except OSError as error:
         raise unwritable(error, out) from None
     ordered = [sidecars[number] for number in sorted(sidecars)]
-    failed = refused(ordered, str(inputs.scans[0].root), str(inputs.shapes[0].root))
+    failed = refused(ordered, str(inputs.scans[0].root), str(inputs.shapes[0].root) if inputs.shapes else "")
     return Built(manifest, sidecars, plan.shards, (*found.refused, *plan.changed, *failed))
 
 
@@ -156,7 +159,7 @@ def _build_shards(
     state = Progress("planned", 0, sum(len(job.scans) for job in plan.jobs), 0, len(plan.jobs), len(plan.sidecars))
     progress(state)
     if plan.jobs:
-        estimate.warm_up(inputs.config, lambda: progress(state._replace(stage="compiling")))
+        estimate.warm_up(inputs, lambda: progress(state._replace(stage="compiling")))
     sidecars = {}
     with contextlib.closing(run(plan.jobs, workers, scheduler=scheduler)) as done:
         for number, sidecar in done:

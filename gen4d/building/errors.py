@@ -7,6 +7,10 @@ class BuildError(ValueError):
     """The build cannot go on; the message names what, why and the remedy."""
 
 
+class GivenError(BuildError):
+    """A folder or an option that a kind of sequences needs, or does not have."""
+
+
 def unwritable(error: OSError, out: pathlib.Path) -> BuildError:
     """The error of a build that cannot write."""
     return BuildError(

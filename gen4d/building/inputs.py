@@ -1,29 +1,82 @@
-"""What a build works on: scans, shapes and the config, found, checked and sorted."""
+"""What goes into a build, whatever the kind of its sequences, and what comes out of each source."""
 
 import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 from gen4d import sources
-from gen4d.building.errors import BuildError
-from gen4d.config import GENERATOR, Config, to_plain
-from gen4d.moving.feasible import Heights, refuse_hopeless, with_heights
+from gen4d.building.errors import GivenError
+from gen4d.config import GENERATOR, AnyConfig, to_plain
+from gen4d.moving.feasible import Heights
+from gen4d.sequence import Recording
+
+
+class Source(Protocol):
+    """What becomes one recording: a scan, the frames or sweeps of a scan, or a shape. Its name is its key: of its
+    place in the plan, and of its draws."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def root(self) -> pathlib.Path:
+        """The folder given by the user."""
+
+    @property
+    def path(self) -> str:
+        """Its file, or folder, below `root`."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of its first file: another number means that it has changed since it was built."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """The folders of a build and what its options say of them; None where they say nothing."""
+
+    scans: pathlib.Path | None = None
+    shapes: pathlib.Path | None = None
+    split: pathlib.Path | None = None
+    up: str | None = None
+    units: str | None = None
+    shape_units: str | None = None
+    limit: int | None = None
+    heights: Mapping[str, Heights] | None = None
+
+    def check(self, kind: str, needs: tuple[str, ...], takes: tuple[str, ...]) -> None:
+        """Raise GivenError where a folder that sequences of a kind are made from is missing, or something is given that
+        they are not made with."""
+        for name, value in vars(self).items():
+            option = f"--{name.replace('_', '-')}"
+            if name in needs and value is None:
+                folders = " and ".join(f"--{one}" for one in needs)
+                raise GivenError(f"missing {option}: sequences of kind {kind} are made from {folders}")
+            if value is not None and name not in (*needs, *takes):
+                raise GivenError(f"{option} {value}: sequences of kind {kind} take none: leave it out")
 
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """What a build works on."""
+    """What a build works on: sources sorted by name (`scans`, in words, counts and tables), and the shapes that move
+    through them, none for other kinds than `moving`."""
 
-    scans: tuple[sources.ScanSource, ...]
+    scans: tuple[Source, ...]
     shapes: tuple[sources.ShapeSource, ...]
-    config: Config
+    config: AnyConfig
+    kind: str = "moving"
 
     def identity(self) -> dict:
-        """What must be equal for a build to be continued. The list of scans is not part of it: more scans extend."""
+        """What must be equal for a build to be continued. The list of scans is not part of it: more scans extend.
+
+        A build without `kind` is of moving sequences, as all were once.
+        """
         listing = "\n".join(f"{shape.class_name}\t{shape.path}\t{shape.size}" for shape in self.shapes)
         shapes = {"files": len(self.shapes), "listing_sha256": hashlib.sha256(listing.encode()).hexdigest()}
-        return {"generator": GENERATOR, "config": to_plain(self.config), "shapes": shapes}
+        same = {"generator": GENERATOR, "config": to_plain(self.config), "shapes": shapes}
+        return same if self.kind == "moving" else same | {"kind": self.kind}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,60 +88,12 @@ class Found:
     refused: tuple[str, ...]
 
 
-def find_inputs(
-    scans: pathlib.Path,
-    shapes: pathlib.Path,
-    config: Config,
-    split: pathlib.Path | None = None,
-    up: str | None = None,
-    units: str | None = None,
-    limit: int | None = None,
-    heights: Mapping[str, Heights] | None = None,
-    shape_units: str | None = None,
-) -> Found:
-    """The scans and shapes of two folders, for a config whose classes say which shapes are wanted.
+class Made(NamedTuple):
+    """What a source gave: its recording, and what the shard's .json says besides. `described` holds at least `files`,
+    the (name, size, SHA-256) of what was read, and, where attempts or frames were rejected, `attempts`, `rejections`,
+    `examples` and `gaps`."""
 
-    up, units: axis and unit of the scans, where not what datasets_manifest.yaml declares for the data set, shape_units
-    the shapes'. limit: only the first scans by name. Raises SourceError, ConfigError, BuildError.
-    """
-    found, meshes = sources.find_scans(scans, split), sources.find_shapes(shapes, config.classes)
-    orientation = find_orientation(found.entry, up, units)
-    config = dataclasses.replace(config, up=orientation.up, metres_per_unit=orientation.metres_per_unit)
-    unit = sources.entry_units(meshes.entry) if shape_units is None else shape_units
-    if unit:
-        config = dataclasses.replace(config, shape_metres=sources.parse_units(unit, "--shape-units"))
-    inputs = make_inputs(found, meshes, config, heights)
-    if limit:
-        inputs = dataclasses.replace(inputs, scans=inputs.scans[:limit])
-    refused = tuple(message for _, message in (*found.refused, *meshes.refused))
-    return Found(inputs, (*found.warnings, *meshes.warnings), refused)
-
-
-def find_orientation(entry: str, up: str | None, units: str | None) -> sources.Orientation:
-    """What the options say, and where they say nothing what the manifest declares for the data set."""
-    declared = sources.default_orientation(entry)
-    metres = sources.parse_units(units) if units is not None else declared.metres_per_unit
-    return sources.Orientation(declared.up if up is None else up, metres)
-
-
-def make_inputs(
-    scans: sources.FoundScans,
-    shapes: sources.FoundShapes,
-    config: Config,
-    heights: Mapping[str, Heights] | None = None,
-) -> Inputs:
-    """Inputs sorted by name, with the height ranges of the shapes' classes put into the config.
-
-    Raises ConfigError, BuildError or SourceError where a class has no height range, an up axis is not one, or the
-    config would reject nearly every sequence.
-    """
-    sources.up_rotation(sources.split_up(config.up)[0])
-    if config.shape_up != "auto":
-        try:
-            sources.up_rotation(config.shape_up)
-        except sources.SourceError as error:
-            raise BuildError(f"--shape-up: {error.problem}, or auto") from None
-    config = with_heights(config, (shape.class_name for shape in shapes.sources), heights or {})
-    refuse_hopeless(config)
-    ordered = tuple(sorted(shapes.sources, key=lambda shape: (shape.class_name, shape.path)))
-    return Inputs(tuple(sorted(scans.sources, key=lambda scan: scan.name)), ordered, config)
+    recording: Recording
+    described: dict[str, Any]
+    shapes: tuple[sources.SourceFile, ...] = ()  # files that were drawn from
+    unreadable: tuple[str, ...] = ()  # those that could not be used

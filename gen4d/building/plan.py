@@ -1,4 +1,4 @@
-"""A folder of scans and a folder of shapes in, a data set out: planned, spread over workers, resumable.
+"""Which sources go to which shard, whatever their kind: sources in, a data set out, spread over workers, resumable.
 
 The plan says which scans go to which shard. It is cut from the sorted names, written before the work, and only ever
 extended, so that neither the number of workers nor an interruption changes what a shard holds. A worker takes a whole
@@ -12,12 +12,12 @@ import contextlib
 import pathlib
 from typing import NamedTuple
 
-from gen4d import __version__, files, sources
+from gen4d import __version__, files
 from gen4d.building.errors import BuildError
-from gen4d.building.inputs import Inputs
-from gen4d.building.shard import UNUSABLE, Job, load_scan
-from gen4d.config import GENERATOR, Config, difference
-from gen4d.moving.generate import group_shapes, prepare_scan
+from gen4d.building.inputs import Inputs, Source
+from gen4d.building.kinds import kind_of
+from gen4d.building.shard import Job
+from gen4d.config import GENERATOR, difference
 from gen4d.shards import manifest
 from gen4d.shards.format import FORMAT, VERSION, seal
 from gen4d.shards.manifest import brief, find_sidecar, shard_path
@@ -57,16 +57,16 @@ def make_plan(out: pathlib.Path, inputs: Inputs, strict: bool = False, part: Par
     stored = read_build(out, inputs)
     sidecars = read_done(out, stored, part)
     _check_left(out, _left(stored, sidecars, part), by_name)
-    plan = stored + _extend(stored, {} if part else sidecars, by_name, inputs.config)
+    plan = stored + _extend(stored, {} if part else sidecars, by_name, inputs)
     files.make_folder(out)
     if plan != stored or not stored:
         plan = _write_plan(out, inputs, plan, part)
     files.make_folder(out / "shards")  # after build.json, without which the folder would be somebody else's
     left = _left(plan, sidecars, part)
     _check_left(out, left, by_name)
-    shapes = group_shapes(inputs.shapes, inputs.config.shape_up)
+    shared, folders = kind_of(inputs.kind).share(inputs), tuple(sorted({shape.root for shape in inputs.shapes}))
     jobs = [
-        Job(out, number, tuple(by_name[name] for name in names), shapes, inputs.config, strict)
+        Job(out, number, tuple(by_name[name] for name in names), inputs.kind, shared, inputs.config, strict, folders)
         for number, names in left.items()
     ]
     changed = [message for sidecar in sidecars.values() for message in _find_changed(sidecar, by_name)]
@@ -93,7 +93,7 @@ def _write_plan(out: pathlib.Path, inputs: Inputs, plan: list[list[str]], part: 
     with files.locked(out, "plan.lock", wait=True) if part else contextlib.nullcontext():
         if part:
             stored = read_build(out, inputs)
-            plan = stored + _extend(stored, {}, {scan.name: scan for scan in inputs.scans}, inputs.config)
+            plan = stored + _extend(stored, {}, {scan.name: scan for scan in inputs.scans}, inputs)
             if stored == plan:
                 return plan
         files.write(out / "build.json", build_content(inputs.identity(), plan))
@@ -114,6 +114,9 @@ def read_build(out: pathlib.Path, inputs: Inputs) -> list[list[str]]:
             raise BuildError(f"{out}: holds other files ({odd[0]}, {len(odd)} in all): use an empty folder as --out")
         return []
     here = inputs.identity()
+    kind = stored.get("kind", "moving")
+    if kind != inputs.kind:
+        raise BuildError(f"{out}: holds a build of kind {kind}, not {inputs.kind}: use another --out, or --kind {kind}")
     lines = difference(stored.get("config", {}), here["config"])
     lines += [
         f"{name}: {stored.get(name)} there, {here[name]} here"
@@ -166,30 +169,29 @@ def _find_changed(sidecar: dict, by_name: dict) -> list[str]:
         size = scan["files"][0][1]
         if source is not None and source.size != size:
             messages.append(
-                f"{scan['name']}: its points file has {source.size} bytes, {size} when it was built; the old sequences "
+                f"{scan['name']}: {source.path} has {source.size} bytes, {size} when it was built; the old sequences "
                 "stay: build into another --out to take the change"
             )
     return messages
 
 
-def _extend(plan: list[list[str]], sidecars: dict[int, dict], by_name: dict, config: Config) -> list[list[str]]:
-    """New shards for scans that no shard has, and for those that failed before and can be prepared now."""
+def _extend(plan: list[list[str]], sidecars: dict[int, dict], by_name: dict, inputs: Inputs) -> list[list[str]]:
+    """New shards for scans that no shard has, and for those that failed before and can be used now."""
     planned = {name for names in plan for name in names}
     failed = {scan["name"] for sidecar in sidecars.values() for scan in sidecar["failed"]}
     built = {scan["name"] for sidecar in sidecars.values() for scan in sidecar["scans"]}
     waiting = {name for number, names in enumerate(plan) if number not in sidecars for name in names}
-    again = [
-        name for name in sorted(failed - built - waiting) if name in by_name and _can_prepare(by_name[name], config)
-    ]
+    again = [name for name in sorted(failed - built - waiting) if name in by_name and _can_use(by_name[name], inputs)]
     new = sorted([name for name in by_name if name not in planned] + again)
-    size = config.scans_per_shard
+    size = inputs.config.scans_per_shard
     return [new[i : i + size] for i in range(0, len(new), size)]
 
 
-def _can_prepare(source: sources.ScanSource, config: Config) -> bool:
+def _can_use(source: Source, inputs: Inputs) -> bool:
+    kind = kind_of(inputs.kind)
     try:
-        prepare_scan(load_scan(source, config), config)
-    except UNUSABLE:
+        kind.probe(source, inputs.config)
+    except kind.UNUSABLE:
         return False
     return True
 

@@ -4,9 +4,10 @@ import pathlib
 import socket
 from collections.abc import Generator, Iterable
 
-from gen4d import files, sources
+from gen4d import files
 from gen4d.building import cluster, workers
 from gen4d.building.errors import BuildError, unwritable
+from gen4d.building.inputs import Source
 from gen4d.building.shard import Job, build_shard
 from gen4d.config import versions
 from gen4d.shards import manifest
@@ -43,15 +44,14 @@ def _common(job: Job) -> Job:
     return job._replace(number=-1, scans=())
 
 
-def _task(job: Job) -> tuple[int, tuple[sources.ScanSource, ...]]:
+def _task(job: Job) -> tuple[int, tuple[Source, ...]]:
     return job.number, job.scans
 
 
-def _build_task(common: Job, task: tuple[int, tuple[sources.ScanSource, ...]]) -> dict:
+def _build_task(common: Job, task: tuple[int, tuple[Source, ...]]) -> dict:
     """Runs on a machine of a cluster, where a folder that is not there must not look like scans that are broken."""
     job = common._replace(number=task[0], scans=task[1])
-    roots = {scan.root for scan in job.scans} | {shapes[0].root for shapes in job.shapes.by_class.values()}
-    for path in (job.out / "build.json", *sorted(roots)):
+    for path in (job.out / "build.json", *sorted({scan.root for scan in job.scans}), *job.folders):
         if not path.exists():
             raise BuildError(f"{path}: not seen by the worker on {socket.gethostname()}: mount it there too")
     return build_shard(job)
@@ -68,7 +68,7 @@ def finish(out: pathlib.Path, sidecars: dict[int, dict]) -> dict:
         "format": FORMAT,
         "version": VERSION,
         "must_understand": [],
-        **{name: stored[name] for name in ("gen4d", "generator", "config", "shapes")},
+        **{name: stored[name] for name in ("gen4d", "generator", "config", "shapes", "kind") if name in stored},
         "seed": stored["config"].get("seed"),
         "versions": versions(),
         "shards": shards,

@@ -3,22 +3,19 @@
 import hashlib
 import math
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gen4d import files, sources
 from gen4d.building.errors import BuildError
-from gen4d.config import Config, to_plain
-from gen4d.moving.cloud import CloudError
-from gen4d.moving.generate import Counts, Shapes, generate_scan
-from gen4d.moving.occupancy import OccupancyError
+from gen4d.building.inputs import Source
+from gen4d.building.kinds import kind_of
+from gen4d.config import AnyConfig, to_plain
 from gen4d.sequence import FloorPlan, Recording
 from gen4d.shards.format import FORMAT, VERSION, seal
 from gen4d.shards.manifest import brief, shard_path, sidecar_path
 from gen4d.shards.zarr_writer import shard_bytes
-
-UNUSABLE = (sources.SourceError, CloudError, OccupancyError)  # what makes a scan one that cannot be used
 
 
 class Job(NamedTuple):
@@ -26,15 +23,12 @@ class Job(NamedTuple):
 
     out: pathlib.Path
     number: int
-    scans: tuple[sources.ScanSource, ...]
-    shapes: Shapes
-    config: Config
+    scans: tuple[Source, ...]
+    kind: str
+    shared: Any  # what the kind needs for every scan
+    config: AnyConfig
     strict: bool
-
-
-def load_scan(source: sources.ScanSource, config: Config) -> sources.Scan:
-    """A scan as a build reads it. Raises SourceError."""
-    return sources.load_scan(source, sources.Orientation(config.up, config.metres_per_unit))
+    folders: tuple[pathlib.Path, ...] = ()  # that are read besides those of the scans
 
 
 def build_shard(job: Job) -> dict:
@@ -43,22 +37,21 @@ def build_shard(job: Job) -> dict:
 
     Raises OSError where the shard cannot be written and, if the job is strict, BuildError at the first bad scan.
     """
+    kind = kind_of(job.kind)
     recordings, described, failed, shapes, unreadable = [], [], [], {}, set()
     for source in job.scans:
         try:
-            scan = load_scan(source, job.config)
-            made = generate_scan(scan, job.shapes, job.config)
-        except UNUSABLE as error:
+            made = kind.make(source, job.shared, job.config)
+        except kind.UNUSABLE as error:
             message = describe_error(source, error)
             if job.strict:
                 raise BuildError(f"{source.root}/{message}") from None
             failed.append({"name": source.name, "error": message})
             continue
         recordings.append(made.recording)
-        levelled = {"tilt_deg": round(scan.tilt_deg, 3), "below": round(made.below, 4)}
-        described.append(describe(made.recording) | levelled | _attempts(made.counts, scan.files))
-        shapes |= {file.path: list(file) for file in made.files}
-        unreadable.update(made.counts.unreadable)
+        described.append(describe(made.recording) | made.described)
+        shapes |= {file.path: list(file) for file in made.shapes}
+        unreadable.update(made.unreadable)
     content = shard_bytes(tuple(recordings), job.config.frames, to_plain(job.config), job.config.pairs)
     about = {"failed": failed, "shapes": [shapes[path] for path in sorted(shapes)], "unreadable": sorted(unreadable)}
     return write_shard(job.out, job.number, content, described, **about)
@@ -91,11 +84,11 @@ def write_shard(
     return brief(sidecar) | {"sidecar_sha256": hashlib.sha256(description).hexdigest()}
 
 
-def describe_error(source: sources.ScanSource, error: ValueError) -> str:
-    """File, below the folder of scans, and problem: the same wherever that folder lies."""
+def describe_error(source: Source, error: ValueError) -> str:
+    """File, below the folder that was given, and problem: the same wherever that folder lies."""
     if isinstance(error, sources.SourceError) and pathlib.Path(error.path).is_relative_to(source.root):
         return f"{pathlib.Path(error.path).relative_to(source.root)}: {error.problem}"
-    return f"{source.files['points']}: {error}"
+    return f"{source.path}: {error}"
 
 
 def describe(recording: Recording) -> dict:
@@ -116,18 +109,3 @@ def describe(recording: Recording) -> dict:
 
 def _figure(value: float, digits: int) -> float | None:
     return None if math.isnan(value) else round(value, digits)
-
-
-def _attempts(counts: Counts, read: tuple[sources.SourceFile, ...]) -> dict:
-    """What a shard's .json says of a scan's attempts, and the files that it was read from."""
-    return {
-        "gaps": list(counts.gaps),
-        "attempts": counts.attempts,
-        "rejections": counts.reasons,
-        "examples": counts.example,
-        "drawn": counts.drawn,
-        "accepted": counts.accepted,
-        "shrunk": counts.shrunk,
-        "least_shrink": round(counts.least_shrink, 4),
-        "files": [list(file) for file in read],
-    }

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from gen4d import sources
-from gen4d.config import make_config
+from gen4d.config import Config, make_config
 from gen4d.moving.feasible import Heights, refuse_hopeless, with_heights
 from gen4d.moving.generate import generate_scan, group_shapes
 from gen4d.moving.shape import ShapeError, make_model
@@ -47,7 +47,7 @@ def generate(
     if empty or not by_class:
         raise SequenceError(f"shapes has no mesh{f' of the class {empty[0]}' if empty else ''}: give one, {_EXAMPLE}")
     meshes = [source for members in by_class.values() for source in members]
-    config = make_config(**settings | {"classes": tuple(sorted(shapes))})
+    config = make_config(Config, **settings | {"classes": tuple(sorted(shapes))})
     config = with_heights(config, shapes, heights or {})
     refuse_hopeless(config)
     kind = np.float64 if np.asarray(points).dtype != np.float32 else np.float32

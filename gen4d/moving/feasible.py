@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gen4d import sources
 from gen4d.config import Config, ConfigError
+from gen4d.lanes import lane
 from gen4d.moving import accept, augment
-from gen4d.moving.generate import lane
 
 _HOPELESS = 0.002  # in real rooms four times as many pass: with 6 frames 4 %, where the simulation says 1 %
 _USEFUL = 0.04  # 25 attempts a sequence, of the 50 that it has

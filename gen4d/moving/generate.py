@@ -5,7 +5,6 @@ work, on the number of workers, or on what else is in the build.
 """
 
 import collections
-import hashlib
 import math
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -14,6 +13,7 @@ import numpy as np
 
 from gen4d import sources
 from gen4d.config import Config
+from gen4d.lanes import lane
 from gen4d.moving import accept, augment, candidates, cloud, models, occupancy, shape, trajectory
 from gen4d.sequence import ROLE_MOVING, ROLE_STATIC, Actor, Cloud, FloorPlan, Mover, Recording, Sequence
 
@@ -89,12 +89,6 @@ class Counts(NamedTuple):
     least_shrink: float  # the smallest factor among them, 1 where there is none
     gaps: tuple[int, ...]  # k without a sequence
     unreadable: tuple[str, ...]  # shapes that were drawn and cannot be used: file, what is wrong and what to do
-
-
-def lane(config: Config, scan: str, k: int, attempt: int, step: str) -> np.random.Generator:
-    """The generator of one step of one attempt at sequence k of a scan."""
-    key = hashlib.blake2b(f"{config.seed}\0{scan}\0{k}\0{attempt}\0{step}".encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
 
 
 def draw_sequence(prepared: Prepared, shapes: "Shapes", config: Config, k: int, attempt: int) -> Made | Rejection:

@@ -4,6 +4,7 @@ import bisect
 import difflib
 import functools
 import itertools
+import math
 import os
 import pathlib
 import threading
@@ -166,7 +167,7 @@ class Dataset:
         """The floor plan of the scan of sequence i, or None if its source has none."""
         shard, row = self._locate(i)
         tables = self._tables(shard)
-        return tables.floor_plan(int(tables.table["sequence/scan"][row]), self.config["cell_m"])
+        return tables.floor_plan(int(tables.table["sequence/scan"][row]), self.config.get("cell_m", math.nan))
 
     def find(self, id: str) -> int:
         """Number of the sequence of an id, "scene0000_00/003". Raises KeyError if there is none."""

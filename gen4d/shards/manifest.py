@@ -99,7 +99,12 @@ def _is_sound(manifest: dict) -> bool:
     """Whether everything that readers take from a manifest is there and of its type."""
     try:
         shards, totals, config = manifest["shards"], manifest["totals"], manifest["config"]
-        kinds = [(shards, list), (totals["sequences"], int), (config["cell_m"], int | float), (manifest["gen4d"], str)]
+        kinds = [
+            (shards, list),
+            (totals["sequences"], int),
+            (config.get("cell_m", 0.0), int | float),
+            (manifest["gen4d"], str),
+        ]
         kinds += [(manifest["versions"], dict), (manifest["shapes"], dict)]
         for entry in shards:
             kinds += [(entry["file"], str), (entry["bytes"], int), (entry["scans"], list)]

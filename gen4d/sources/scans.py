@@ -42,6 +42,11 @@ class ScanSource:
     entry: str
     size: int
 
+    @property
+    def path(self) -> str:
+        """The points file, relative to `root`."""
+        return self.files["points"]
+
 
 class FoundScans(NamedTuple):
     """sources sorted by name; entry: the data set that the folder was recognised as; warnings for the user; refused:

@@ -3,6 +3,7 @@
 import pathlib
 
 from gen4d import building, sources
+from gen4d.building import moving
 from gen4d.config import Config
 from tests.makers.meshes import write_shapes
 from tests.makers.rooms import write_furnished
@@ -10,7 +11,7 @@ from tests.makers.rooms import write_furnished
 
 def make_inputs(scans: pathlib.Path, shapes: pathlib.Path, **config) -> building.Inputs:
     """What a build makes of two folders and a config, with the shapes of every class that is there."""
-    return building.make_inputs(sources.find_scans(scans), sources.find_shapes(shapes), Config(**config))
+    return moving.make_inputs(sources.find_scans(scans), sources.find_shapes(shapes), Config(**config))
 
 
 def run_build(out: pathlib.Path, inputs: building.Inputs, workers: int = 1, strict: bool = False) -> dict:

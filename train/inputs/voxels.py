@@ -25,6 +25,7 @@ class Voxels(NamedTuple):
 
     coordinate: torch.Tensor  # (m, 1 + d) int32: sequence in the batch, x, y, z (, time); unique, >= 0
     size: tuple[int, ...]  # d exclusive bounds
+    books: dict | None = None  # a net's rulebooks, where they were made ahead (`train.nets.unet.UNet.with_rulebooks`)
 
 
 class Grid:

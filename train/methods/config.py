@@ -8,8 +8,10 @@ from train.run.loop import Running
 from train.run.optim import Optim
 
 # Settings that say how a run is carried out, not what it computes: a run may go on with other values.
-FREE = frozenset({"run.steps", "run.workers", "run.checkpoint_steps", "run.milestone_steps", "run.log_steps"})
-FREE |= {"probe_steps", "probe_data"}
+FREE = frozenset(
+    {"run.steps", "run.workers", "run.checkpoint_steps", "run.milestone_steps", "run.log_steps", "run.backend"}
+    | {"run.rulebooks_ahead", "probe_steps", "probe_data"}
+)
 
 
 @dataclass(frozen=True)

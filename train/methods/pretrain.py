@@ -18,6 +18,7 @@ from train.inputs.stream import Stream
 from train.methods.config import FREE, PretrainConfig
 from train.methods.contrast4d import config as contrast4d_config
 from train.methods.contrast4d import make as contrast4d
+from train.nets import backends
 from train.run import checkpoint
 from train.run.log import Record
 from train.run.loop import Plan, Prepared, train
@@ -48,6 +49,7 @@ def make_stream(config: PretrainConfig, dataset, world: World) -> Stream:
 def make(config: PretrainConfig, dataset, world: World) -> Prepared:
     """All that the loop needs, on the CPU. Raises ConfigError, LoaderError."""
     model, precision = make_model(config), resolve_precision(config.run.precision, world.device)
+    backends.use(config.run.backend, precision, world.device)
     lr_at = functools.partial(config.optim.lr_at, steps=config.run.steps)
     plan = Plan(config.run, precision, lr_at, stored_config(config, dataset, precision), config.optim.clip)
     return Prepared(model, make_optimiser(config.optim, model), make_stream(config, dataset, world), plan)

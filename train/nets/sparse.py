@@ -1,90 +1,52 @@
-"""Sparse convolutions: the only file that imports spconv, and the guards that its CPU code needs.
+"""Sparse convolutions on whatever `train.nets.backends` has chosen, and what has to be checked before.
 
 Conventions. A sparse tensor is a set of voxels: `indices` (n, 1 + d) int32 of [cloud in the batch, x, y, z (, time)],
 and `features` (n, channels). d is 3, or 4 with time last. Weights lie as (out, kernel..., in).
 
-What the guards are for, all measured on spconv 2.3.8:
-
-* Its CPU scatter shares two pointers between OpenMP threads: with more than one, nearly every result is wrong, by up to
-  half of the largest value; with one thread it is exact and faster. So every CPU call of it, forward and backward,
-  in whatever thread autograd runs it, sets one thread and gives the caller's number back.
-* Its CPU backward asks for the CUDA stream, which a torch without CUDA refuses to give.
-* Its CPU code knows one algorithm, Native. A CUDA build chooses per layer, so the choice is made again at every call.
-* It takes duplicate, negative and out-of-range coordinates silently, overflows 32-bit offsets, and drops the last
-  voxels where a stride does not divide the size.
-* In evaluation mode its CUDA path gives no gradients and ignores autocast.
+What spconv does not check itself: it takes duplicate, negative and out-of-range coordinates silently, overflows 32-bit
+offsets, and drops the last voxels where a stride does not divide the size. What its layers do not have: in evaluation
+mode no gradients and no autocast. So layers here are our own, around its functions for index pairs and products.
 """
 
-import contextlib
-import functools
 import itertools
-import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from spconv.core import ConvAlgo
-from spconv.pytorch import SparseConvTensor, ops
-from spconv.pytorch.conv import SparseConvolution
 from torch import nn
 
 from train.errors import Refused
+from train.nets import backends
+from train.nets.backends import one_thread
 
-# spconv's tensors have a metaclass of torch.fx that warns once of a name which it calls itself.
-logging.getLogger("torch.fx._symbolic_trace").addFilter(lambda record: "is_fx_tracing" not in record.getMessage())
-
-Tensor = SparseConvTensor
 INT32_BYTES = 2**31
 
 
 class SparseError(Refused):
-    """Input that spconv would take silently and get wrong, or an spconv that computes wrong numbers here."""
+    """Input that spconv would take silently and get wrong, or a backend that computes wrong numbers here."""
 
-
-# Guards around spconv's CPU code ------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """One OpenMP thread for the calling thread; its number of threads is restored."""
-    threads = torch.get_num_threads()
-    if threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _guarded(function):
-    @functools.wraps(function)
-    def on_one_thread(first, *args, **kwargs):
-        if first.is_cuda:
-            return function(first, *args, **kwargs)
-        with one_thread():
-            return function(first, *args, **kwargs)
-
-    return on_one_thread
-
-
-def _no_stream() -> int:
-    return 0
-
-
-def _install_guards() -> None:
-    """Replaces the names through which spconv's layers reach its kernels, in forward and in backward."""
-    for name in ("get_indice_pairs", "indice_conv", "indice_conv_backward"):
-        setattr(ops, name, _guarded(getattr(ops, name)))
-    if not torch.cuda.is_available():
-        ops.get_current_stream = _no_stream
-
-
-_install_guards()
 
 # Tensors ------------------------------------------------------------------------------------------------------------
+
+
+class Rulebook(NamedTuple):
+    """Which voxels one kernel connects, as the backend keeps it. Output voxels: indices (m, 1 + d) and their size."""
+
+    indices: torch.Tensor
+    size: list[int]
+    pairs: tuple
+
+
+class Tensor(NamedTuple):
+    """Features (n, channels) on voxels: indices (n, 1 + d) below `size`, of batch_size clouds. books: the rulebooks
+    made so far in this forward, by the key of their layers; tensors of one forward share them."""
+
+    features: torch.Tensor
+    indices: torch.Tensor
+    size: list[int]
+    batch_size: int
+    books: dict[str, Rulebook]
 
 
 def tensor(
@@ -93,20 +55,23 @@ def tensor(
     size: Sequence[int],
     batch_size: int,
     multiple: Sequence[int] | None = None,
+    books: dict[str, Rulebook] | None = None,
 ) -> Tensor:
     """A sparse tensor, after the checks that spconv omits.
 
     coordinate: (n, 1 + d) int32, unique rows of [cloud, x, y, z (, time)], 0 <= cloud < batch_size, 0 <= axis < size.
     features: (n, channels). size: d exclusive bounds. multiple: the size is rounded up to it per axis: give the net's
-    total stride, or the last voxels of an axis vanish.
+    total stride, or the last voxels of an axis vanish. books: rulebooks that were made of these voxels, which were
+    checked then.
     Raises SparseError.
     """
-    check_coordinates(coordinate, size, batch_size)
+    if books is None:
+        check_coordinates(coordinate, size, batch_size)
     if features.shape[0] != coordinate.shape[0]:
         raise SparseError(f"{features.shape[0]} rows of features for {coordinate.shape[0]} voxels: one row each")
     multiple = multiple or (1,) * len(size)
     rounded = [-(-extent // step) * step for extent, step in zip(size, multiple, strict=True)]
-    return SparseConvTensor(features, coordinate.contiguous(), rounded, batch_size)
+    return Tensor(features, coordinate.contiguous(), rounded, batch_size, {} if books is None else books)
 
 
 def check_coordinates(coordinate: torch.Tensor, size: Sequence[int], batch_size: int) -> None:
@@ -152,41 +117,75 @@ def _check_unique(coordinate: torch.Tensor, bound: list[int]) -> None:
 
 def replace(x: Tensor, features: torch.Tensor) -> Tensor:
     """The same voxels with other features (n, channels')."""
-    return x.replace_feature(features)
+    return x._replace(features=features)
 
 
 def concat(x: Tensor, skip: Tensor) -> Tensor:
-    """Channels of two tensors on the same voxels, side by side; index pairs of `x` are kept."""
-    return x.replace_feature(torch.cat([x.features, skip.features], dim=1))
+    """Channels of two tensors on the same voxels, side by side."""
+    return replace(x, torch.cat([x.features, skip.features], dim=1))
 
 
 # Layers -------------------------------------------------------------------------------------------------------------
 
 
-class Conv(SparseConvolution):
-    """One sparse convolution without bias: spconv's Native algorithm on a CPU, what spconv chooses on CUDA."""
+class Conv(nn.Module):
+    """One sparse convolution without bias.
 
-    def __init__(self, dims: int, c_in: int, c_out: int, kernel: Sequence[int], indice_key: str, **kind):
-        super().__init__(dims, c_in, c_out, list(kernel), bias=False, indice_key=indice_key, **kind)
-        self.cuda_algorithm = self.algo
-        self.channels = (c_in, c_out)
+    kind: `same` keeps its voxels; `down` goes from its level to the next coarser one, kernel = stride; `up` is the way
+    back of the `down` of its level. Layers of one key share their index pairs."""
 
-    def train(self, mode: bool = True) -> "Conv":
-        """Always in training mode: spconv's evaluation path lacks gradients and ignores autocast."""
-        return super().train(True)
+    def __init__(self, kind: str, c_in: int, c_out: int, kernel: Sequence[int], level: int):
+        super().__init__()
+        self.kind, self.channels, self.kernel, self.level = kind, (c_in, c_out), tuple(kernel), level
+        self.key = f"sub{level}:" + "x".join(map(str, kernel)) if kind == "same" else f"down{level}"
+        self.stride = (1,) * len(kernel) if kind == "same" else self.kernel
+        self.weight = nn.Parameter(torch.zeros(c_out, *kernel, c_in))
 
-    def algorithm(self) -> ConvAlgo:
-        """The algorithm for the device that the weights are on."""
-        return self.cuda_algorithm if self.weight.is_cuda else ConvAlgo.Native
+    def extra_repr(self) -> str:
+        return f"{self.kind}, {self.channels[0]} -> {self.channels[1]}, kernel {self.kernel}"
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c_in) on the voxels of `x` -> (m, c_out). Raises SparseError where 32-bit offsets would overflow."""
-        rows = x.features.shape[0]
-        if self.inverse:
-            rows = max(rows, x.find_indice_pair(self.indice_key).indices.shape[0])
-        check_bytes(rows, max(self.in_channels, self.out_channels), element_bytes(x.features))
-        self.algo = self.algorithm()
-        return super().forward(x)
+        book = self.rulebook(x)
+        rows = max(x.features.shape[0], book.indices.shape[0]) if self.kind == "up" else x.features.shape[0]
+        if backends.chosen(x.features.device).name == "spconv":
+            check_bytes(rows, max(self.channels), element_bytes(x.features))
+        return Tensor(_convolve(self, x.features, book), book.indices, book.size, x.batch_size, x.books)
+
+    def rulebook(self, x: Tensor) -> Rulebook:
+        """The rulebook from the voxels of `x`: found among those of this forward, or made and kept there."""
+        if self.key not in x.books:
+            book = _make_rulebook(self, x)
+            x.books[self.key] = book
+            if self.kind == "down":
+                x.books[f"{self.key} back"] = Rulebook(x.indices, x.size, book.pairs)
+        return x.books[f"{self.key} back" if self.kind == "up" else self.key]
+
+
+def _make_rulebook(conv: Conv, x: Tensor) -> Rulebook:
+    dims, device = len(conv.kernel), x.indices.device
+    backend, same = backends.chosen(device), conv.kind == "same"
+    size = x.size if same else [extent // step for extent, step in zip(x.size, conv.stride, strict=True)]
+    fixed = (x.indices, x.batch_size, x.size, backend.algorithm(device))
+    shape = ([*conv.kernel], [*conv.stride], [0] * dims, [1] * dims, [0] * dims, same)
+    if device.type == "cuda":
+        indices, _, *pairs = backend.ops.get_indice_pairs_implicit_gemm(*fixed, *shape)
+    else:
+        indices, *pairs = backend.ops.get_indice_pairs(*fixed, *shape)
+    return Rulebook(indices, size, tuple(pairs))
+
+
+def _convolve(conv: Conv, features: torch.Tensor, book: Rulebook) -> torch.Tensor:
+    functional, rows = backends.chosen(features.device).functional, book.indices.shape[0]
+    features = features.contiguous()
+    if features.is_cuda:
+        *pairs, masks = book.pairs  # three times (forth, back): pairs, their masks, the order of these
+        if conv.kind == "up":
+            pairs = [pairs[i] for i in (1, 0, 3, 2, 5, 4)]
+        return functional.implicit_gemm(features, conv.weight, *pairs, rows, masks, True, conv.kind == "same")
+    call = {"same": "indice_subm_conv", "down": "indice_conv", "up": "indice_inverse_conv"}[conv.kind]
+    algorithm = backends.chosen(features.device).native
+    return getattr(functional, call)(features, conv.weight, *book.pairs, rows, algorithm)
 
 
 def element_bytes(features: torch.Tensor) -> int:
@@ -215,18 +214,17 @@ def submanifold(c_in: int, c_out: int, kernel: Sequence[int], level: int) -> Con
             f"kernel {tuple(kernel)}: odd extents, not all 1: an even one has no centre, and of a kernel of 1 spconv "
             "reads the weights as (in, out) where all others are (out, in): use nn.Linear on the features"
         )
-    key = f"sub{level}:" + "x".join(map(str, kernel))
-    return Conv(len(kernel), c_in, c_out, kernel, key, subm=True)
+    return Conv("same", c_in, c_out, kernel, level)
 
 
 def strided(c_in: int, c_out: int, stride: Sequence[int], level: int) -> Conv:
-    """Convolution to the next coarser level, kernel = stride. stride: one per dimension."""
-    return Conv(len(stride), c_in, c_out, stride, f"down{level}", stride=list(stride))
+    """Convolution to the next coarser level, kernel = stride. stride: one per dimension, dividing the size."""
+    return Conv("down", c_in, c_out, stride, level)
 
 
 def inverse(c_in: int, c_out: int, stride: Sequence[int], level: int) -> Conv:
     """The way back of `strided` of the same level: exactly the voxels that it started from, in their order."""
-    return Conv(len(stride), c_in, c_out, stride, f"down{level}", inverse=True)
+    return Conv("up", c_in, c_out, stride, level)
 
 
 class Hybrid(nn.Module):
@@ -241,9 +239,7 @@ class Hybrid(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c_in) -> (n, c_out) on the same voxels."""
-        space = self.space(x)
-        time = self.time(replace(space, x.features))  # space, not x: it carries the index pairs found so far
-        return replace(time, space.features + time.features)
+        return replace(x, self.space(x).features + self.time(x).features)
 
 
 def block_convolution(dims: int, c_in: int, c_out: int, level: int) -> Conv | Hybrid:
@@ -260,12 +256,15 @@ class LayerAlgorithm(NamedTuple):
 
 
 def describe_algorithms(module: nn.Module) -> list[LayerAlgorithm]:
-    """What spconv runs for every convolution in `module`, on the device that it is on."""
+    """What the backend runs for every convolution in `module`, on the device that it is on."""
     layers = [(name, conv) for name, conv in module.named_modules() if isinstance(conv, Conv)]
     return [
-        LayerAlgorithm(name, tuple(conv.kernel_size), tuple(conv.stride), conv.channels, conv.algorithm().name)
-        for name, conv in layers
+        LayerAlgorithm(name, conv.kernel, conv.stride, conv.channels, _algorithm(conv).name) for name, conv in layers
     ]
+
+
+def _algorithm(conv: Conv):
+    return backends.chosen(conv.weight.device).algorithm(conv.weight.device)
 
 
 # Self-check ---------------------------------------------------------------------------------------------------------
@@ -275,6 +274,7 @@ _TOLERANCE = {
     torch.float32: 1e-4,
     torch.float16: 3e-2,
 }  # of the largest value; a race errs by 0.3 and more
+_TF32_TOLERANCE = 1e-2  # float32 products of 10 bits
 
 
 def self_check(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> None:
@@ -282,13 +282,17 @@ def self_check(device: str | torch.device = "cpu", dtype: torch.dtype = torch.fl
 
     dtype float16 runs under autocast and needs CUDA. Takes about 0.3 s on a CPU: call it before any training.
     """
+    device = torch.device(device)
+    backend, allowed = backends.chosen(device).name, _TOLERANCE[dtype]
+    if device.type == "cuda" and dtype == torch.float32 and backends.tf32():
+        allowed = _TF32_TOLERANCE
     for dims in (3, 4):
-        worst, name = _largest_error(dims, torch.device(device), dtype)
-        if not worst <= _TOLERANCE[dtype]:
+        worst, name = _largest_error(dims, device, dtype)
+        if not worst <= allowed:
             raise SparseError(
-                f"self-check: spconv's {dims}D {name} on {device} is off by {worst:.2g} of its largest value "
-                f"({_TOLERANCE[dtype]:.0e} allowed for {dtype}): its numbers cannot be trusted here. Look for two "
-                "installed spconv or cumm packages, or a GPU newer than the spconv build"
+                f"self-check: {backend}'s {dims}D {name} on {device} is off by {worst:.2g} of its largest value "
+                f"({allowed:.0e} allowed for {dtype}): its numbers cannot be trusted here. Look for two installed "
+                "spconv or cumm packages, or a GPU newer than the spconv build"
             )
 
 

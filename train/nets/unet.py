@@ -138,8 +138,7 @@ class UNet(nn.Module):
         Raises sparse.SparseError for coordinates that spconv would get wrong without a word, or too many of them."""
         if batch_size is None:
             batch_size = int(voxels.coordinate[:, 0].amax()) + 1 if len(voxels.coordinate) else 0
-        x = sparse.tensor(voxels.coordinate, features, voxels.size, batch_size, self.multiple)
-        x = self.stem(x)
+        x = self.stem(sparse.tensor(voxels.coordinate, features, voxels.size, batch_size, self.multiple, voxels.books))
         skips = []
         for down, encoder in zip(self.down, self.encoder, strict=True):
             skips.append(x)
@@ -148,6 +147,18 @@ class UNet(nn.Module):
             x = decoder(sparse.concat(up(x), skips.pop()))
         return x.features
 
+    def with_rulebooks(self, voxels: Voxels, batch_size: int) -> Voxels:
+        """Voxels with all rulebooks that a forward will look for. Raises what a forward raises for coordinates."""
+        none = voxels.coordinate.new_zeros(len(voxels.coordinate), 0)
+        at = [sparse.tensor(voxels.coordinate, none, voxels.size, batch_size, self.multiple)]
+        for down in self.down:
+            book = down.conv.rulebook(at[-1])
+            at.append(at[-1]._replace(indices=book.indices, size=book.size))
+        for part in self.modules():
+            if isinstance(part, sparse.Conv) and part.kind == "same":
+                part.rulebook(at[part.level])
+        return voxels._replace(books=at[0].books)
+
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
     """Draws all weights anew. Convolutions: normal, std sqrt(2 / fan-out) (A), fan-out = channels out x taps, where the
@@ -155,10 +166,10 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
     taps = {}
     for part in module.modules():
         if isinstance(part, sparse.Hybrid):
-            whole = math.prod(part.space.kernel_size) + math.prod(part.time.kernel_size)
+            whole = math.prod(part.space.kernel) + math.prod(part.time.kernel)
             taps |= {part.space: whole, part.time: whole}
         elif isinstance(part, sparse.Conv):
-            _he(part.weight, taps.get(part, math.prod(part.kernel_size)), generator)
+            _he(part.weight, taps.get(part, math.prod(part.kernel)), generator)
         elif isinstance(part, nn.Linear) and part.bias is None:
             _he(part.weight, 1, generator)
         elif isinstance(part, nn.Linear):

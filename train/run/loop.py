@@ -20,11 +20,13 @@ from torch import nn
 from train.config import check, one_of, positive, seed, workers
 from train.errors import Refused
 from train.run import checkpoint
+from train.run.ahead import Ahead
 from train.run.log import Log, Meter, Record
 from train.run.precision import PRECISIONS, WEIGHTS
-from train.run.world import World, to_device
+from train.run.world import World
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+BACKENDS = ("auto", "spconv", "spconv-triton")
 LEAST_SCALE = 2.0**-10  # of half-precision gradients: below, overflow is no matter of scale
 
 
@@ -48,7 +50,9 @@ class Running:
     batch: int = 12  # items of a step, over all processes
     accumulate: int = 1  # parts in which a process takes its share of the batch; norms see one part at a time
     shared_norms: bool = False  # over all processes: else norms see their own process's share
-    precision: str = "auto"  # float16 under autocast on CUDA, float32 elsewhere
+    precision: str = "auto"  # float16 under autocast on CUDA, float32 elsewhere; tf32: float32 with products of TF32
+    backend: str = "auto"  # of sparse convolutions: spconv where it is installed, else spconv-triton
+    rulebooks_ahead: bool = False  # on CUDA: the next batch's index pairs are made beside this one's step
     seed: int = 0
     workers: int = 2  # threads that make batches ahead; 0: none
     checkpoint_steps: int = 500
@@ -57,7 +61,8 @@ class Running:
 
     def __post_init__(self):
         counts = positive(self, "steps", "batch", "accumulate", "checkpoint_steps", "milestone_steps", "log_steps")
-        check(self, [*counts, one_of(self, "precision", PRECISIONS), seed(self), workers(self)])
+        names = [one_of(self, "precision", PRECISIONS), one_of(self, "backend", BACKENDS)]
+        check(self, [*counts, *names, seed(self), workers(self)])
 
 
 class Loss(NamedTuple):
@@ -123,10 +128,12 @@ def train(prepared: Prepared, run: pathlib.Path, world: World) -> Iterator[Recor
         _caught_signals() as caught,
     ):
         meter = Meter(world.device)
+        prepare = getattr(model, "with_rulebooks", None) if running.rulebooks_ahead else None
+        ahead = Ahead(batches, world.device, meter, prepare)
         while step < running.steps:
             # Step -----------------------------------------------------------------------------------------------------
             lr = plan.lr_at(step)
-            figures, gradient, stop = _step(parts, lr, batches, meter, step + 1, caught)
+            figures, gradient, stop = _step(parts, lr, ahead, meter, step + 1, caught)
             step, skipped = step + 1, skipped + (gradient is None)
 
             # Log ------------------------------------------------------------------------------------------------------
@@ -172,12 +179,12 @@ class Figures(NamedTuple):
     fit: dict[str, float]
 
 
-def _step(parts: Training, lr: float, batches: Iterator, meter: Meter, number: int, caught: list[int]):
+def _step(parts: Training, lr: float, batches: Ahead, meter: Meter, number: int, caught: list[int]):
     """One update. Returns its Figures, the gradient's norm (None: overflow, left out), and a signal to stop at or 0."""
     for group in parts.optimiser.param_groups:
         group["lr"] = lr * group.get("scale", 1.0)
     parts.optimiser.zero_grad(set_to_none=True)
-    sums = _accumulate(parts, batches, meter)
+    sums = _accumulate(parts, batches)
     figures, stop = _agree(sums, caught, parts.world)
     if not all(map(math.isfinite, (figures.loss, *figures.terms.values()))):
         terms = ", ".join(f"{name} {value:.4g}" for name, value in figures.terms.items())
@@ -191,17 +198,18 @@ def _remedy(lr: float) -> str:
     return f"training stops, and the same command would stop here again: start another run with lr below {lr:.4g}"
 
 
-def _accumulate(parts: Training, batches: Iterator, meter: Meter) -> dict[tuple[str, str], torch.Tensor]:
+def _accumulate(parts: Training, batches: Ahead) -> dict[tuple[str, str], torch.Tensor]:
     """Forward and backward of this process's share of a step. Returns (kind, name) -> mean over its batches."""
     plan, world, means = parts.plan, parts.world, {}
     count = plan.running.accumulate
     for part in range(count):
-        batch = to_device(meter.next_of(batches), world.device)
+        batch = batches.take()
         apart = world.size > 1 and part < count - 1  # processes exchange gradients once a step
         with parts.replica.no_sync() if apart else contextlib.nullcontext():
             with torch.autocast(world.device.type, torch.float16, enabled=plan.precision == "float16"):
                 loss = parts.replica(batch)
             parts.scaler.scale(loss.total / count).backward()
+        batches.make_next()
         named = {("loss", ""): loss.total.detach()}
         named |= {("terms", name): value for name, value in loss.terms.items()}
         named |= {("spread", name): value for name, value in loss.spread.items()}

@@ -88,7 +88,7 @@ def same_inputs(weights: Backbone, use: BackboneUse) -> bool:
     """Whether the first layer of pre-trained weights takes what a run gives its net; weights of others do not say, and
     are taken at their number of channels."""
     if weights.inputs is None:
-        return weights.net.stem.conv.in_channels == CHANNELS_IN * len(use.inputs)
+        return weights.net.state_dict()[STEM].shape[-1] == CHANNELS_IN * len(use.inputs)
     return weights.inputs == use.inputs
 
 

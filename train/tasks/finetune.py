@@ -19,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from gen4d import files
 from train.config import to_plain
 from train.inputs.labelled import LabelledData, scans_digest
+from train.nets import backends
 from train.nets.weights import Backbone, stored_backbone, weights_digest
 from train.run import checkpoint
 from train.run.log import Record, read_lines
@@ -50,6 +51,7 @@ def make_task(config: FinetuneConfig, data: LabelledData, weights: Backbone | No
 def make(config: FinetuneConfig, data: LabelledData, weights: Backbone | None, world: World) -> tuple[Task, Prepared]:
     """A task, and all that the loop needs of it. Raises ConfigError, WeightsError, LoaderError."""
     precision = resolve_precision(config.run.precision, world.device)
+    backends.use(config.run.backend, precision, world.device)
     task = make_task(config, data, weights, world)
     lr_at = functools.partial(config.optim.lr_at, steps=config.run.steps)
     plan = Plan(config.run, precision, lr_at, stored_config(config, data, weights, precision), config.optim.clip)

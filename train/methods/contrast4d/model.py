@@ -78,6 +78,12 @@ class Contrast(nn.Module):
         flat = {f"{name}/{kind}": value for name, figures in fits.items() for kind, value in figures.items()}
         return Loss(total, {name: value.detach() for name, value in terms.items()}, spreads, flat)
 
+    def with_rulebooks(self, batch: Batch) -> Batch:
+        """A batch on its device with the rulebooks of its forwards. Raises sparse.SparseError for a bad batch."""
+        frames = tuple(self.encoder3d.backbone.with_rulebooks(voxels, batch.size) for voxels in batch.frame)
+        sequence = batch.sequence and self.encoder4d.backbone.with_rulebooks(batch.sequence, batch.size)
+        return batch._replace(frame=frames, sequence=sequence)
+
     def forwards(self, batch: Batch, element: int) -> list[Forward]:
         """What the passes over a batch cost in memory, given the bytes of a number."""
         costs = [forward_cost(self.encoder3d.backbone.shape, 3, voxels, element) for voxels in batch.frame]
