@@ -211,7 +211,7 @@ def test_a_run_with_colour_is_trained_evaluated_lent_and_refused_where_colour_is
     assert result.exit_code == 0, result.output
     results = json.loads((out / "results.json").read_text())
     assert (results["views"], results["window_voxels"]) == (2, 1000)
-    assert "mean of 2 views (test-time augmentation)): all points: mIoU" in (out / "results.md").read_text()
+    assert "test-time augmentation: mean of 2 views): all points: mIoU" in (out / "results.md").read_text()
     cloud = write(tmp_path / "bare.ply", ply(room(3)[0]))
     assert "bare.ply: has no colours" in refusal("predict", tmp_path / "run", cloud, "--out", tmp_path / "p")
     scan = tmp_path / "data" / "scene0100_00" / "scene0100_00_vh_clean_2.ply"

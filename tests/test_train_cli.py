@@ -223,7 +223,7 @@ def test_settings_survive_their_way_through_json_and_other_versions_are_refused(
     plain = json.loads(json.dumps(to_plain(config)))
     assert from_plain(plain, type(config)) == config
     del plain["contrast"]["views"]["tilt_rad"]
-    with pytest.raises(ConfigError, match=r"another version: it differs in the settings contrast.views.tilt_rad"):
+    with pytest.raises(ConfigError, match=r"another version, with other settings .contrast.views.tilt_rad"):
         from_plain(plain, type(config))
 
 

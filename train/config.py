@@ -188,7 +188,9 @@ def from_plain(plain: Mapping, kind: type[Config]) -> Config:
     kinds, flat = leaves(kind), flatten(plain)
     if set(flat) != set(kinds):
         odd = ", ".join(sorted(set(flat) ^ set(kinds)))
-        raise ConfigError(f"a configuration of another version: it differs in the settings {odd}")
+        raise ConfigError(
+            f"a configuration of another version, with other settings ({odd}): use the gen4d that wrote it"
+        )
     return _with_values(kind(), {path: _of_json(path, value, kinds[path]) for path, value in flat.items()})
 
 

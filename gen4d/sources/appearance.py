@@ -72,7 +72,9 @@ def _columns(source: ScanSource, kind: str, content: bytes) -> np.ndarray:
         return np.stack([bits >> shift & 255 for shift in (16, 8, 0)], axis=1).astype(np.uint8)
     wanted = ", ".join(_COLUMNS[kind][0])
     has = ", ".join(names) if names else path.suffix
-    raise SourceError(path, f"has no {kind}s ({wanted}; it has: {has}): give scans that have them, or leave them out")
+    raise SourceError(
+        path, f"has no {kind}s ({wanted}; it has: {has}): give scans that have them, or use a net without them"
+    )
 
 
 def _as_colour(source: ScanSource, values: np.ndarray) -> np.ndarray:

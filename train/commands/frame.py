@@ -90,6 +90,8 @@ def one_line_errors():
         if not _can_be_mended(error):
             raise
         text = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, OSError) and error.strerror:
+            text = f"{error.filename or 'a file'}: {error.strerror}"
         if type(error).__name__ == "OutOfMemoryError":
             remedy = "set a larger accumulate (a divisor of batch), a smaller window_voxels, or larger voxels"
             text = f"{text.partition('.')[0]}: {remedy}"

@@ -81,7 +81,7 @@ def write_results(folder: pathlib.Path, summaries: dict[str, dict], drawn: Evalu
     names = list(next(iter(summaries.values()))["points"]["classes"])
     lines = table(summaries)
     views = about.get("views", 1)
-    mean = f", mean of {views} views (test-time augmentation)" if views > 1 else ""
+    mean = f"; test-time augmentation: mean of {views} views" if views > 1 else ""
     heads = [f"{name} (step {about['step'][name]}{mean}): {headline(found)}" for name, found in summaries.items()]
     lines = [*lines, "", *heads, f"{drawn.scans} scans; {about['machine']}"]
     if "best" in summaries and "validations" in about:
