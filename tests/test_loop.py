@@ -24,7 +24,7 @@ from train.methods.config import PRESETS
 from train.methods.pretrain import make, make_stream, pretrain
 from train.run import checkpoint, loop, memory
 from train.run.checkpoint import CheckpointError
-from train.run.log import Log, Record, read_lines
+from train.run.log import Log, Meter, Record, read_lines
 from train.run.loop import LoopError, Loss, Stopped
 from train.run.world import World
 
@@ -192,6 +192,17 @@ def test_every_update_is_made_with_its_own_learning_rate(tmp_path):
     records = run_toy(tmp_path, model, plan)
     assert [record.lr for record in records] == [0.5, 0.25, 0.0, 0.0]
     torch.testing.assert_close(model.weight.detach(), torch.full((3,), weight[-1]))
+
+
+def test_what_is_done_between_records_is_not_counted_as_a_steps_time(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("train.run.log.time.perf_counter", lambda: now[0])
+    meter = Meter(torch.device("cpu"))
+    for at, act in ((5.0, meter.begin), (7.0, None)):
+        now[0] = at
+        if act:
+            act()
+    assert meter.take()["seconds"] == 2.0
 
 
 def test_signals_act_as_before_when_training_ends(tmp_path):

@@ -92,6 +92,10 @@ class Meter:
         self._device = device
         self._start, self._waited, self._sequences = time.perf_counter(), 0.0, 0
 
+    def begin(self) -> None:
+        """Time counts from here on."""
+        self._start = time.perf_counter()
+
     def next_of(self, batches):
         """The next batch; the wait for it counts."""
         start = time.perf_counter()

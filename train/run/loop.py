@@ -141,6 +141,7 @@ def train(prepared: Prepared, run: pathlib.Path, world: World) -> Iterator[Recor
                 record = Record(step, *figures, lr, gradient, skipped, meter.take())
                 log.write(record)
                 yield record
+                meter.begin()  # what the caller did meanwhile, a validation say, is not the step's
 
             # Save, and stop -------------------------------------------------------------------------------------------
             due = step % running.checkpoint_steps == 0 or step % running.milestone_steps == 0
