@@ -55,6 +55,18 @@ def cells_of(batch, number):
 # Augmentation --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kernel", [kernels.bounds, kernels.bounds.py_func], ids=["jitted", "plain"])
+@pytest.mark.parametrize("odd", [0.0, np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("count", [1, 2, 50])
+def test_kernel_bounds_equal_the_numpy_twin(kernel, odd, count):
+    point = keyed(count).standard_normal((count, 3), np.float32)
+    point[count // 2, 1] = odd
+    low, high = np.empty((2, 3), np.float32)
+    kernel(point, low, high)
+    for own, twin in zip((low, high), naive_segment.bounds(point), strict=True):
+        np.testing.assert_array_equal(own, twin)
+
+
 @pytest.mark.parametrize("kernel", [kernels.displace, kernels.displace.py_func], ids=["jitted", "plain"])
 def test_kernel_displacement_equals_the_numpy_twin(kernel):
     point = labelled(0, 80).point

@@ -699,6 +699,18 @@ def test_the_doctor_finds_mixed_packages(installed, cuda, message):
     assert any(finding.level == "bad" and message in finding.text for finding in findings)
 
 
+@pytest.mark.parametrize(
+    ("installed", "cuda", "levels"),
+    [
+        ({"spconv-triton": "1.0.0"}, True, {"ok"}),
+        ({"spconv-triton": "1.0.0"}, False, {"ok", "bad"}),
+        ({"spconv-triton": "1.0.0", "cumm-cu126": "0.7", "spconv-cu126": "2.3"}, True, {"ok"}),
+    ],
+)
+def test_the_doctor_takes_triton_alone_with_a_gpu_and_beside_spconv(installed, cuda, levels):
+    assert {finding.level for finding in doctor.check_packages(installed, cuda)} == levels
+
+
 def test_the_doctor_finds_no_fault_with_one_build():
     assert {f.level for f in doctor.check_packages({"cumm-cu126": "0.7", "spconv-cu126": "2.3"}, True)} == {"ok"}
 

@@ -67,7 +67,7 @@ def _pretrain(data, config, run, world, dry_run, no_memory_check, as_json) -> No
 
 def _watcher(config, prepared, dataset, run, world, say):
     """look(step) -> a line about the features at a step, or "" where none is due, or another process leads."""
-    if not config.probe_steps or not world.leads:
+    if not config.probe_steps or not world.leads or config.method == "strl":  # whose nets see whole clouds, not rooms
         return lambda step: ""
     from train.errors import Refused
     from train.inputs.labelled import LabelUse, Places, read_labelled

@@ -127,8 +127,10 @@ def vary_colour(colour: np.ndarray, recipe: Augmentation, rng: np.random.Generat
 def distort(point: np.ndarray, step_m: float, size_m: float, rng: np.random.Generator) -> np.ndarray:
     """Points (N, 3) float32 moved by a smooth field: normal noise on nodes step_m apart, averaged twice over three
     nodes along each axis with zeros outside, interpolated linearly, times size_m."""
-    low = point.min(axis=0).astype(np.float64)
-    extent = np.floor((point.max(axis=0) - low) / step_m).astype(int) + 3
+    least, most = np.empty((2, 3), point.dtype)
+    kernels.bounds(point, least, most)  # point.min(axis=0) and .max(axis=0) take forty times as long
+    low = least.astype(np.float64)
+    extent = np.floor((most - low) / step_m).astype(int) + 3
     noise = rng.standard_normal((*extent, 3), np.float32)
     for _ in range(2):
         for axis in range(3):

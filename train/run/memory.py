@@ -23,12 +23,13 @@ class NeedsMemory(Refused):
 
 class Forward(NamedTuple):
     """One forward pass of a net. dims: of its voxels; kept: bytes for the backward pass; widest: bytes of the largest
-    tensor that one convolution reads or writes."""
+    tensor that one convolution reads or writes; pairs: bytes of its index pairs, which are among those kept."""
 
     dims: int
     voxels: int
     kept: int
     widest: int
+    pairs: int
 
 
 class Estimate(NamedTuple):
@@ -38,7 +39,7 @@ class Estimate(NamedTuple):
     voxels_4d: int
     parameters: int
     weights: int  # with gradients and momentum
-    kept: int  # for the backward pass
+    kept: int  # for the backward pass, and index pairs made ahead for the next step
     widest: int  # largest tensor of one convolution
     batch: int  # one, on the device
     host: int  # batches being made ahead
@@ -52,22 +53,25 @@ class Estimate(NamedTuple):
 def estimate(stream, model, precision: str) -> Estimate:
     """Memory for training `model` on batches of `stream`, from the voxels of its first items.
 
-    model.forwards(batch, element) says what the passes over a batch cost, given the bytes of a number.
+    model.forwards(batch, element) says what the passes over a batch cost, given the bytes of a number. On GPUs a model
+    that has `with_rulebooks` has those of the next batch beside them.
     """
     size = stream.share.part_size
     sampled = min(size, _SAMPLED)
     batch = stream.sample(sampled)
     scale, element = size / sampled, BYTES[precision]
     forwards: Sequence[Forward] = model.forwards(batch, element)
+    ahead = hasattr(model, "with_rulebooks") and torch.cuda.is_available()
     parameters = sum(p.numel() for p in model.parameters())
     copies = 3 * max(element, 4) + (element if precision == "float16" else 0)
     tensors = int(_batch_bytes(batch) * scale)
+    kept = sum(forward.kept for forward in forwards) + (sum(forward.pairs for forward in forwards) if ahead else 0)
     return Estimate(
         voxels_3d=_mean_voxels(forwards, 3, scale),
         voxels_4d=_mean_voxels(forwards, 4, scale),
         parameters=parameters,
         weights=parameters * copies,
-        kept=int(sum(forward.kept for forward in forwards) * scale),
+        kept=int(kept * scale),
         widest=int(max(forward.widest for forward in forwards) * scale),
         batch=tensors,
         host=tensors * (stream.workers + 1) * 3 // 2,

@@ -79,7 +79,11 @@ class Contrast(nn.Module):
         return Loss(total, {name: value.detach() for name, value in terms.items()}, spreads, flat)
 
     def with_rulebooks(self, batch: Batch) -> Batch:
-        """A batch on its device with the rulebooks of its forwards. Raises sparse.SparseError for a bad batch."""
+        """A batch on its device with the rulebooks of its forwards; without, where memory is to be spared.
+
+        Raises sparse.SparseError for a bad batch."""
+        if self.config.recompute:
+            return batch
         frames = tuple(self.encoder3d.backbone.with_rulebooks(voxels, batch.size) for voxels in batch.frame)
         sequence = batch.sequence and self.encoder4d.backbone.with_rulebooks(batch.sequence, batch.size)
         return batch._replace(frame=frames, sequence=sequence)
@@ -91,8 +95,8 @@ class Contrast(nn.Module):
             costs.append(forward_cost(self.encoder4d.backbone.shape, 4, batch.sequence, element))
         if self.config.recompute:
             most = max(cost.kept for cost in costs)  # one at a time; which of them does not matter to the sum
-            costs = [cost._replace(kept=most if i == 0 else 0) for i, cost in enumerate(costs)]
-        return [*costs, Forward(0, 0, self._rows_kept(batch), 0)]
+            costs = [cost._replace(kept=most if i == 0 else 0, pairs=0) for i, cost in enumerate(costs)]
+        return [*costs, Forward(0, 0, self._rows_kept(batch), 0, 0)]
 
     def _rows_kept(self, batch: Batch) -> int:
         """Bytes that heads and losses keep of the sampled rows, which are widened to four bytes a number: of a row its
