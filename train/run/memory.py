@@ -29,7 +29,7 @@ class Forward(NamedTuple):
     voxels: int
     kept: int
     widest: int
-    pairs: int
+    pairs: int = 0
 
 
 class Estimate(NamedTuple):

@@ -96,7 +96,7 @@ class Contrast(nn.Module):
         if self.config.recompute:
             most = max(cost.kept for cost in costs)  # one at a time; which of them does not matter to the sum
             costs = [cost._replace(kept=most if i == 0 else 0, pairs=0) for i, cost in enumerate(costs)]
-        return [*costs, Forward(0, 0, self._rows_kept(batch), 0, 0)]
+        return [*costs, Forward(0, 0, self._rows_kept(batch), 0)]
 
     def _rows_kept(self, batch: Batch) -> int:
         """Bytes that heads and losses keep of the sampled rows, which are widened to four bytes a number: of a row its
