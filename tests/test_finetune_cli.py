@@ -425,7 +425,10 @@ def test_an_empty_split_is_one_line(data, tmp_path, content):
 
 def test_a_missing_list_a_room_on_both_sides_and_no_scans_are_one_line(data, tmp_path):
     write_room(tmp_path / "a", "scene0000_00", 0)
-    assert "to --split" in refusal(*tune(tmp_path / "a", tmp_path / "run")).replace("--val-split", "--split")
+    assert "one name per line by --split" in refusal(*tune(tmp_path / "a", tmp_path / "run"))
+    listed = write(tmp_path / "train.txt", "scene0000_00\n")
+    line = refusal(*tune(tmp_path / "a", tmp_path / "run", "--split", listed))
+    assert "no scannetv2_val.txt beside the scans: give a file with one name per line by --val-split" in line
     path = write(tmp_path / "val.txt", "scene0000_01\n")
     assert "1 room is in both the training and the validation list" in refusal(
         *tune(data, tmp_path / "r", "--val-split", path)

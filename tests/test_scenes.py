@@ -154,10 +154,10 @@ def test_pointcepts_parts_are_folders(tmp_path):
 
 def test_a_part_without_a_list_is_refused_with_the_option_that_helps(tmp_path):
     scannet_scan(tmp_path, "scene0000_00")
-    with pytest.raises(SceneError, match=r"no scannetv2_val.txt beside the scans: give a file .* to --val-split"):
-        subsets.find_part(tmp_path, "val")
+    with pytest.raises(SceneError, match=r"no scannetv2_val.txt beside the scans: give a file .* by --val-split"):
+        subsets.find_part(tmp_path, "val", option="--val-split")
     write(tmp_path / "plain" / "room.ply", ply(room_points()))
-    with pytest.raises(SceneError, match=r"no list of the part 'train' .* to --split"):
+    with pytest.raises(SceneError, match=r"no list of the part 'train' .* by --split"):
         subsets.find_part(tmp_path / "plain", "train")
 
 

@@ -42,8 +42,8 @@ class Log:
         self.path = run / "log.jsonl"
         kept = [line for line in read_lines(self.path) if line["step"] <= step]
         files.write(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)  # first: it writes at once
         self._file = open(self.path, "a", encoding="utf-8")
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def write(self, record: Record) -> None:
         """Append a record; it is in the file when this returns."""
