@@ -54,9 +54,10 @@ def write(path: pathlib.Path, content: bytes) -> None:
         _write_synced(temporary, content)
         effect("rename", path)
         os.replace(temporary, path)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)  # a full disk does not say where
         raise
     _sync_folder(path.parent)
 

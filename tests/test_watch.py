@@ -85,6 +85,17 @@ def test_a_look_leaves_the_net_and_chance_as_they_were_and_a_line_a_picture_and_
     assert board.Tags()["images"] == ["features"] and board.Tags()["scalars"] == [f"probe/{name}" for name in names]
 
 
+def test_sequences_without_common_points_are_said(net, tmp_path):
+    class Apart:
+        t = 2
+
+        def correspondences(self, i, j):
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+
+    with pytest.raises(watch.FeatureError, match="1 sequences share no point"):
+        watch.look(watch.Watched(0.2, [Apart()], None), net, 3, tmp_path, CPU)
+
+
 def test_features_that_are_not_finite_are_said(net, tmp_path):
     with torch.no_grad():
         net.decoder[-1][-1].norm.weight.fill_(math.nan)

@@ -1,6 +1,7 @@
 """What commands have around them: options that several share, errors as one line, and a machine that was checked."""
 
 import contextlib
+import errno
 import json
 import pathlib
 import sys
@@ -92,6 +93,8 @@ def one_line_errors():
         text = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, OSError) and error.strerror:
             text = f"{error.filename or 'a file'}: {error.strerror}"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                text = f"{text}: free some space; what is there is whole, and the same command goes on"
         if type(error).__name__ == "OutOfMemoryError":
             remedy = "set a larger accumulate (a divisor of batch), a smaller window_voxels, or larger voxels"
             text = f"{text.partition('.')[0]}: {remedy}"

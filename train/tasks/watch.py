@@ -60,7 +60,10 @@ def _look(watched: Watched, seen: Backbone, step: int, run: pathlib.Path, device
         figures = neighbours(seen, watched.labelled, device)
         point = watched.labelled.val[0].point
     else:
-        found = [retrieval(seen, sequence, device) for sequence in watched.sequences]
+        looked = [retrieval(seen, sequence, device) for sequence in watched.sequences]
+        found = [share for share in looked if share is not None]
+        if not found:
+            raise FeatureError(f"{len(looked)} sequences share no point between their first and last frames")
         figures = {"retrieval": sum(found) / len(found)}
         point = watched.sequences[0].frame(0).point
     features = _features(seen, point, device)[0].cpu().numpy()
@@ -83,11 +86,13 @@ def neighbours(seen: Backbone, data: LabelledData, device: torch.device) -> dict
     return {"knn/miou": scored.miou, "knn/accuracy": scored.accuracy}
 
 
-def retrieval(seen: Backbone, sequence: Sequence, device: torch.device) -> float:
+def retrieval(seen: Backbone, sequence: Sequence, device: torch.device) -> float | None:
     """Share of points of the first frame whose nearest by features, among up to 1,000 points of the last frame turned
-    by a radian, lies in the voxel of their counterpart."""
+    by a radian, lies in the voxel of their counterpart; None where the frames share no point."""
     first, last = 0, sequence.t - 1
     pair = np.stack(sequence.correspondences(first, last))
+    if not pair.size:
+        return None
     pair = pair[:, :: -(-pair.shape[1] // _POINTS)]
     cos, sin = math.cos(_TURN), math.sin(_TURN)
     turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]], np.float32)
