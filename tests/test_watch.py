@@ -85,6 +85,18 @@ def test_a_look_leaves_the_net_and_chance_as_they_were_and_a_line_a_picture_and_
     assert board.Tags()["images"] == ["features"] and board.Tags()["scalars"] == [f"probe/{name}" for name in names]
 
 
+def test_looks_are_due_when_their_steps_are_passed_and_at_the_end_whatever_the_log_shows(net, tmp_path, monkeypatch):
+    monkeypatch.setattr(watch, "look", lambda watched, net, step, run, device: {"retrieval": step / 1000})
+    for every, seen, expected in (
+        (4, (1, 2, 3, 4, 5, 8, 9, 10), (4, 8, 10)),
+        (4, (3, 6, 9, 10), (6, 9, 10)),
+        (4, (5, 6, 8, 10), (8, 10)),  # as after a resume
+        (100, (1, 10), (10,)),
+    ):
+        looks = watch.Looks(watch.Watched(0.2, [], None), net, every, 10, tmp_path, CPU)
+        assert tuple(step for step in seen if looks.at(step)) == expected
+
+
 def test_sequences_without_common_points_are_said(net, tmp_path):
     class Apart:
         t = 2
@@ -92,8 +104,8 @@ def test_sequences_without_common_points_are_said(net, tmp_path):
         def correspondences(self, i, j):
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
 
-    with pytest.raises(watch.FeatureError, match="1 sequences share no point"):
-        watch.look(watch.Watched(0.2, [Apart()], None), net, 3, tmp_path, CPU)
+    looks = watch.Looks(watch.Watched(0.2, [Apart()], None), net, 1, 9, tmp_path, CPU)
+    assert looks.at(3) == "not seen (1 sequences share no point between their first and last frames)"
 
 
 def test_features_that_are_not_finite_are_said(net, tmp_path):

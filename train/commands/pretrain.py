@@ -59,44 +59,29 @@ def _pretrain(data, config, run, world, dry_run, no_memory_check, as_json) -> No
     kind = f"{world.size} x {world.device.type}, {prepared.plan.precision}"
     say(f"{config.method} on {len(dataset)} sequences, {kind}, into {run}")
     say(f"needs about {needed.device / 1e9:.1f} GB on {world.device}; loader: {needed.host / 1e9:.1f} GB")
-    _follow(prepared, _watcher(config, prepared, dataset, run, world, say), run, world, as_json)
+    _follow(prepared, _looks(config, prepared, dataset, run, world, say), run, world, as_json)
     say(f"done: {config.run.steps} steps in {run}")
     if world.leads:
         frame.give(as_json, {"run": str(run), "last": (read_lines(run / "log.jsonl") or [None])[-1]})
 
 
-def _watcher(config, prepared, dataset, run, world, say):
-    """look(step) -> a line about the features at a step, or "" where none is due, or another process leads."""
+def _looks(config, prepared, dataset, run, world, say):
+    """What the run looks at while it goes on, or None where it does not look, or another process leads."""
     if not config.probe_steps or not world.leads or config.method == "strl":  # whose nets see whole clouds, not rooms
-        return lambda step: ""
-    from train.errors import Refused
+        return None
     from train.inputs.labelled import LabelUse, Places, read_labelled
-    from train.tasks import watch
+    from train.tasks.watch import Looks, Watched
 
-    labelled = config.probe_data and read_labelled(
-        Places(pathlib.Path(config.probe_data)), LabelUse(), config.run.workers, say
-    )
+    labelled = None
+    if config.probe_data:
+        labelled = read_labelled(Places(pathlib.Path(config.probe_data)), LabelUse(), config.run.workers, say)
     backbone = prepared.plan.stored["backbone"]
     net = prepared.model.get_submodule(backbone["prefix"].rstrip("."))
-    watched = watch.Watched(backbone["voxel_m"], [dataset[i] for i in range(min(4, len(dataset)))], labelled or None)
-    done = None
-
-    def look(step: int) -> str:
-        nonlocal done
-        done = (step - 1) // config.probe_steps if done is None else done
-        if step // config.probe_steps == done and step < config.run.steps:
-            return ""
-        done = step // config.probe_steps
-        try:
-            figures = watch.look(watched, net, step, run, world.device)
-        except Refused as error:  # of a scan that is too large, or features that are not finite: no reason to stop
-            return f"not seen ({error})"
-        return ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
-
-    return look
+    watched = Watched(backbone["voxel_m"], [dataset[i] for i in range(min(4, len(dataset)))], labelled)
+    return Looks(watched, net, config.probe_steps, config.run.steps, run, world.device)
 
 
-def _follow(prepared, look, run, world, as_json) -> None:
+def _follow(prepared, looks, run, world, as_json) -> None:
     """Says what training does."""
     from train.methods.pretrain import pretrain_prepared
     from train.run.loop import Stopped
@@ -110,7 +95,7 @@ def _follow(prepared, look, run, world, as_json) -> None:
                     progress.see(record)
                     for watch in watches:
                         watch.see(record, progress.say)
-                    if found := look(record.step):
+                    if looks and (found := looks.at(record.step)):
                         progress.say(f"features at step {record.step}: {found}")
                     draw_curves(run, record.step, prepared.plan.running)
     except Stopped as stopped:

@@ -20,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from gen4d import files
 from gen4d.sequence import Sequence
+from train.errors import Refused
 from train.inputs.labelled import LabelledData
 from train.inputs.voxels import voxelise
 from train.nets.heads import CHANNELS_IN
@@ -43,6 +44,28 @@ class Watched(NamedTuple):
     voxel_m: float
     sequences: list[Sequence]
     labelled: LabelledData | None
+
+
+class Looks:
+    """A look every so many steps of a run, and at its last one."""
+
+    def __init__(self, watched: Watched, net: UNet, every: int, last: int, run: pathlib.Path, device: torch.device):
+        """net: part of the model that trains, on `device` by then; every: steps; last: the run's last step."""
+        self._given, self._every, self._last, self._done = (watched, net), every, last, -1
+        self._place = run, device
+
+    def at(self, step: int) -> str:
+        """What is seen at a step, as a line for eyes; nothing where no look is due."""
+        number, first = step // self._every, self._done < 0
+        due = number > ((step - 1) // self._every if first else self._done) or step >= self._last
+        self._done = number
+        if not due:
+            return ""
+        try:
+            figures = look(*self._given, step, *self._place)
+        except Refused as error:  # of a scan that is too large, or features that are not finite: no reason to stop
+            return f"not seen ({error})"
+        return ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
 
 
 def look(watched: Watched, net: UNet, step: int, run: pathlib.Path, device: torch.device) -> dict[str, float]:
