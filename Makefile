@@ -15,14 +15,18 @@ DATA    ?= data/sequences
 PRESET  ?= small
 RUN     ?= runs/pretrain
 TUNED   ?= runs/finetune
+FOUND   ?= runs/instances
+BOXES   ?= runs/detect
 # Share of the labels to fine-tune with; empty: what the preset says.
 PERCENT ?=
+# Processes that pre-train together: spconv takes one core each, so 2 may be faster on an idle machine without a GPU.
+PROCESSES ?= 1
 STUDY   ?= small
 WORKERS ?= 2
 SOAK    ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo build pretrain finetune study test quick soak bench docs lint format clean
+.PHONY: help install demo build pretrain finetune instances detect study test quick soak bench docs lint format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,23 +45,34 @@ $(VENV)/.train: pyproject.toml constraints.txt | $(VENV)/.gen4d
 
 install: $(VENV)/.train ## make .venv with gen4d, the trainer and the test tools
 
-demo: $(VENV)/.gen4d ## write built-in scans and shapes, build 20 sequences a scan, verify, draw one
+demo: $(VENV)/.gen4d ## write built-in scans and shapes, build 20 sequences per scan, verify, show one
 	$(BIN)/gen4d samples "$(SAMPLES)"
 	$(BIN)/gen4d build --scans "$(SCANS)" --shapes "$(SHAPES)" --out "$(DATA)" --pairs --workers $(WORKERS)
 	$(BIN)/gen4d verify "$(DATA)"
 	$(BIN)/gen4d view "$(DATA)" --out data/sequence.png
+	$(BIN)/gen4d view "$(DATA)" --out data/scan.html
 
 build: $(VENV)/.gen4d ## build sequences from SCANS and SHAPES into DATA
 	$(BIN)/gen4d build --scans "$(SCANS)" --shapes "$(SHAPES)" --out "$(DATA)" --workers $(WORKERS)
 
 pretrain: $(VENV)/.train ## pre-train on DATA with PRESET (small or paper) into RUN; again: goes on where it stopped
 	@test -f "$(DATA)/dataset.json" || { echo "$(DATA) holds no data set: run make demo first, or give DATA=..."; exit 1; }
-	$(BIN)/python -m train pretrain --data "$(DATA)" --preset $(PRESET) --run "$(RUN)"
+	$(BIN)/python -m train.run.together $(PROCESSES) pretrain --data "$(DATA)" --preset $(PRESET) --run "$(RUN)"
 
 finetune: $(VENV)/.train ## fine-tune RUN to segment SCANS with PRESET into TUNED, and print the table
 	@test -d "$(SCANS)" || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
 	@test -d "$(RUN)" || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
 	$(BIN)/python -m train finetune --data "$(SCANS)" --weights "$(RUN)" --preset $(PRESET) --run "$(TUNED)" $(addprefix --percent ,$(PERCENT))
+
+instances: $(VENV)/.train ## fine-tune RUN to find the instances in SCANS with PRESET into FOUND
+	@test -d "$(SCANS)" || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
+	@test -d "$(RUN)" || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
+	$(BIN)/python -m train finetune --task instances --data "$(SCANS)" --weights "$(RUN)" --preset $(PRESET) --run "$(FOUND)"
+
+detect: $(VENV)/.train ## fine-tune RUN to find boxes around the objects in SCANS with PRESET into BOXES
+	@test -d "$(SCANS)" || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
+	@test -d "$(RUN)" || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
+	$(BIN)/python -m train finetune --task detect --data "$(SCANS)" --weights "$(RUN)" --preset $(PRESET) --run "$(BOXES)"
 
 study: $(VENV)/.train ## compare ways of pre-training on built-in rooms: STUDY=small (an hour and a half) or full
 	$(BIN)/python -m train study --size $(STUDY) --out runs/study-$(STUDY) --workers $(WORKERS)

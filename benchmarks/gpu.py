@@ -1,7 +1,7 @@
 """What a step of pre-training takes on a GPU: precisions, backends, memory.
 
-    python -m benchmarks gpu                          spconv in float16, TF32 and float32, and variants of float16
-    python -m benchmarks gpu float16 triton-float16   these alone
+    python -m benchmarks gpu                 spconv in float16: in turn, index pairs ahead, tensors made again
+    python -m benchmarks gpu tf32 --tune 3   one variant alone; `--help` lists them
 
 Preset `paper` on built-in rooms, whose clouds lie in Morton order; 50 steps after 20 of warm-up, or what fits into
 --most seconds a variant, where a third of it is warm-up. spconv-triton compiles and tunes a kernel for every layer
@@ -23,7 +23,6 @@ VARIANTS = {
     "float16-ahead": ["precision=float16", "rulebooks_ahead=true"],
     "float16-recompute": ["precision=float16", "recompute=true"],
     "tf32": ["precision=tf32"],
-    "tf32-ahead": ["precision=tf32", "rulebooks_ahead=true"],
     "float32": ["precision=float32"],
     "float64": ["precision=float64"],  # for a look at this part on a CPU
     "triton-float16": ["precision=float16", "backend=spconv-triton"],
@@ -33,7 +32,7 @@ VARIANTS = {
     "triton-quick-tf32": ["precision=tf32", "backend=spconv-triton"],
     "triton-quick-float32": ["precision=float32", "backend=spconv-triton"],
 }
-DEFAULT = ["float16", "float16-ahead", "float16-recompute", "tf32", "float32"]
+DEFAULT = ["float16", "float16-ahead", "float16-recompute"]
 # What a kernel of spconv-triton tries in the quick variants: products of 64 and of 32 channels at a time.
 KEPT = {"_gather_gemm_kernel": (6, 10), "_dweight_masked_kernel": (0, 5)}
 
@@ -118,7 +117,7 @@ def measure(variant: str, data: str, asked: argparse.Namespace, run: pathlib.Pat
         list(pretrain_prepared(few, run / "tune", world))
     prepared = make(config, dataset, world)
     sparse.self_check(world.device, CHECKED[prepared.plan.precision])
-    needed = memory.estimate(prepared.stream, prepared.model, prepared.plan.precision)
+    needed = memory.estimate(prepared.stream, prepared.model, prepared.plan.precision, config.run.rulebooks_ahead)
     if asked.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     taken, last, ready = [], None, time.perf_counter() - start

@@ -2,7 +2,7 @@
 
     gen4d.open_dataset(path)              the sequences of a data set
     gen4d.generate(points, shapes)        sequences in memory, from arrays
-    gen4d.build_dataset(scans, shapes)    a data set from two folders, as `gen4d build` makes it
+    gen4d.build_dataset(scans, shapes)    a data set from two folders, as `gen4d build` makes it; kind="frames" too
     gen4d.write_dataset(recordings, out)  a data set of sequences from anywhere
 
 Every name is loaded when it is first used, so that importing gen4d takes no time.
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from gen4d.building import merge as merge
     from gen4d.building import write_dataset as write_dataset
     from gen4d.config import Config as Config
+    from gen4d.config import FramesConfig as FramesConfig
+    from gen4d.config import SweepsConfig as SweepsConfig
+    from gen4d.config import ViewsConfig as ViewsConfig
     from gen4d.moving.arrays import generate as generate
     from gen4d.sequence import Actor as Actor
     from gen4d.sequence import Cloud as Cloud
@@ -28,16 +31,20 @@ if TYPE_CHECKING:
     from gen4d.sequence import Mover as Mover
     from gen4d.sequence import Recording as Recording
     from gen4d.sequence import Sequence as Sequence
+    from gen4d.sequence import Views as Views
     from gen4d.sequence import make_actor as make_actor
+    from gen4d.sequence import match_points as match_points
     from gen4d.shards import Dataset as Dataset
     from gen4d.shards import open_dataset as open_dataset
     from gen4d.shards.verify import verify as verify
 
 _HOME = {
     "gen4d.building": ("Built", "Progress", "build_dataset", "merge", "write_dataset"),
-    "gen4d.config": ("Config",),
+    "gen4d.config": ("Config", "FramesConfig", "SweepsConfig", "ViewsConfig"),
     "gen4d.moving.arrays": ("generate",),
-    "gen4d.sequence": ("Actor", "Cloud", "FloorPlan", "Frame", "Mover", "Recording", "Sequence", "make_actor"),
+    "gen4d.sequence": tuple(
+        "Actor Cloud FloorPlan Frame Mover Recording Sequence Views make_actor match_points".split()
+    ),
     "gen4d.shards": ("Dataset", "open_dataset"),
     "gen4d.shards.verify": ("verify",),
 }

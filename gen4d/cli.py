@@ -110,6 +110,18 @@ class _Part(click.ParamType):
         return number, of
 
 
+class _Range(click.ParamType):
+    """LOW-HIGH, or one number for both."""
+
+    name = "LOW-HIGH"
+
+    def convert(self, value, param, context):
+        numbers = re.fullmatch(r"([0-9]{1,3})(?:-([0-9]{1,3}))?", value)
+        if not numbers:
+            self.fail(f"{value!r} is not a number or LOW-HIGH, like 1-3", param, context)
+        return int(numbers[1]), int(numbers[2] or numbers[1])
+
+
 def _class_names(classes: str | None) -> tuple[str, ...]:
     """The classes of `--classes`, as the shapes' folder may have them."""
     from gen4d.sources import class_name_of
@@ -120,17 +132,23 @@ def _class_names(classes: str | None) -> tuple[str, ...]:
 @cli.command(
     "build",
     short_help="Build a data set of sequences from scans and shapes, or from posed frames.",
-    epilog=_example("gen4d build --scans scannet/ --shapes ModelNet40/ --workers 8"),
+    epilog=_example(
+        "gen4d build --scans scannet/ --shapes ModelNet40/ --workers 8",
+        "gen4d build --kind frames --scans scannet_frames_25k/ --out data/frames",
+    ),
 )
 @click.option(
     "--kind",
     default="moving",
     show_default=True,
     type=click.Choice(BUILT),
-    help="What sequences are made of: shapes that move through scans, posed depth images, or lidar sweeps.",
+    help="What sequences are made of: shapes that move through scans, posed depth images, lidar sweeps, or views of "
+    "shapes.",
 )
 @click.option("--scans", type=_FOLDER, help="Folder of scans: ScanNet, Pointcept's, point files; or frames, or sweeps.")
-@click.option("--shapes", type=_FOLDER, help="Folder of shapes that move: ModelNet's layout, .off, .obj or .glb.")
+@click.option(
+    "--shapes", type=_FOLDER, help="Folder of shapes: ModelNet's layout, .off, .obj, .glb, .urdf; views: points too."
+)
 @click.option(
     "--out", default=pathlib.Path("data/sequences"), type=_FOLDER, show_default=True, help="Data set to write."
 )
@@ -149,6 +167,7 @@ def _class_names(classes: str | None) -> tuple[str, ...]:
 @click.option("--seed", type=int, help=f"Seed of all random draws.  [default: {Config.seed}]")
 @click.option("--sequences", type=int, help=f"Sequences per scan.  [default: {Config.sequences}; frames, sweeps: all]")
 @click.option("--frames", type=int, help=f"Frames per sequence.  [default: {Config.frames}]")
+@click.option("--movers", type=_Range(), help="Shapes that move at once, like 1-3: drawn per sequence.  [default: 1]")
 @click.option("--pairs", is_flag=True, help="Also store explicit pair lists, about 7 MB per scan.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Set any other field of the config.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Number of processes.")
@@ -225,9 +244,12 @@ def _config(kind: str, classes: str | None, fields: dict, assignments: tuple[str
     if classes:
         given["classes"] = _class_names(classes)
     of = kind_of(kind).CONFIGS[kind]
-    odd = sorted(set(given) - {field.name for field in dataclasses.fields(of)})
+    known = {field.name for field in dataclasses.fields(of)}
+    odd = sorted(set(given) - known - ({"movers"} if "movers_min" in known else set()))
     if odd:
         raise click.UsageError(f"--{odd[0].replace('_', '-')}: sequences of kind {kind} have none: leave it out")
+    if "movers" in given:
+        given["movers_min"], given["movers_max"] = given.pop("movers")
     return override(of(**given), assignments)
 
 
@@ -420,23 +442,39 @@ def verify(dataset, quick) -> None:
 
 
 @cli.command(
-    short_help="Draw a picture of one sequence.",
-    epilog=_example("gen4d view data/sequences --sequence scene0000_00/003 --out sequence.png"),
+    short_help="Show a scan or a sequence: a page, a picture, a moving picture.",
+    epilog=_example(
+        "gen4d view data/sequences scene0000_00 --out scene.html",
+        "gen4d view data/sequences scene0000_00/003 --out sequence.png",
+    ),
 )
 @click.argument("dataset")
-@click.option("--sequence", default="0", show_default=True, help="Id or number of the sequence.")
-@click.option("--out", default=pathlib.Path("sequence.png"), type=_FOLDER, show_default=True, help="PNG to write.")
-def view(dataset, sequence, out) -> None:
-    """Draw a picture of one sequence of a data set, a folder or a URL."""
-    from gen4d.report.picture import draw_png
+@click.argument("what", default="")
+@click.option(
+    "--out",
+    default=pathlib.Path("scan.html"),
+    type=_FOLDER,
+    show_default=True,
+    help="File to write: .html, .png or .gif.",
+)
+def view(dataset, what, out) -> None:
+    """Show WHAT, a scan or a sequence (id or number) of a data set, which is a folder or a URL.
+
+    An .html holds a scan with all its sequences and opens in any browser, without a network. A .png or .gif shows one
+    sequence, of a scan the one in which a shape moves farthest.
+    """
+    from gen4d.report import draw
     from gen4d.shards.dataset import open_dataset
 
-    if out.suffix.lower() != ".png":
-        raise click.BadParameter(f"{out}: only .png can be written", param_hint="--out")
+    if out.suffix.lower() not in draw.WRITERS:
+        raise click.BadParameter(f"{out}: give a name that ends in .html, .png or .gif", param_hint="--out")
     opened = open_dataset(dataset)
-    number = _find(opened, sequence)
-    draw_png(opened, number, out)
-    click.echo(f"{out}: {opened[number].id}")
+    numbers = opened.numbers(opened.scan_names[opened.scan_of(0)]) if len(opened) else []
+    if what in opened.scan_names:
+        numbers = opened.numbers(what)
+    elif what:
+        numbers = [_find(opened, what)]
+    click.echo(f"{out}: {draw.write(opened, numbers, out)}")
 
 
 @cli.command(

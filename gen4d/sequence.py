@@ -5,8 +5,11 @@
     Sequence   t frames of the same actors, and what moves among them
     Frame      the points of one time step, made from the actors when asked for
     Recording  a scan, or another source, with all its sequences and what they share
+    Views      the frames or sweeps of a recording, where they were taken, and how far they overlap
 
 Identity is (actor, point index). Two points of two frames correspond if and only if their identities are equal.
+Frames and sweeps have clouds of their own and so no identity in common: where such a sequence has a radius `match_m`,
+points correspond that are each other's nearest within it.
 Axes are right-handed with z up, lengths in metres, poses map clouds to the sequence's frame of reference.
 """
 
@@ -14,7 +17,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +30,7 @@ KINDS = ("moving", "frames", "sweeps", "views")  # their order is sequence/kind 
 MOST_FRAMES = 64
 _SPARE = 8  # rows that branch-free kernels write past their result
 _IDENTITY = np.eye(4, dtype=np.float32)
+_WIDER = 1 + 1e-9  # a cell is a little wider than the radius, so that rounding cannot put a point two cells off
 _RIGID = 1e-5  # what float32 leaves of an orthogonal matrix
 
 
@@ -190,11 +194,16 @@ class Sequence:
         movers: tuple[Mover, ...] = (),
         kind: str = "moving",
         attempt: int = 0,
+        match_m: float = math.nan,
+        stored: Callable[[int], tuple[np.ndarray, np.ndarray]] | None = None,
     ):
         """scan: name of the scan, or of another source; k: number of the sequence within it; kind: one of KINDS;
-        attempt: which attempt of the generator was accepted."""
+        attempt: which attempt of the generator was accepted; match_m: of frames and sweeps, the radius within which
+        points of two frames correspond if each is the other's nearest, NaN = by identity; stored: gives the pair list
+        of a number in `frame_pairs` that was made so, if there are any."""
         self.scan, self.k, self.kind, self.attempt = scan, k, kind, attempt
         self.actors, self.movers = tuple(actors), tuple(movers)
+        self.match_m, self._stored = match_m, stored
 
     @property
     def id(self) -> str:
@@ -263,8 +272,14 @@ class Sequence:
         return Frame(point, number, index, *columns)
 
     def correspondences(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows (K,) int32 of frame i and rows (K,) int32 of frame j of the points that both keep. Raises IndexError."""
+        """Rows (K,) int32 of frame i and rows (K,) int32 of frame j of the points that correspond, rising in i.
+
+        They have equal identities or, in frames and sweeps with a `match_m`, are each other's nearest within it.
+        Raises IndexError.
+        """
         i, j = self._number(i), self._number(j)
+        if not math.isnan(self.match_m):
+            return self._matched(i, j)
         kept_i, kept_j = self._kept[i], self._kept[j]
         space = sum(map(min, kept_i, kept_j)) + _SPARE
         first, second = np.empty(space, np.int32), np.empty(space, np.int32)
@@ -274,6 +289,11 @@ class Sequence:
             done += kernels.pair_list(*planes, row_i, row_j, first[done:], second[done:])
             row_i, row_j = row_i + in_i, row_j + in_j
         return first[:done], second[:done]
+
+    def _matched(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
+        if self._stored is not None and i < j:
+            return self._stored(frame_pairs(self.t).index((i, j)))
+        return match_points(self.frame(i).point, self.frame(j).point, self.match_m)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All frames and correspondences as plain arrays, ready for `numpy.savez`.
@@ -291,6 +311,30 @@ class Sequence:
         return out
 
 
+def match_points(first: np.ndarray, second: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (K,) int32 of points (N, 3) and of others (M, 3), float32 in one frame of reference, that are each other's
+    nearest and at most the radius apart; of equal ones the lowest row counts. Rising in the first.
+
+    The one rule by which frames and sweeps correspond (PointContrast has all within a radius), whether the pairs are
+    stored or made when they are asked for.
+    """
+    forth, back = _nearest(first, second, radius), _nearest(second, first, radius)
+    rows, others = np.empty(len(first), np.int32), np.empty(len(first), np.int32)
+    count = kernels.keep_mutual(forth, back, rows, others)
+    return rows[:count], others[:count]
+
+
+def _nearest(point: np.ndarray, other: np.ndarray, radius: float) -> np.ndarray:
+    """Row (N,) int32 of the nearest of the other points within the radius of each point, -1 for none."""
+    out = np.empty(len(point), np.int32)
+    head = np.full(1 << max(4, len(other).bit_length()), -1, np.int32)
+    following = np.empty(len(other), np.int32)
+    inverse_m = 1.0 / (radius * _WIDER)
+    kernels.link_cells(other, inverse_m, head, following)
+    kernels.nearest(point, other, radius, inverse_m, head, following, out)
+    return out
+
+
 def _column(actors: tuple[Actor, ...], counts: list[int], index: np.ndarray, name: str) -> np.ndarray | None:
     """Label or instance of a frame's points, or None where no actor has any."""
     columns = [getattr(actor.cloud, name) for actor in actors]
@@ -301,6 +345,19 @@ def _column(actors: tuple[Actor, ...], counts: list[int], index: np.ndarray, nam
     return np.concatenate(parts)
 
 
+class Views(NamedTuple):
+    """The V frames or sweeps of a scan, whatever sequences they are in."""
+
+    clouds: tuple[Cloud, ...]  # V, each in its sensor's frame; a vertex is the pixel, row by row, or the sweep's row
+    number: np.ndarray  # (V,) int32: of the frame in its source
+    time_s: np.ndarray  # (V,) float64, NaN where the source has none
+    pose: np.ndarray  # (V, 4, 4) float64, rigid: sensor -> the scan's world, z up
+    overlap: np.ndarray | None  # (V, V) float32: share of the points of one that another one overlaps; None: not known
+
+    def __repr__(self) -> str:
+        return f"<Views: {len(self.clouds)} frames>"
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Recording:
     """A scan, or another source of sequences, with what its sequences share: a shard holds several.
@@ -308,7 +365,7 @@ class Recording:
     cloud: the scan's, if there is one, stored even if it has no sequence; floor: its free floor; free_m: radius of
     the widest free disc; label_space: what labels mean; transform (4, 4) float64 from the source's frame to the
     cloud's; axis_alignment (4, 4) float64, the source's own, not applied; source_points: finite points of the source;
-    dropped: those that are not finite.
+    dropped: those that are not finite; views: its frames or sweeps, if it is made of them.
     """
 
     name: str
@@ -321,6 +378,7 @@ class Recording:
     axis_alignment: np.ndarray | None = None
     source_points: int = 0
     dropped: int = 0
+    views: Views | None = None
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -345,6 +403,9 @@ def find_fault(sequence: Sequence) -> str | None:
         return f"it has {sequence.t} frames: from 2 (one frame has nothing to correspond to) to {MOST_FRAMES}"
     if len(sequence.actors) > 256:
         return f"it has {len(sequence.actors)} actors: at most 256, since frames store an actor's number in one byte"
+    geometric = sequence.kind in ("frames", "sweeps")
+    if not math.isnan(sequence.match_m) and not (geometric and 0 < sequence.match_m < 1e3):
+        return f"its match_m is {sequence.match_m}: metres above 0, of frames and sweeps alone; NaN is by identity"
     faults = (_actor_fault(sequence, number, actor) for number, actor in enumerate(sequence.actors))
     return next((fault for fault in faults if fault), None)
 

@@ -91,3 +91,62 @@ def transform(point, pose, out):
         for axis in range(3):
             turned = pose[axis, 0] * x + pose[axis, 1] * y + pose[axis, 2] * z
             out[i, axis] = np.float32(turned + pose[axis, 3])
+
+
+@njit(**_FLAGS)
+def _slot(x, y, z, last):
+    """Slot of a cell in a table of last + 1 slots, a power of two."""
+    mixed = (x * np.int64(73856093)) ^ (y * np.int64(19349663)) ^ (z * np.int64(83492791))
+    return (mixed ^ (mixed >> np.int64(15))) & last
+
+
+@njit(**_FLAGS)
+def link_cells(point, inverse_m, head, following):
+    """Chains of the points (N, 3) of each cell, ascending: head (a power of two) comes in as -1, following (N,) is -1
+    at a chain's end. Cells may share a chain: those who walk it go by distance."""
+    last = np.int64(head.shape[0] - 1)
+    for i in range(point.shape[0] - 1, -1, -1):
+        x = np.int64(np.floor(np.float64(point[i, 0]) * inverse_m))
+        y = np.int64(np.floor(np.float64(point[i, 1]) * inverse_m))
+        z = np.int64(np.floor(np.float64(point[i, 2]) * inverse_m))
+        slot = _slot(x, y, z, last)
+        following[i] = head[slot]
+        head[slot] = i
+
+
+@njit(**_FLAGS)
+def nearest(point, other, radius, inverse_m, head, following, out):
+    """Row of the nearest of the other points (M, 3) within the radius of each point (N, 3), the lowest of equal ones,
+    -1 for none. The other points' cells are linked in head and following; a cell is at least the radius wide."""
+    last = np.int64(head.shape[0] - 1)
+    limit = radius * radius
+    for i in range(point.shape[0]):
+        px, py, pz = np.float64(point[i, 0]), np.float64(point[i, 1]), np.float64(point[i, 2])
+        x = np.int64(np.floor(px * inverse_m))
+        y = np.int64(np.floor(py * inverse_m))
+        z = np.int64(np.floor(pz * inverse_m))
+        best, row = limit, np.int64(-1)
+        for dx in range(-1, 2):
+            for dy in range(-1, 2):
+                for dz in range(-1, 2):
+                    j = np.int64(head[_slot(x + dx, y + dy, z + dz, last)])
+                    while j >= 0:
+                        ex, ey, ez = other[j, 0] - px, other[j, 1] - py, other[j, 2] - pz
+                        square = ex * ex + ey * ey + ez * ez
+                        if square < best or (square == best and (row < 0 or j < row)):
+                            best, row = square, j
+                        j = np.int64(following[j])
+        out[i] = row
+
+
+@njit(**_FLAGS)
+def keep_mutual(forth, back, first, second):
+    """Pairs of rows that are each other's nearest, ascending in the first. Returns how many."""
+    count = 0
+    for i in range(forth.shape[0]):
+        j = forth[i]
+        if j >= 0 and back[j] == i:
+            first[count] = i
+            second[count] = j
+            count += 1
+    return count

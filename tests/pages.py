@@ -144,8 +144,19 @@ def class_lines(name: str, node: ast.ClassDef, source: list[str]) -> list[str]:
 GROUPS = {
     "Read": ("open_dataset", "Dataset", "verify"),
     "Generate": ("generate", "build_dataset", "merge", "write_dataset", "Built", "Progress"),
-    "Values": ("Sequence", "Frame", "Actor", "make_actor", "Cloud", "Mover", "FloorPlan", "Recording"),
-    "Settings": ("Config",),
+    "Values": (
+        "Sequence",
+        "Frame",
+        "Actor",
+        "make_actor",
+        "Cloud",
+        "Mover",
+        "FloorPlan",
+        "Recording",
+        "Views",
+        "match_points",
+    ),
+    "Settings": ("Config", "FramesConfig", "SweepsConfig", "ViewsConfig"),
 }
 
 
@@ -197,7 +208,7 @@ def _definition(value, module) -> tuple[ast.FunctionDef | ast.ClassDef, list[str
 
 # Arrays --------------------------------------------------------------------------------------------------------------
 
-_ROWS = {"cloud": "P", "actor": "A", "sequence": "S", "mover": "M", "scan": "N", "pair": "pairs"}
+_ROWS = {"cloud": "P", "actor": "A", "sequence": "S", "mover": "M", "scan": "N", "view": "V", "pair": "pairs"}
 _COUNTS = {
     "cloud/start": "C + 1",
     "actor/start": "S + 1",
@@ -205,6 +216,9 @@ _COUNTS = {
     "actor/mask": "bytes",
     "scan/valid": "bytes",
     "scan/valid_start": "N + 1",
+    "view/start": "N + 1",
+    "view/overlap_start": "N + 1",
+    "view/overlap": "V squared of each scan",
     "pair/start": "S t (t - 1) / 2 + 1",
 }
 _NAMES = {"<f4": "float32", "<f8": "float64", "<i4": "int32", "<i8": "int64", "|u1": "uint8"}

@@ -163,6 +163,11 @@ def test_settings_name_the_inputs_each_once():
             resolve("small", (f"inputs={value}",), PRESETS)
 
 
+def test_colour_is_for_segmentation_alone():
+    with pytest.raises(ConfigError, match="task = instances: takes geometry alone"):
+        change(PRESETS["small"], inputs=("colour",), task="instances")
+
+
 # Weights -------------------------------------------------------------------------------------------------------------
 
 

@@ -181,7 +181,7 @@ def test_a_folder_in_the_place_of_a_file_is_refused(rooms):
     bad.mkdir()
     outcome = gen4d(*commands.build_arguments(rooms))
     assert outcome.code == 1
-    _check_refused(outcome, bad, ["is a folder: a file is needed here"])
+    _check_refused(outcome, bad, ["is a folder where a file is needed"])
     assert open_dataset(rooms / "out").scan_names == GOOD_SCANS
 
 
@@ -189,7 +189,7 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_without_waiting(rooms):
     os.mkfifo(rooms / "scans/bad.ply")
     outcome = commands.process(*commands.build_arguments(rooms), timeout=60)
     assert outcome.code == 1
-    _check_refused(outcome, rooms / "scans/bad.ply", ["not a regular file"])
+    _check_refused(outcome, rooms / "scans/bad.ply", ["is a pipe or a device where a file is needed"])
 
 
 def test_a_dangling_link_is_refused(rooms):

@@ -209,7 +209,7 @@ def test_inspect_describes_one_sequence_by_number_and_by_id(data):
 
 @pytest.mark.parametrize("name", ["6", "-1", "room0", "room0/9", "room9/000", "room0/-1", "\N{SUPERSCRIPT TWO}", "1e3"])
 def test_an_unknown_sequence_is_refused_with_an_example(data, name):
-    for arguments in (("inspect", data, "--", name), ("view", data, "--out", "never.png", f"--sequence={name}")):
+    for arguments in (("inspect", data, "--", name), ("view", data, "--out", "never.png", "--", name)):
         outcome = gen4d(*arguments)
         assert outcome.code == 2
         assert "neither a number below 6 nor an id like room0/000" in outcome.err
@@ -225,7 +225,7 @@ def test_verify_is_silent_on_errors_only(data):
 
 
 def test_view_draws_a_picture(data, tmp_path):
-    outcome = gen4d("view", data, "--sequence", "room1/001", "--out", tmp_path / "new" / "picture.png")
+    outcome = gen4d("view", data, "room1/001", "--out", tmp_path / "new" / "picture.png")
     assert outcome.code == 0
     assert "room1/001" in outcome.out
     assert (tmp_path / "new" / "picture.png").read_bytes().startswith(b"\x89PNG\r\n")

@@ -77,7 +77,8 @@ def test_the_reader_gives_what_zarr_gives_bit_for_bit(built):
 
 def test_every_array_of_a_shard_is_the_formats(built):
     table = laws.read_shard(built / "shards" / "00000.zarr.zip").table
-    assert table.keys() == {name for name in ARRAYS if not name.startswith("mover/") and name != "actor/mover"}
+    other = ("mover/", "actor/mover", "view/", "sequence/match_m")  # of several movers, and of frames and sweeps
+    assert table.keys() == {name for name in ARRAYS if not name.startswith(other)}
     for name in table:
         spec = ARRAYS[name]
         row = tuple(4 if size == "frames" else size for size in spec.row)
@@ -170,7 +171,7 @@ def test_clouds_cannot_be_changed_through_a_sequence():
 
 
 def test_a_reader_of_many_scans_keeps_few_clouds_and_files(tmp_path):
-    """Clouds of real scans take 3 MB each: 64 of them are kept for a loader that shuffles, and 32 shards open."""
+    """Clouds of real scans take 3 MB each: 64 of them are kept for a loader that shuffles, and 128 shards open."""
     recordings = []
     for number in range(150):
         cloud, name = Cloud(np.full((64, 3), number, np.float32)), f"scan{number:03d}"
@@ -184,7 +185,7 @@ def test_a_reader_of_many_scans_keeps_few_clouds_and_files(tmp_path):
     clouds = [thing for thing in gc.get_objects() if isinstance(thing, StoredCloud) and len(thing) == 64]
     assert 32 <= len(clouds) <= 64
     opened = [path.resolve() for path in pathlib.Path("/proc/self/fd").iterdir()]
-    assert 0 < sum(path.is_relative_to(tmp_path) for path in opened) <= 32
+    assert 0 < sum(path.is_relative_to(tmp_path) for path in opened) <= 128
 
 
 def test_small_caches_give_the_same_sequences(built, monkeypatch):

@@ -54,6 +54,12 @@ def test_heights_exist_for_the_classes_of_the_paper_and_rise():
     [("Chair", "chair"), ("chairs", "chair"), ("NightStand", "night_stand"), ("night stand", "night_stand")]
     + [("Night-Stands", "night_stand"), ("nightstand", "night_stand"), ("couch", "sofa"), ("Couches", "sofa")]
     + [("benches", "bench"), ("bookcase", "bookshelf"), ("TV stand", "tv_stand"), (" desk ", "desk")]
+    + [
+        ("Bedside Table", "night_stand"),
+        ("chest of drawers", "dresser"),
+        ("bath tub", "bathtub"),
+        ("fridge", "refrigerator"),
+    ]
     + [("Gnome", "Gnome"), ("glass", "glass"), ("", "")],
 )
 def test_classes_are_known_by_the_names_that_people_give_them(text, name):

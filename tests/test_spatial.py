@@ -34,7 +34,7 @@ def has_chance(hits: np.ndarray, chance: float) -> bool:
 
 def test_transforms_have_the_printed_ranges_each_with_a_chance_of_a_half():
     point, rng = ball(50), keyed(1)
-    size, middle = np.ptp(point, axis=0), (point.min(axis=0) + point.max(axis=0)) / 2
+    size, middle = np.ptp(point, axis=0), point.mean(axis=0, dtype=np.float64)
     angle, shift, scale = [], [], []
     for _ in range(DRAWS):
         matrix = spatial.draw_transform(point, Temporal(), rng)

@@ -25,6 +25,7 @@ from train.methods.losses import prediction_loss
 from train.methods.pretrain import make, make_model, make_stream, pretrain
 from train.methods.strl.batch import draw_frames, pair_of
 from train.methods.strl.config import Strl
+from train.run import memory
 from train.run.checkpoint import newest
 from train.run.lars import Lars, vectors_apart
 from train.run.optim import Optim, make_optimiser
@@ -319,3 +320,21 @@ def test_the_paper_s_preset_is_the_paper_s():
 def test_settings_that_break_a_rule_are_refused(settings, rule):
     with pytest.raises(ConfigError, match=re.escape(rule)):
         Strl(**settings)
+
+
+@pytest.mark.parametrize("net", ["pointnet", "dgcnn", "dgcnn-seg"])
+def test_the_memory_that_is_asked_for_is_about_what_autograd_keeps(net):
+    config = small(net=net, k=8, points=64)
+    stream, model = make_stream(config, Shapes(map(views_of, range(4))), CPU), make_model(config)
+    kept, batch = {}, stream.sample(4)
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model.online.encoder(batch.first)
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    found = sum(size for place, size in kept.items() if place not in own)
+    needed = memory.estimate(stream, model, "float32")
+    assert 0.75 < needed.kept / (2 * found) < 1.35 and needed.widest == 0

@@ -507,6 +507,24 @@ def test_two_processes_of_which_one_is_killed_resume_to_the_bits_of_an_unbroken_
     assert log_of(tmp_path / "run") == log_of(tmp_path / "whole")
 
 
+def together(*arguments):
+    """`train.run.together` with two processes."""
+    command = [sys.executable, "-m", "train.run.together", "2", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=600)
+
+
+def test_processes_started_together_make_the_steps_of_one_and_say_things_once(data, tmp_path):
+    settings = ("--set", "steps=3", "--set", "shared_norms=true", "--set", "precision=float64", "--device", "cpu")
+    done = together(*pretrain(data, tmp_path / "two", *settings))
+    assert done.returncode == 0 and done.stdout.count("done: 3 steps") == 1, done.stderr
+    assert call(*pretrain(data, tmp_path / "one", *settings)).exit_code == 0
+    losses = [[line["loss"] for line in log_of(tmp_path / name)] for name in ("two", "one")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    refused = together(*pretrain(data, tmp_path / "odd", "--set", "batch=3", "--device", "cpu"))
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    assert refused.stderr.count("does not divide into 2 processes") == 1, refused.stderr
+
+
 # Runs side by side ---------------------------------------------------------------------------------------------------
 
 

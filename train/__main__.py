@@ -5,6 +5,7 @@ import warnings
 
 import click
 
+from train.commands.classify import classify
 from train.commands.compare import compare
 from train.commands.doctor import doctor
 from train.commands.evaluate import evaluate
@@ -34,7 +35,8 @@ def _thread_failed(args) -> None:
         threading.__excepthook__(args)
 
 
-for command in (pretrain, finetune, evaluate, predict, probe, study, compare, features, export_weights, doctor):
+COMMANDS = (pretrain, finetune, classify, evaluate, predict, probe, study, compare, features, export_weights, doctor)
+for command in COMMANDS:
     main.add_command(command)
 
 

@@ -74,15 +74,15 @@ def build_dataset(
 ) -> Built:
     """Build a data set of sequences from folders, as `gen4d build` does: by default from scans and shapes.
 
-    The same call continues where an earlier one stopped. kind: of the sequences, with folders of
-    its own: "moving" takes scans and shapes. workers: number of processes. scheduler: address of a Dask
-    cluster that does the work instead. part: (I, N), only a fixed share of the shards; then `merge`. split: file with
-    the names of the scans to use. up, units: axis and unit of the scans, if they differ from those of the known data
-    set. shape_units: unit of shapes that have one; their sizes are then kept. limit: use only the first scans by name.
-    heights: class -> (lowest, highest) height in metres, or several of (lowest, highest, share), for classes that are
-    not known. strict: stop at the first scan that cannot be used. note: called with each line that a user should see
-    before the work starts. progress: called with how far the build is. settings: fields of the kind's config:
-    `gen4d.Config`.
+    The same call continues where an earlier one stopped. kind: "moving" takes scans and shapes, "frames" and "sweeps"
+    take scans alone, that are posed depth images or lidar sweeps. workers: number of processes. scheduler: address of
+    a Dask cluster that does the work instead. part: (I, N), only a fixed share of the shards; then `merge`. split:
+    file with the names of the scans to use. up, units: axis and unit of the scans, if they differ from those of the
+    known data set. shape_units: unit of shapes that have one; their sizes are then kept. limit: use only the first
+    scans by name. heights: class -> (lowest, highest) height in metres, or several of (lowest, highest, share), for
+    classes that are not known. strict: stop at the first scan that cannot be used. note: called with each line that a
+    user should see before the work starts. progress: called with how far the build is. settings: fields of the kind's
+    config: `gen4d.Config`, `gen4d.FramesConfig` or `gen4d.SweepsConfig`.
 
     Raises ValueError (SourceError, ConfigError, BuildError, BusyError and so on) with value, rule and remedy. What is
     done stays valid.
@@ -132,7 +132,7 @@ def build_found(
     except OSError as error:
         raise unwritable(error, out) from None
     ordered = [sidecars[number] for number in sorted(sidecars)]
-    failed = refused(ordered, str(inputs.scans[0].root), str(inputs.shapes[0].root) if inputs.shapes else "")
+    failed = refused(ordered, str(inputs.scans[0].root), str((inputs.shapes or inputs.scans)[0].root))
     return Built(manifest, sidecars, plan.shards, (*found.refused, *plan.changed, *failed))
 
 

@@ -46,6 +46,10 @@ def kind_of(name: str) -> Kind:
     match name:
         case "moving":
             return importlib.import_module("gen4d.building.moving")
+        case "frames" | "sweeps":
+            return importlib.import_module("gen4d.building.frames")
+        case "views":
+            return importlib.import_module("gen4d.building.views")
     raise BuildError(f"kind = {name!r}: one of {', '.join(BUILT)}")
 
 

@@ -84,6 +84,7 @@ def make(source: sources.ScanSource, shapes: Shapes, config: Config) -> Made:
     made = generate_scan(scan, shapes, config)
     levelled = {"tilt_deg": round(scan.tilt_deg, 3), "below": round(made.below, 4)}
     described = levelled | _attempts(made.counts) | {"files": [list(file) for file in scan.files]}
+    described |= {"doubts": list(scan.doubts)} if scan.doubts else {}
     return Made(made.recording, described, made.files, made.counts.unreadable)
 
 
@@ -97,6 +98,7 @@ def _attempts(counts: Counts) -> dict:
         "drawn": counts.drawn,
         "accepted": counts.accepted,
         "shrunk": counts.shrunk,
+        **({"movers": counts.movers} if set(counts.movers) - {"1"} else {}),
         "least_shrink": round(counts.least_shrink, 4),
     }
 

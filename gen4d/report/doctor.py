@@ -12,6 +12,7 @@ from gen4d.config import Config
 from gen4d.moving.cloud import CloudError
 from gen4d.moving.generate import prepare_scan
 from gen4d.moving.occupancy import OccupancyError
+from gen4d.report.contradictions import mesh_contradictions, scan_contradictions
 from gen4d.report.summary import BELOW_SHARE, UNSEEN_SHARE, counted, format_bytes
 from gen4d.sources import (
     FoundScans,
@@ -232,6 +233,7 @@ def _read_scans(
         if scan is not None:
             tally.add(scan)
             yield from _odd_size(source, scan)
+            yield from (Finding(*said) for said in scan_contradictions(source, scan))
             finding, size = _free_space(source, scan)
             yield finding
             disk += size
@@ -353,6 +355,7 @@ def _read_shapes(
             yield _from_error(error)
             continue
         copies[mesh.file.sha256].append(source.name)
+        yield from (Finding(*said) for said in mesh_contradictions(source, mesh))
         if _lies_flat(mesh):
             yield Finding("warning", str(source.root / source.path), "is a plate lying on the floor: check --shape-up")
         height_m = float(np.ptp(mesh.vertex[:, 2])) * metres_per_unit

@@ -23,14 +23,16 @@ def summary(sidecars: Iterable[dict]) -> list[str]:
     ]
     if attempts:
         lines.append(f"{attempts} attempts, {sequences / attempts:.0%} accepted, {gaps} sequences given up")
-        lines.append(_sizes(scans))
+        lines += [_sizes(scans), *_movers(scans)]
     measured = [scan for scan in scans if None not in (scan["valid_m2"], scan["free_m"])]
     return (
         lines
         + _free_space(measured)
         + doubts(measured)
         + _classes(scans)
+        + _shapes(scans)
         + _rejections(scans)
+        + _frames(scans)
         + _gaps(scans)
         + _empty(scans)
     )
@@ -43,6 +45,15 @@ def _sizes(scans: list[dict]) -> str:
         return "every shape has its full size, none shrunk to fit"
     least = min(scan.get("least_shrink", 1.0) for scan in scans)
     return f"{shrunk} shrunk to fit, to {least:.2f} of their height or more"
+
+
+def _movers(scans: list[dict]) -> list[str]:
+    """How many sequences have how many shapes, where not all have one."""
+    total: collections.Counter = collections.Counter()
+    for scan in scans:
+        total.update(scan.get("movers") or {"1": len(scan["sequences"])})
+    told = ", ".join(f"{number} in {counted(total[number], 'sequence')}" for number in sorted(total) if total[number])
+    return [f"shapes at once: {told}"] if any(scan.get("movers") for scan in scans) else []
 
 
 def _free_space(scans: list[dict]) -> list[str]:
@@ -96,7 +107,9 @@ def doubts(scans: list[dict]) -> list[str]:
             f"warning: up to {share:.0%} of the free floor is unseen in {some(thin)}: thin clouds or large gaps; "
             "--set close_m=0 keeps to seen floor, --set cell_m=0.2 sees more of it"
         )
-    return lines
+    said = [doubt for scan in scans for doubt in scan.get("doubts", ())]
+    more = [f"warning: and {len(said) - _NAMED} more like these"] if len(said) > _NAMED else []
+    return lines + [f"warning: {doubt}" for doubt in said[:_NAMED]] + more
 
 
 def some(scans: list[dict]) -> str:
@@ -115,12 +128,21 @@ def _total(scans: list[dict], key: str) -> collections.Counter:
 def _classes(scans: list[dict]) -> list[str]:
     drawn, accepted, shrunk = (_total(scans, key) for key in ("drawn", "accepted", "shrunk"))
     everything = sum(accepted.values()) or 1
+    several = any(scan.get("movers") for scan in scans)
+    shares, draws = ("shapes", "drawn") if several else ("sequences", "attempts")
+    wide = max(16, *map(len, drawn)) if drawn else 0
     rows = [
-        f"  {name:<16} {accepted[name] / everything:4.0%} of the sequences, {accepted[name]} of {drawn[name]} attempts"
-        + (f", {shrunk[name]} shrunk to fit" if shrunk[name] else "")
+        f"  {name:<{wide}} {accepted[name] / everything:4.0%} of the {shares}, "
+        f"{accepted[name]} of {drawn[name]} {draws}" + (f", {shrunk[name]} shrunk to fit" if shrunk[name] else "")
         for name in sorted(drawn)
     ]
     return ["classes:", *rows] if rows else []
+
+
+def _shapes(scans: list[dict]) -> list[str]:
+    """Of views: how many shapes each class has."""
+    counts = collections.Counter(scan["class"] for scan in scans if "class" in scan)
+    return ["classes: " + ", ".join(f"{name} {counts[name]}" for name in sorted(counts))] if counts else []
 
 
 def _rejections(scans: list[dict]) -> list[str]:
@@ -131,6 +153,24 @@ def _rejections(scans: list[dict]) -> list[str]:
     reasons = _total(scans, "rejections").most_common()
     rows = [f"  {times:>6} {reason} (first: {examples[reason]})" for reason, times in reasons]
     return ["rejected attempts:", *rows] if rows else []
+
+
+def _frames(scans: list[dict]) -> list[str]:
+    """Of recordings: how many frames there are, how many are used, and what was left out for which reason."""
+    scans = [scan for scan in scans if "views" in scan]
+    if not scans:
+        return []
+    used = sum(scan["views"] for scan in scans)
+    lines = [f"{counted(sum(scan['frames'] for scan in scans), 'frame')} in {counted(len(scans), 'scan')}, {used} used"]
+    reasons = _total(scans, "left_out").most_common()
+    rows = [f"  {times:>6} {reason} (first: {_first(scans, reason)})" for reason, times in reasons]
+    return lines + (["left out:", *rows] if rows else [])
+
+
+def _first(scans: list[dict], reason: str) -> str:
+    """The first scan that something was left out of, and which frames."""
+    scan = next(scan for scan in scans if reason in scan["examples"])
+    return f"{scan['name']}, {scan['examples'][reason]}"
 
 
 def _empty(scans: list[dict]) -> list[str]:

@@ -89,10 +89,18 @@ ARRAYS = {
     "scan/valid_start": ArraySpec("<i8", (), _TABLE, "byte offset of a floor plan, and the end of the last"),
     "scan/free_m": ArraySpec("<f8", (), _TABLE, "radius of the widest disc of free floor"),
     "scan/unseen": ArraySpec("<f8", (), _TABLE, "share of the valid cells without a point, NaN = not known", True),
-    "scan/transform": ArraySpec("<f8", (4, 4), 1024, "source file -> cloud: units and levelling"),
+    "scan/transform": ArraySpec("<f8", (4, 4), 1024, "source file -> cloud: units, levelling, map offset"),
     "scan/axis_alignment": ArraySpec("<f8", (4, 4), 1024, "the source's own alignment, not applied; NaN = none"),
     "scan/source_points": ArraySpec("<i4", (), _TABLE, "finite points in the source file"),
     "scan/dropped": ArraySpec("<i4", (), _TABLE, "points of the source file that are not finite"),
+    "sequence/match_m": ArraySpec("<f8", (), _TABLE, "points that are each other's nearest this near correspond", True),
+    "view/start": ArraySpec("<i8", (), _TABLE, "views (frames or sweeps) of scan n are start[n]:start[n + 1]", True),
+    "view/cloud": ArraySpec("<i4", (), _TABLE, "the view's cloud, in its sensor's frame", True),
+    "view/number": ArraySpec("<i4", (), _TABLE, "number of the frame in its source", True),
+    "view/time_s": ArraySpec("<f8", (), _TABLE, "time in the source, NaN = none", True),
+    "view/pose": ArraySpec("<f8", (4, 4), 1024, "sensor -> the scan's world, z up", True),
+    "view/overlap_start": ArraySpec("<i8", (), _TABLE, "overlaps of scan n are overlap[start[n]:start[n + 1]]", True),
+    "view/overlap": ArraySpec("<f4", (), _POINTS, "share of view i's points that view j overlaps, at i * V + j", True),
     "pair/start": ArraySpec("<i8", (), _TABLE, "list p of sequence s is start[s * P + p]:start[s * P + p + 1]", *_PAIR),
     "pair/first": ArraySpec("<i4", (), _BYTES, "row in frame i; lists in order (0,1), (0,2), ... (1,2), ...", *_PAIR),
     "pair/second": ArraySpec("<i4", (), _BYTES, "row in frame j of the same point", *_PAIR),
@@ -110,6 +118,7 @@ LARGE = (
     "scan/valid",
     "pair/first",
     "pair/second",
+    "view/overlap",
 )
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from gen4d.sequence import KINDS, ROLE_MOVING, Actor, Cloud, FloorPlan, Mover, Sequence
+from gen4d.sequence import KINDS, ROLE_MOVING, Actor, Cloud, FloorPlan, Mover, Sequence, Views, frame_pairs
 from gen4d.shards.format import ARRAYS, HDF5_SUFFIX, FormatError
 from gen4d.shards.home import LocalFile, RangedFile
 from gen4d.shards.zarr_reader import StoredArray, ZipShard
@@ -18,6 +18,8 @@ _STARTS = {
     "actor/start": "actor/cloud",
     "mover/start": "mover/shape",
     "scan/valid_start": "scan/valid",
+    "view/start": "view/cloud",
+    "view/overlap_start": "view/overlap",
 }
 _GROUPS = (
     ("cloud/point", "cloud/vertex", "cloud/label", "cloud/instance"),
@@ -26,6 +28,7 @@ _GROUPS = (
     tuple(name for name in ARRAYS if name.startswith("mover/") and name != "mover/start"),
     tuple(name for name in ARRAYS if name.startswith("scan/") and name not in ("scan/valid", "scan/valid_start")),
     ("pair/first", "pair/second"),
+    ("view/cloud", "view/number", "view/time_s", "view/pose"),
 )
 
 
@@ -76,6 +79,7 @@ class StoredCloud(Cloud):
 
 
 CloudOf = Callable[[int], Cloud]
+PairsOf = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
 
 
 class Tables:
@@ -123,8 +127,14 @@ class Tables:
         """Id of the sequence in a row."""
         return f"{self._name(self.scans, self._rows['sequence/scan'][row])}/{self._rows['sequence/k'][row]:03d}"
 
-    def sequence(self, row: int, cloud_of: CloudOf | None = None) -> Sequence:
-        """Decode a sequence; `cloud_of(number)` gives its actors' clouds, from a cache or from here."""
+    def class_name(self, row: int) -> str:
+        """Class of the shape of the sequence in a row, "" if it has none."""
+        number = self._rows["sequence/class"][row]
+        return self._name(self.classes, number) if number >= 0 else ""
+
+    def sequence(self, row: int, cloud_of: CloudOf | None = None, pairs_of: PairsOf | None = None) -> Sequence:
+        """Decode a sequence; `cloud_of(number)` gives its actors' clouds, from a cache or from here, and `pairs_of(row,
+        list)` its stored pair lists, which are read where they would have to be searched for."""
         cloud_of = cloud_of or self.cloud
         rows = self._rows
         kind = rows["sequence/kind"][row]
@@ -143,7 +153,38 @@ class Tables:
             movers=movers,
             kind=KINDS[kind],
             attempt=rows["sequence/attempt"][row],
+            **self._matching(row, pairs_of or self.pairs),
         )
+
+    def _matching(self, row: int, pairs_of: PairsOf) -> dict:
+        """How points of a sequence correspond, where it is not by identity."""
+        match_m = self._rows["sequence/match_m"][row] if "sequence/match_m" in self._rows else math.nan
+        if math.isnan(match_m):
+            return {}
+        stored = functools.partial(pairs_of, row) if "pair/start" in self.shard.arrays else None
+        return {"match_m": match_m, "stored": stored}
+
+    def pairs(self, row: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """A stored pair list of a sequence, by its number in `frame_pairs`."""
+        place = row * len(frame_pairs(self.frames)) + number
+        if place + 2 > self.shard.length("pair/start"):
+            raise FormatError(f"{self.shard.where}: pair/start is too short: damaged tables, restore or rebuild it")
+        a, b = self.shard.read("pair/start", place, place + 2).tolist()
+        return self.shard.read("pair/first", a, b), self.shard.read("pair/second", a, b)
+
+    def views(self, scan: int, cloud_of: CloudOf | None = None) -> Views | None:
+        """The frames or sweeps of a scan, or None where it is not made of any."""
+        if "view/start" not in self._rows:
+            return None
+        a, b = self._range("view/start", scan)
+        if a == b:
+            return None
+        start, end = self._range("view/overlap_start", scan)
+        if end - start not in (0, (b - a) ** 2):
+            raise FormatError(f"{self.shard.where}: scan {scan} has {b - a} views and {end - start} overlaps: damaged")
+        overlap = self.shard.read("view/overlap", start, end).reshape(b - a, b - a) if end > start else None
+        columns = (self.table[f"view/{name}"][a:b] for name in ("number", "time_s", "pose"))
+        return Views(tuple(map(cloud_of or self.cloud, self._rows["view/cloud"][a:b])), *columns, overlap)
 
     def _actor(self, a: int, cloud_of: CloudOf, movers: int) -> Actor:
         rows = self._rows

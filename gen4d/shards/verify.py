@@ -3,12 +3,13 @@
 import functools
 import hashlib
 import itertools
+import math
 import pathlib
 from collections.abc import Iterator
 
 import numpy as np
 
-from gen4d.sequence import Sequence, find_fault, frame_pairs
+from gen4d.sequence import Sequence, find_fault, frame_pairs, match_points, pose_fault
 from gen4d.shards.dataset import Dataset
 from gen4d.shards.format import FormatError, unseal
 from gen4d.shards.home import LocalHome, RangedFile
@@ -123,6 +124,7 @@ def check_tables(tables: Tables, scans: list) -> None:
     fits = bool((cells >= 0).all() and np.array_equal((cells.prod(axis=1) + 7) // 8, np.diff(start)))
     _demand(shard, fits, "scan/valid has not as many bytes as scan/cells says")
     _check_chunks(tables)
+    _check_views(tables)
     cloud_of = functools.lru_cache(8)(tables.cloud)  # sequences of a scan are neighbours
     for row in range(shard.length("sequence/k")):
         sequence = tables.sequence(row, cloud_of)
@@ -146,15 +148,39 @@ def _check_chunks(tables: Tables) -> None:
                 _demand(tables.shard, bool(np.isfinite(rows).all()), f"{name} holds a value that is not finite")
 
 
+def _check_views(tables: Tables) -> None:
+    """Frames and sweeps: clouds that are there, rigid poses, and overlaps that are shares."""
+    if "view/start" not in tables.shard.arrays:
+        return
+    table, shard = tables.table, tables.shard
+    _demand(shard, len(table["view/start"]) == len(tables.scans) + 1, "view/start has not a row a scan")
+    clouds = len(table["cloud/start"]) - 1
+    inside = bool(((table["view/cloud"] >= 0) & (table["view/cloud"] < clouds)).all())
+    _demand(shard, inside, "view/cloud points outside")
+    fault = pose_fault(table["view/pose"], False, "a view") if len(table["view/pose"]) else None
+    _demand(shard, fault is None, str(fault))
+    for scan in range(len(tables.scans)):
+        views = tables.views(scan)
+        if views is not None and views.overlap is not None:
+            shares = bool(((views.overlap >= 0) & (views.overlap <= 1)).all() and (views.overlap.diagonal() == 1).all())
+            _demand(shard, shares, f"view/overlap of {tables.scans[scan]} are no shares")
+
+
 def _check_pairs(tables: Tables, row: int, sequence: Sequence) -> None:
-    """Stored pair lists against the masks; frames and sweeps have no common points: theirs are rows that exist."""
+    """Stored pair lists against the masks, or against what is each other's nearest in frames and sweeps; where these
+    say no radius, theirs are rows that exist."""
+    whole_frames = [frame.point for frame in sequence] if not math.isnan(sequence.match_m) else []
     pairs = frame_pairs(sequence.t)
     stop = (row + 1) * len(pairs) + 1
     _demand(tables.shard, tables.shard.length("pair/start") >= stop, "pair/start is too short")
     start = tables.shard.read("pair/start", row * len(pairs), stop).tolist()
     for (i, j), (a, b) in zip(pairs, itertools.pairwise(start), strict=True):
         first, second = (tables.shard.read(name, a, b) for name in ("pair/first", "pair/second"))
-        if sequence.kind in ("frames", "sweeps"):
+        if whole_frames:
+            found = match_points(whole_frames[i], whole_frames[j], sequence.match_m)
+            equal = all(map(np.array_equal, (first, second), found))
+            _demand(tables.shard, equal, f"pair lists of {sequence.id}, frames {i} and {j}, are not the nearest pairs")
+        elif sequence.kind in ("frames", "sweeps"):
             whole = _are_rows(first, len(sequence[i].point)) and _are_rows(second, len(sequence[j].point))
             _demand(tables.shard, whole, f"pair lists of {sequence.id}, frames {i} and {j}, hold other rows")
         else:

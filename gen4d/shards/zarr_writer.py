@@ -47,6 +47,10 @@ def shard_bytes(recordings: tuple[Recording, ...], frames: int, config: dict, pa
     tables |= _sequence_tables(recordings, names) | _scan_tables(recordings, clouds)
     if not all(map(_has_one_mover, sequences)):
         tables |= _mover_tables(sequences, names)
+    if not all(math.isnan(sequence.match_m) for sequence in sequences):
+        tables["sequence/match_m"] = np.array([sequence.match_m for sequence in sequences], "<f8")
+    if any(recording.views for recording in recordings):
+        tables |= _view_tables(recordings, clouds)
     files = {"zarr.json": _group(attributes)}
     files |= {f"{group}/zarr.json": _group({}) for group in sorted({name.partition("/")[0] for name in tables})}
     for name, rows in tables.items():
@@ -66,7 +70,9 @@ class _Clouds:
         self.all: list[Cloud] = []
         self._number: dict[int, int] = {}
         for recording in recordings:
-            for cloud in (recording.cloud, *(actor.cloud for sequence in recording for actor in sequence.actors)):
+            views = recording.views.clouds if recording.views else ()
+            actors = (actor.cloud for sequence in recording for actor in sequence.actors)
+            for cloud in (recording.cloud, *views, *actors):
                 if cloud is not None and id(cloud) not in self._number:
                     self._number[id(cloud)] = len(self.all)
                     self.all.append(cloud)
@@ -234,10 +240,26 @@ def _scan_tables(recordings: tuple[Recording, ...], clouds: _Clouds) -> dict[str
     }
 
 
+def _view_tables(recordings: tuple[Recording, ...], clouds: _Clouds) -> dict[str, np.ndarray]:
+    """Of recordings that are not made of views there are none."""
+    each = [recording.views for recording in recordings]
+    known = [views for views in each if views]
+    overlaps = [views.overlap.ravel() if views and views.overlap is not None else np.zeros(0, "<f4") for views in each]
+    return {
+        "view/start": _starts([len(views.clouds) if views else 0 for views in each]),
+        "view/cloud": np.array([clouds[cloud] for views in known for cloud in views.clouds], "<i4"),
+        "view/number": _join([views.number for views in known], "<i4"),
+        "view/time_s": _join([views.time_s for views in known], "<f8"),
+        "view/pose": _join([views.pose for views in known], "<f8", (4, 4)),
+        "view/overlap_start": _starts([len(overlap) for overlap in overlaps]),
+        "view/overlap": _join(overlaps, "<f4"),
+    }
+
+
 def _write_pairs(files: dict[str, bytes], sequences: list[Sequence], frames: int) -> None:
     """Pair lists, a sequence at a time: those of a whole shard would take most of a gigabyte."""
     columns = [_ArrayWriter(files, name, frames, ARRAYS[name].chunk) for name in ("pair/first", "pair/second")]
-    lengths = []
+    lengths: list[int] = []
     for sequence in sequences:
         lists = [sequence.correspondences(i, j) for i, j in frame_pairs(frames)]
         lengths += [len(first) for first, _ in lists]

@@ -1,6 +1,7 @@
 """Scans and shapes as they lie on users' disks: found through `datasets_manifest.yaml`, read with every check."""
 
 from gen4d.sources.appearance import Appearance, read_appearance
+from gen4d.sources.articulated import Joint
 from gen4d.sources.level import Orientation, parse_units, split_up, up_rotation
 from gen4d.sources.manifest import class_name_of, entry_units, height_ranges
 from gen4d.sources.scans import (
@@ -12,7 +13,16 @@ from gen4d.sources.scans import (
     load_scan,
     scan_from_arrays,
 )
-from gen4d.sources.shapes import AnyShape, FoundShapes, Mesh, MeshSource, ShapeSource, find_shapes, load_shape
+from gen4d.sources.shapes import (
+    AnyShape,
+    FoundShapes,
+    Mesh,
+    MeshSource,
+    ShapeSource,
+    find_shapes,
+    is_articulated,
+    load_shape,
+)
 from gen4d.sources.source import SourceError, SourceFile
 
 __all__ = [
@@ -20,6 +30,7 @@ __all__ = [
     "Appearance",
     "FoundScans",
     "FoundShapes",
+    "Joint",
     "Mesh",
     "MeshSource",
     "Orientation",
@@ -34,6 +45,7 @@ __all__ = [
     "find_scans",
     "find_shapes",
     "height_ranges",
+    "is_articulated",
     "load_scan",
     "load_shape",
     "parse_units",

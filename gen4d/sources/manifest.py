@@ -10,11 +10,16 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from gen4d.sources.recorded import Recorded, parse_recorded
 from gen4d.sources.source import SourceError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _PLACES = (_PACKAGE / "datasets_manifest.yaml", _PACKAGE.parent / "datasets_manifest.yaml")
-_ROLES = ("scans", "shapes", "frames", "sweeps")
+_ROLES = ("scans", "shapes", "pointsets", "frames", "sweeps")
+# What systems and editors leave beside data: hidden files (`._room.ply` of macOS among them), backups, caches.
+_LITTER = re.compile(
+    r"\..*|~\$.*|.*~|#.*#|thumbs\.db|desktop\.ini|icon\r|__macosx|@eadir|\$recycle\.bin|lost\+found", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Layout:
     name: str = "{name}"
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     shared: Mapping[str, str] = field(default_factory=dict)
+    recorded: Recorded | None = None  # of frames and sweeps
 
 
 @dataclass(frozen=True)
@@ -127,14 +133,16 @@ def _entry(path: Path, item: dict) -> Entry:
     values = dict(item)
     if values["role"] not in _ROLES:
         raise SourceError(path, f"gives {values['name']!r} the role {values['role']!r}: one of {', '.join(_ROLES)}")
-    values["layouts"] = tuple(_layout(layout) for layout in values["layouts"])
+    values["layouts"] = tuple(_layout(path, values["role"], layout) for layout in values["layouts"])
     values["splits"] = {name: Split(**split) for name, split in values.get("splits", {}).items()}
     values["places"] = tuple(values.get("places", (".", "..")))
     return Entry(**values)
 
 
-def _layout(item: dict) -> Layout:
+def _layout(path: Path, role: str, item: dict) -> Layout:
     values = dict(item)
+    if role in values:
+        values["recorded"] = parse_recorded(path, role, values.pop(role))
     values["find"] = tuple(values["find"])
     values["path"] = re.compile(values["path"])
     values["files"] = {role: tuple(names) for role, names in values.get("files", {}).items()}
@@ -186,8 +194,8 @@ def height_ranges(class_name: str) -> tuple[HeightRange, ...]:
     return manifest().heights.get(class_name_of(class_name), ())
 
 
-def recognise(folder: Path, shapes: bool) -> tuple[Entry, list[Hit]]:
-    """The first data set of shapes, or of anything else, whose layout `folder` has, and its hits sorted by path.
+def recognise(folder: Path, role: str) -> tuple[Entry, list[Hit]]:
+    """The first data set of a role whose layout `folder` has, and its hits sorted by path.
 
     One whose scans have their points goes before one whose scans lack them. No file is opened.
     Raises SourceError where the folder is none, cannot be listed, or nothing in it matches.
@@ -196,7 +204,7 @@ def recognise(folder: Path, shapes: bool) -> tuple[Entry, list[Hit]]:
         raise SourceError(folder, "is not a folder, or does not exist: give the folder that holds the data")
     partial = None
     for entry in manifest().entries:
-        if (entry.role == "shapes") != shapes:
+        if entry.role != role:
             continue
         hits = match(folder, entry)
         if any(has_points(folder, hit) for hit in hits):
@@ -204,7 +212,7 @@ def recognise(folder: Path, shapes: bool) -> tuple[Entry, list[Hit]]:
         if hits and partial is None:
             partial = entry, hits
     if partial is None:
-        raise SourceError(folder, _nothing_found(folder, shapes))
+        raise SourceError(folder, _nothing_found(folder, role))
     return partial
 
 
@@ -217,11 +225,17 @@ def match(folder: Path, entry: Entry) -> list[Hit]:
         for pattern in layout.find:
             for path in _glob(folder, pattern):
                 relative = path.relative_to(folder).as_posix()
-                if matched := layout.path.fullmatch(relative):
+                matched = layout.path.fullmatch(relative)
+                if matched and not is_litter(relative):
                     found[relative] = _hit(path, relative, matched, layout)
         if found:
             return [found[relative] for relative in sorted(found)]
     return []
+
+
+def is_litter(relative: str) -> bool:
+    """Whether a path within a folder is, or lies in, what a system or an editor left there."""
+    return any(_LITTER.fullmatch(part) for part in relative.split("/"))
 
 
 def _glob(folder: Path, pattern: str) -> list[Path]:
@@ -233,6 +247,8 @@ def _glob(folder: Path, pattern: str) -> list[Path]:
 
 def _hit(path: Path, relative: str, matched: re.Match, layout: Layout) -> Hit:
     groups = {name: value for name, value in matched.groupdict().items() if value is not None}
+    if "name" not in groups and layout.recorded:
+        groups["name"] = path.resolve().parents[relative.count("/")].name
     parent = relative if layout.files and path.is_dir() else str(Path(relative).parent.as_posix())
     return Hit(relative, parent, layout.name.format_map(groups), groups, layout)
 
@@ -258,12 +274,17 @@ def files_of(folder: Path, hit: Hit) -> dict[str, str]:
     return files
 
 
-def _nothing_found(folder: Path, shapes: bool) -> str:
-    wanted = "shapes" if shapes else "scans"
+def _nothing_found(folder: Path, role: str) -> str:
     for entry in manifest().entries:
-        if (entry.role == "shapes") != shapes and match(folder, entry):
-            return f"holds no {wanted}, it looks like {entry.title}: give it as {entry.role}, or another folder"
-    known = ", ".join(entry.title for entry in manifest().entries if entry.built and (entry.role == "shapes") == shapes)
-    deeper = sorted({path.parent.name for path in _glob(folder, "*/*.pl[y]")})[:3]
-    hint = f"; there are .ply files in {', '.join(deeper)}: give that folder" if deeper and not shapes else ""
-    return f"holds no {wanted} that gen4d knows (it looked for: {known}){hint}"
+        if entry.role != role and match(folder, entry):
+            how = {"frames": "--kind frames", "sweeps": "--kind sweeps", "pointsets": "--shapes of --kind views"}
+            how = how.get(entry.role, f"--{entry.role}")
+            how = f"give it as {how}, or another folder" if entry.built else entry.note
+            return f"holds no {role}, it looks like {entry.title}: {how}"
+    known = ", ".join(dict.fromkeys(entry.title for entry in manifest().entries if entry.built and entry.role == role))
+    deeper = sorted(
+        {path.parent.name for path in _glob(folder, "*/*.pl[y]") if not is_litter(path.relative_to(folder).as_posix())}
+    )[:3]
+    hint = f"; there are .ply files in {', '.join(deeper)}: give that folder" if deeper and role == "scans" else ""
+    hint = "; any other folder can be described in a gen4d.yaml in it" if role in ("frames", "sweeps") else hint
+    return f"holds no {role} that gen4d knows (it looked for: {known}){hint}"

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gen4d.config import Config
 from gen4d.sources.annotations import read_alignment, read_annotations
 from gen4d.sources.formats.columns import PointColumns
 from gen4d.sources.formats.points import read_points
@@ -24,7 +25,12 @@ from gen4d.sources.source import SourceError, SourceFile, file_size, read_file
 from gen4d.sources.splits import choose_split
 
 _LEAST_POINTS = 100
-_REACH_M = 1e5
+_FAR_M = 2**20 * 0.02  # beyond it no voxel of 2 cm has a number
+_ROUND_M = 100.0  # offsets are whole hundreds, so that people recognise them
+_SAMPLED = 4096  # coordinates an axis that are looked at for the steps between them
+_LEAST_VALUES = 4  # an axis with fewer is flat
+_VOXEL_M = Config().voxel_m
+_COARSE_REACH_M = 100.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,8 @@ class Scan:
     point (N, 3) float32, finite; row (N,) int32, each point's index in the points file; label, instance (N,) int32 or
     None, -1 = no instance, in `label_space` of the manifest ("" without labels); transform (4, 4) float64 from the
     source's frame to this one; axis_alignment (4, 4) float64 or None, stored and not applied; dropped: rows with NaN or
-    infinity; files: everything that was read; tilt_deg: what levelling took out, part of the transform.
+    infinity; files: everything that was read; tilt_deg: what levelling took out, part of the transform; doubts: what in
+    its files contradicts something else, or was not used, one line each with the file in front.
     """
 
     name: str
@@ -80,6 +87,8 @@ class Scan:
     dropped: int
     files: tuple[SourceFile, ...]
     tilt_deg: float = 0.0
+    doubts: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()  # columns of the points file that may be ids and were not taken
 
 
 def find_scans(folder: Path, split: Path | None = None) -> FoundScans:
@@ -88,7 +97,7 @@ def find_scans(folder: Path, split: Path | None = None) -> FoundScans:
     Raises SourceError where there are none, two have one name, the data set cannot be built from, or a list is broken.
     """
     folder = Path(folder)
-    entry, hits = recognise(folder, shapes=False)
+    entry, hits = recognise(folder, "scans")
     if not entry.built:
         raise SourceError(folder, f"is {entry.title}, which gen4d cannot build from: {entry.note}")
     _refuse_twins(folder, hits)
@@ -144,22 +153,24 @@ def load_scan(source: ScanSource, orientation: Orientation) -> Scan:
     path = source.root / source.files["points"]
     files: list[SourceFile] = []
     table = _read_table(source, files)
-    label, instance = read_annotations(source.root, source.files, table, files)
+    label, instance, doubts = read_annotations(source.root, source.files, table, files)
     row = _finite_rows(path, table.point)
     whole = len(row) == len(table.point)
-    point, transform, tilt_deg = _orient(path, table.point if whole else table.point[row], orientation)
+    oriented = _orient(path, table.point if whole else table.point[row], orientation)
     return Scan(
         name=source.name,
-        point=point,
+        point=oriented.point,
         row=row,
         label=label if whole or label is None else label[row],
         instance=instance if whole or instance is None else instance[row],
         label_space="" if label is None else entry_of(source.entry).label_space,
-        transform=transform,
+        transform=oriented.transform,
         axis_alignment=read_alignment(source.root, source.files, files),
         dropped=len(table.point) - len(row),
         files=tuple(files),
-        tilt_deg=tilt_deg,
+        tilt_deg=oriented.tilt_deg,
+        doubts=doubts + tuple(f"{source.files['points']}: {doubt}" for doubt in oriented.doubts),
+        unused=table.unused,
     )
 
 
@@ -172,8 +183,9 @@ def scan_from_arrays(
     """
     path = Path(name)
     row = _finite_rows(path, point)
-    turned, transform, tilt_deg = _orient(path, point, orientation)
-    return Scan(name, turned, row, label, instance, "", transform, None, 0, (), tilt_deg)
+    turned, transform, tilt_deg, doubts = _orient(path, point, orientation)
+    doubts = tuple(f"{name}: {doubt}" for doubt in doubts)
+    return Scan(name, turned, row, label, instance, "", transform, None, 0, (), tilt_deg, doubts)
 
 
 def _read_table(source: ScanSource, files: list[SourceFile]) -> PointColumns:
@@ -195,20 +207,74 @@ def _finite_rows(path: Path, point: np.ndarray) -> np.ndarray:
     return row
 
 
-def _orient(path: Path, point: np.ndarray, orientation: Orientation) -> tuple[np.ndarray, np.ndarray, float]:
-    """point (N, 3) float32 in metres, z up, the (4, 4) float64 transform that brought it there, and the tilt in degrees
-    that levelling took out, 0 where it did nothing."""
+class _Oriented(NamedTuple):
+    """point (N, 3) float32 in metres, z up; the (4, 4) float64 transform that brought it there; the tilt in degrees
+    that levelling took out, 0 where it did nothing; doubts about its coordinates."""
+
+    point: np.ndarray
+    transform: np.ndarray
+    tilt_deg: float
+    doubts: tuple[str, ...]
+
+
+def _orient(path: Path, point: np.ndarray, orientation: Orientation) -> _Oriented:
     start, when = split_up(orientation.up)
     turn = up_rotation(start) * orientation.metres_per_unit
-    _check_reach(path, point, orientation.metres_per_unit)
+    doubts = _coarse(point, orientation.metres_per_unit)
+    offset = _offset(path, point, orientation.metres_per_unit)
+    if offset.any():
+        point = point.astype(np.float64) - offset
     upright = _turned(point, turn)
     floor = None if when == "never" else _find_floor(path, upright, needed=when == "always")
+    if floor is None or not (when == "always" or floor.is_tilted):
+        return _Oriented(upright, _transform(turn, offset), 0.0, doubts)
+    turn = rotation_to_z(floor.normal) @ turn
+    return _Oriented(_turned(point, turn), _transform(turn, offset), floor.tilt_deg, doubts)
+
+
+def _transform(turn: np.ndarray, offset: np.ndarray) -> np.ndarray:
     transform = np.eye(4)
     transform[:3, :3] = turn
-    if floor is None or not (when == "always" or floor.is_tilted):
-        return upright, transform, 0.0
-    transform[:3, :3] = rotation_to_z(floor.normal) @ turn
-    return _turned(point, transform[:3, :3]), transform, floor.tilt_deg
+    if offset.any():
+        transform[:3, 3] = -(turn @ offset)
+    return transform
+
+
+def _offset(path: Path, point: np.ndarray, metres_per_unit: float) -> np.ndarray:
+    """What is taken off the coordinates (3,), in the file's units: 0 but for scans that lie far from the origin as a
+    whole, as georeferenced ones do. Raises SourceError where some of the points are far from the others."""
+    if _reach_m(point, metres_per_unit) <= _FAR_M:
+        return np.zeros(3)
+    step = _ROUND_M / metres_per_unit
+    offset = np.round(np.median(point.astype(np.float64), axis=0) / step) * step
+    reach = _reach_m(point - offset, metres_per_unit)
+    if reach > _FAR_M:
+        raise SourceError(
+            path,
+            f"has a point at infinity ({reach:.6g} m from the middle of the scan, at most {_FAR_M:.0f} m): "
+            "remove it, or check --units",
+        )
+    return offset
+
+
+def _reach_m(point: np.ndarray, metres_per_unit: float) -> float:
+    return max(float(point.max()), -float(point.min())) * metres_per_unit
+
+
+def _coarse(point: np.ndarray, metres_per_unit: float) -> tuple[str, ...]:
+    """A doubt about coordinates that come in steps larger than a voxel: numbers of too few digits, far out."""
+    sample = point[:: max(1, len(point) // _SAMPLED)]
+    for axis, name in enumerate("xyz"):
+        values = np.unique(sample[:, axis])
+        if len(values) < _LEAST_VALUES:
+            continue
+        step_m = float(np.diff(values.astype(np.float64)).min()) * metres_per_unit
+        if step_m > _VOXEL_M:
+            reach = float(np.abs(values).max()) * metres_per_unit
+            why = f"it reaches {reach:.6g} m in numbers of few digits" if reach > _COARSE_REACH_M else "it is rounded"
+            steps = f"has {name} in steps of {step_m:.3g} m, coarser than the voxels of {_VOXEL_M} m"
+            return (f"{steps}: {why}, export it as float64 or nearer to the origin",)
+    return ()
 
 
 def _turned(point: np.ndarray, turn: np.ndarray) -> np.ndarray:
@@ -225,13 +291,3 @@ def _find_floor(path: Path, point: np.ndarray, needed: bool) -> Floor | None:
         if not needed:
             return None
         raise SourceError(path, f"cannot be levelled: {error}; give --up as an axis or a vector") from error
-
-
-def _check_reach(path: Path, point: np.ndarray, metres_per_unit: float) -> None:
-    reach = max(float(point.max()), -float(point.min())) * metres_per_unit
-    if reach > _REACH_M:
-        raise SourceError(
-            path,
-            f"has a point at infinity (a coordinate of {reach:.3g} m, at most {_REACH_M:.0e} m): "
-            "remove it, move the scan to the origin, or check --units",
-        )

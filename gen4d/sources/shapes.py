@@ -1,12 +1,15 @@
 """Shapes: which there are in a folder, without opening any, and loading one."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from gen4d.sources.articulated import Joint, load_parts
 from gen4d.sources.formats.meshes import read_mesh, sound_mesh
+from gen4d.sources.level import up_rotation
 from gen4d.sources.manifest import Entry, Hit, class_name_of, entry_of, recognise
 from gen4d.sources.source import SourceError, SourceFile, file_size, read_file
 from gen4d.sources.splits import default_part, read_split
@@ -55,11 +58,17 @@ class FoundShapes(NamedTuple):
 
 
 class Mesh(NamedTuple):
-    """vertex (V, 3) float64, z up, in the file's own units; face (F, 3) int32, each with an area and listed once."""
+    """vertex (V, 3) float64, z up, in the file's own units; face (F, 3) int32, each with an area and listed once.
+
+    Of an articulated shape also the part (F,) of each face, the joints of its parts, and the files beside its own."""
 
     vertex: np.ndarray
     face: np.ndarray
     file: SourceFile | None  # None: it was in memory
+    doubts: tuple[str, ...] = ()  # about what was left out or guessed, without the file's name
+    part: np.ndarray | None = None  # None: it is one part
+    joints: tuple[Joint, ...] = ()
+    others: tuple[SourceFile, ...] = ()
 
 
 def find_shapes(folder: Path, classes: tuple[str, ...] | None = None, split: str | Path | None = None) -> FoundShapes:
@@ -69,10 +78,12 @@ def find_shapes(folder: Path, classes: tuple[str, ...] | None = None, split: str
     Raises SourceError where there are none, or two have one name.
     """
     folder = Path(folder)
-    entry, hits = recognise(folder, shapes=True)
+    entry, hits = recognise(folder, "shapes")
     hits, warnings = _choose(folder, entry, hits, split)
-    hits, unknown = _of_classes(folder, entry, hits, classes)
     sources, refused = [], []
+    if any("class" not in hit.groups for hit in hits):
+        hits, refused = _with_classes(folder, hits)
+    hits, unknown = _of_classes(folder, entry, hits, classes)
     for hit in hits:
         try:
             sources.append(_source(folder, entry, hit))
@@ -97,6 +108,27 @@ def _choose(folder: Path, entry: Entry, hits: list[Hit], split: str | Path | Non
             folder, f"has no shape of the split {split}: of {len(hits)} shapes the first is {hits[0].path}"
         )
     return kept, ()
+
+
+def _with_classes(folder: Path, hits: list[Hit]) -> tuple[list[Hit], list[tuple[str, str]]]:
+    """Hits with the class that a meta.json beside each declares, and what is refused because none does."""
+    known, refused = [], []
+    for hit in hits:
+        try:
+            content, _ = read_file(folder, f"{hit.parent}/meta.json")
+            name = json.loads(content)["model_cat"]
+            if not isinstance(name, str) or not name:
+                raise KeyError(name)
+            known.append(hit._replace(groups={**hit.groups, "class": name}))
+        except SourceError as error:
+            refused.append((hit.name, str(error)))
+        except (ValueError, LookupError, TypeError, RecursionError):
+            refused.append(
+                (hit.name, f"{folder / hit.parent / 'meta.json'}: has no model_cat, the class: copy it again")
+            )
+    if not known:
+        raise SourceError(folder, f"has no shape whose meta.json names its class: {refused[0][1]}")
+    return known, refused
 
 
 def _class_of(entry: Entry, hit: Hit) -> str:
@@ -144,9 +176,25 @@ def load_shape(source: AnyShape, up: str = "auto") -> Mesh:
     """Read a mesh and bring z up. up: "auto" (what the manifest declares for the data set, or by file type, or z for a
     mesh in memory), an axis or a vector. Raises SourceError for every way in which the mesh can be wrong."""
     if isinstance(source, MeshSource):
-        return Mesh(*sound_mesh(Path(source.name), source.vertex, source.face, "z" if up == "auto" else up), None)
-    content, file = read_file(source.root, source.path)
+        vertex, face, doubts = sound_mesh(Path(source.name), source.vertex, source.face, "z" if up == "auto" else up)
+        return Mesh(vertex, face, None, doubts)
     if up == "auto" and source.entry:
         up = entry_of(source.entry).up
-    vertex, face = read_mesh(source.root / source.path, content, up)
-    return Mesh(vertex, face, file)
+    if is_articulated(source):
+        return _load_articulated(source, "z" if up == "auto" else up)
+    content, file = read_file(source.root, source.path)
+    vertex, face, doubts = read_mesh(source.root / source.path, content, up)
+    return Mesh(vertex, face, file, doubts)
+
+
+def is_articulated(source: AnyShape) -> bool:
+    """Whether a shape has parts that move on one another."""
+    return isinstance(source, ShapeSource) and source.path.lower().endswith(".urdf")
+
+
+def _load_articulated(source: ShapeSource, up: str) -> Mesh:
+    parts = load_parts(source.root, source.path)
+    turn = up_rotation(up)
+    joints = tuple(one._replace(point=turn @ one.point, axis=turn @ one.axis) for one in parts.joints)
+    vertex = np.ascontiguousarray(parts.vertex @ turn.T)
+    return Mesh(vertex, parts.face, parts.files[0], parts.doubts, parts.part, joints, parts.files[1:])

@@ -42,8 +42,8 @@ def file_size(root: Path, relative: str) -> int:
     except OSError as error:
         raise SourceError(path, f"cannot be read ({error.strerror or error}): check its permissions") from error
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-        raise SourceError(path, f"is {kind}: a file is needed here, move it away or rename it")
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
+        raise SourceError(path, f"is {kind} where a file is needed: give the file itself, or another name")
     return status.st_size
 
 

@@ -11,7 +11,14 @@ import click
 from train.errors import Refused
 
 PATH = click.Path(path_type=pathlib.Path)
-TRAINING = {"torch", "spconv", "cumm", "safetensors", "tensorboard"}  # packages of the extras cpu, cu126, cu120
+TRAINING = {
+    "torch",
+    "spconv",
+    "cumm",
+    "safetensors",
+    "tensorboard",
+    "sklearn",
+}  # packages of the extras cpu, cu126, cu120
 INSTALL = "from a clone of gen4d, pip install '.[cpu]', or with an NVIDIA GPU '.[cu126]', into this Python"
 
 device = click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda if there is a GPU, else cpu.")

@@ -45,7 +45,8 @@ def _pretrain(data, config, run, world, dry_run, no_memory_check, as_json) -> No
 
     dataset = open_dataset(data)
     prepared = make(config, dataset, world)
-    needed = memory.estimate(prepared.stream, prepared.model, prepared.plan.precision)
+    ahead = prepared.plan.running.rulebooks_ahead
+    needed = memory.estimate(prepared.stream, prepared.model, prepared.plan.precision, ahead)
     say = frame.speaker(as_json, world.leads)
     if dry_run:
         for line in _describe(config, prepared, dataset, world, needed):

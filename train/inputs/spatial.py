@@ -21,7 +21,7 @@ LEAST = 128  # points that a crop or cut-out leaves, unless the cloud has fewer 
 class Temporal:
     """Eq. 2: ranges of a rotation, a translation and a scale, each of which is made with `chance`."""
 
-    angle_rad: float = math.radians(15)  # either way about each axis, through the middle of the cloud's box (A)
+    angle_rad: float = math.radians(15)  # either way about each axis, through the mean of the points (A)
     shift: float = 0.1  # either way along each axis, of the extent along it
     scale_least: float = 0.8
     scale_most: float = 1.25
@@ -76,7 +76,7 @@ def draw_transform(point: np.ndarray, ranges: Temporal, rng: np.random.Generator
     low, high = point.min(axis=0).astype(np.float64), point.max(axis=0).astype(np.float64)
     linear = about_axes(angle) if turned else np.eye(3)
     linear = linear * (scale if scaled else 1.0)
-    middle = (low + high) / 2
+    middle = point.mean(axis=0, dtype=np.float64)
     matrix = np.eye(4)
     matrix[:3, :3] = linear
     matrix[:3, 3] = middle - linear @ middle + (shift * (high - low) if moved else 0)

@@ -40,7 +40,7 @@ def find_part(data: pathlib.Path, part: str, split: pathlib.Path | None = None, 
 
     Raises SceneError where there is no such part, SourceError for bad folders and lists.
     """
-    entry, _ = recognise(data, shapes=False)
+    entry, _ = recognise(data, "scans")
     if split is None and part in entry.splits:
         lists = [data / place / entry.splits[part].file for place in entry.places]
         split = next((path for path in lists if path.is_file()), None)

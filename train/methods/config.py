@@ -55,7 +55,7 @@ PRESETS = {
             temperature=0.2,  # of 0.1, 0.2 and 0.4 the best with 255 negatives (one model each, by probes)
         ),
         optim=Optim(lr=1.0),
-        run=Running(steps=120, batch=2, checkpoint_steps=20, log_steps=1),
+        run=Running(steps=120, batch=2, shared_norms=True, checkpoint_steps=20, log_steps=1),
         probe_steps=60,
     ),
     # STRL, section 4. Its rate, decay of weights and length are in its supplement alone: (A) BYOL's for 100 epochs, and

@@ -50,18 +50,18 @@ class Estimate(NamedTuple):
         return int((self.weights + self.kept + self.batch) * _OVERHEAD)
 
 
-def estimate(stream, model, precision: str) -> Estimate:
+def estimate(stream, model, precision: str, rulebooks_ahead: bool = False) -> Estimate:
     """Memory for training `model` on batches of `stream`, from the voxels of its first items.
 
-    model.forwards(batch, element) says what the passes over a batch cost, given the bytes of a number. On GPUs a model
-    that has `with_rulebooks` has those of the next batch beside them.
+    model.forwards(batch, element) says what the passes over a batch cost, given the bytes of a number.
+    rulebooks_ahead: whether a GPU has the index pairs of the next batch beside them.
     """
     size = stream.share.part_size
     sampled = min(size, _SAMPLED)
     batch = stream.sample(sampled)
     scale, element = size / sampled, BYTES[precision]
     forwards: Sequence[Forward] = model.forwards(batch, element)
-    ahead = hasattr(model, "with_rulebooks") and torch.cuda.is_available()
+    ahead = rulebooks_ahead and hasattr(model, "with_rulebooks") and torch.cuda.is_available()
     parameters = sum(p.numel() for p in model.parameters())
     copies = 3 * max(element, 4) + (element if precision == "float16" else 0)
     tensors = int(_batch_bytes(batch) * scale)

@@ -1,6 +1,7 @@
 """What makes updates: the optimiser, and its rate as a function of the step.
 
     step         lr x decay ^ (step // decay_steps)
+    drops        lr x decay for each share of the steps in `drops` that is made
     poly         lr x (1 - step / steps) ^ power
     cosine       half a cosine from lr to lr x last
     cosine-rest  the same over the steps after the warm-up, as BYOL has it
@@ -21,7 +22,7 @@ from train.config import ConfigError, check, not_negative, one_of
 from train.run.lars import Lars, vectors_apart
 
 OPTIMISERS = ("sgd", "adamw", "lars")
-SCHEDULES = ("step", "poly", "cosine", "cosine-rest", "onecycle", "constant")
+SCHEDULES = ("step", "drops", "poly", "cosine", "cosine-rest", "onecycle", "constant")
 _RISE, _FIRST = 0.3, 1 / 25  # of one cycle
 
 
@@ -32,8 +33,9 @@ class Optim:
     optimiser: str = "sgd"
     lr: float = 0.25
     schedule: str = "step"
-    decay: float = 0.99  # step: factor every decay_steps
+    decay: float = 0.99  # step: factor every decay_steps; drops: at each of them
     decay_steps: int = 1000
+    drops: tuple[float, ...] = ()  # shares of the steps
     power: float = 0.9  # poly
     last: float = 0.0  # cosines, onecycle: share of lr at the end
     warmup_steps: int = 0
@@ -52,6 +54,7 @@ class Optim:
             ("lr", self.lr > 0, "above 0"),
             ("decay", 0 < self.decay <= 1, "above 0, and 1 at most"),
             ("decay_steps", self.decay_steps >= 1, "at least 1"),
+            ("drops", all(0 < share < 1 for share in self.drops), "each above 0 and below 1"),
             ("last", 0 <= self.last <= 1, "from 0 to 1"),
             ("momentum", 0 <= self.momentum < 1, "from 0 to below 1"),
             ("second_moment", 0 <= self.second_moment < 1, "from 0 to below 1"),
@@ -73,6 +76,8 @@ class Optim:
         match self.schedule:
             case "step":
                 return self.lr * self.decay ** (step // self.decay_steps)
+            case "drops":
+                return self.lr * self.decay ** sum(step >= share * steps for share in self.drops)
             case "poly":
                 return self.lr * (1 - step / steps) ** self.power
             case "cosine":

@@ -28,6 +28,8 @@ from train.run.optim import make_optimiser
 from train.run.precision import resolve_precision
 from train.run.world import World
 from train.tasks.config import FREE, FinetuneConfig
+from train.tasks.detect import make as detect
+from train.tasks.instances import make as instances
 from train.tasks.segment import make as segment
 from train.tasks.task import BEST, Findings, Task
 
@@ -45,6 +47,10 @@ def make_task(config: FinetuneConfig, data: LabelledData, weights: Backbone | No
     match config.task:
         case "segment":
             return segment.make(config, data, weights, world)
+        case "instances":
+            return instances.make(config, data, weights, world)
+        case "detect":
+            return detect.make(config, data, weights, world)
     raise ValueError(f"task {config.task}: named in the settings, and no folder makes it")
 
 

@@ -2,7 +2,7 @@
 
 import io
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -10,10 +10,15 @@ from gen4d import files
 
 
 def draw_above(
-    point: np.ndarray, colours: np.ndarray, out: pathlib.Path, legend: Mapping[str, np.ndarray] | None = None
+    point: np.ndarray,
+    colours: np.ndarray,
+    out: pathlib.Path,
+    legend: Mapping[str, np.ndarray] | None = None,
+    lines: Sequence[tuple[np.ndarray, str]] = (),
 ) -> None:
     """Points (n, 3) in colours (n, 3) from 0 to 1, seen from above, without what lies over 2 m above the lowest
-    percentile and without points far aside. legend: names and their colours."""
+    percentile and without points far aside. legend: names and their colours; lines: drawn over the points, each (k, 2)
+    metres in a colour."""
     import matplotlib  # slow to import, and needed for pictures alone
 
     matplotlib.use("Agg")
@@ -23,6 +28,8 @@ def draw_above(
     order = np.flatnonzero(seen)[np.argsort(point[seen, 2], kind="stable")]
     figure, axes = pyplot.subplots(figsize=(8, 8), dpi=150)
     axes.scatter(point[order, 0], point[order, 1], c=colours[order], s=1, linewidths=0)
+    for line, colour in lines:
+        axes.plot(line[:, 0], line[:, 1], color=colour, linewidth=1.2)
     for name, colour in (legend or {}).items():
         axes.scatter([], [], color=colour, label=name)
     if legend:
