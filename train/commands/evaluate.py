@@ -45,7 +45,7 @@ def evaluate(run, which, out, device, no_labels, as_json, **given) -> None:
         from train.tasks import trained
         from train.tasks.segment.trained import Wanted, evaluate_run
 
-        evaluate_of = trained.evaluate_run if trained.task_of(run) in ("instances", "detect") else evaluate_run
+        evaluate_of = trained.evaluate_run if trained.task_of(run, which) in ("instances", "detect") else evaluate_run
         wanted = Wanted(labels=not no_labels, **given)
         with join_world(device) as world:
             frame.check_machine(world)

@@ -93,5 +93,5 @@ def _ended(processes: list[Process], seconds: float) -> bool:
 
 if __name__ == "__main__":
     if len(sys.argv) < 3 or not sys.argv[1].isdecimal() or int(sys.argv[1]) < 1:
-        sys.exit("usage: python -m train.run.together N COMMAND ...: N processes, at least 1")
-    sys.exit(run_together(int(sys.argv[1]), sys.argv[2:]))
+        raise SystemExit("usage: python -m train.run.together N COMMAND ...: N processes, at least 1")
+    raise SystemExit(run_together(int(sys.argv[1]), sys.argv[2:]))
