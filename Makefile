@@ -23,6 +23,8 @@ PERCENT ?=
 PROCESSES ?= 1
 STUDY   ?= small
 WORKERS ?= 2
+# Processes of the tests.
+JOBS    ?= 2
 SOAK    ?= 1
 
 .DEFAULT_GOAL := help
@@ -78,10 +80,10 @@ study: $(VENV)/.train ## compare ways of pre-training on built-in rooms: STUDY=s
 	$(BIN)/python -m train study --size $(STUDY) --out runs/study-$(STUDY) --workers $(WORKERS)
 
 test: $(VENV)/.train ## run every test
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests
 
 quick: $(VENV)/.train ## run the tests that take less than two minutes together, what a change needs
-	$(BIN)/python -m pytest -m 'not slow' tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow' tests
 
 soak: $(VENV)/.train ## the tests of crashes, signals, damage, parts, sameness and loaders at length: hours (SOAK=0.1: a tenth)
 	GEN4D_SOAK=$(SOAK) $(BIN)/python -m pytest -rP $(addprefix tests/test_,$(addsuffix .py,crash signals damage damage_files damage_large parts sameness dataloader))
