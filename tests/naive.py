@@ -170,6 +170,42 @@ def walk(candidate, start, draw, step_min, step_max, turn_max_rad, others=()):
     return path
 
 
+def view_chain(point, draw, rotate_deg, shift, scale, chance):
+    """Poses (t, 4, 4) of STRL's Eq. 2: points (N, 3) turned, shifted and scaled from frame to frame, by moving them.
+
+    draw (t - 1, 10) in [0, 1): which of the three are applied, angles, shifts, factor.
+    """
+    seen, poses = [point.astype(np.float64)], [np.eye(4)]
+    for applied, angle, by, size in zip(draw[:, :3], draw[:, 3:6], draw[:, 6:9], draw[:, 9], strict=True):
+        before, step = seen[-1], np.eye(3)
+        if applied[0] < chance:
+            for axis, turn in enumerate(np.radians(rotate_deg) * (2 * angle - 1)):
+                step = _turn_about(axis, turn) @ step
+        if applied[2] < chance:
+            step = (scale[0] + (scale[1] - scale[0]) * size) * step
+        middle = before.mean(axis=0)
+        after = (before - middle) @ step.T + middle
+        if applied[1] < chance:
+            after = after + shift * np.ptp(before, axis=0) * (2 * by - 1)
+        seen.append(after)
+        poses.append(_pose_between(seen[0], after))
+    return np.stack(poses)
+
+
+def _turn_about(axis, angle):
+    """The rotation (3, 3) about x, y or z."""
+    out, (i, j) = np.eye(3), [(1, 2), (2, 0), (0, 1)][axis]
+    out[[i, i, j, j], [i, j, i, j]] = math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle)
+    return out
+
+
+def _pose_between(first, second):
+    """The affine map (4, 4) that takes points (N, 3) to others, by least squares."""
+    out = np.eye(4)
+    out[:3] = np.linalg.lstsq(np.c_[first, np.ones(len(first))], second, rcond=None)[0].T
+    return out
+
+
 def _least_gap(start, end):
     """Least distance from the origin of what goes straight from `start` to `end`, both (2,)."""
     way = end - start

@@ -508,8 +508,8 @@ def test_two_processes_of_which_one_is_killed_resume_to_the_bits_of_an_unbroken_
 
 
 def together(*arguments):
-    """`train.run.together` with two processes."""
-    command = [sys.executable, "-m", "train.run.together", "2", *map(str, arguments)]
+    """The command in two processes."""
+    command = [sys.executable, "-m", "train", "together", "2", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=600)
 
 
@@ -632,6 +632,7 @@ def test_a_wrong_scan_or_weights_is_one_clear_line(arguments, message, data, run
 COMMANDS = {
     "pretrain": ["--data", "x"],
     "finetune": ["--data", "x", "--weights", "none"],
+    "classify": ["--data", "x"],
     "evaluate": ["x", "--data", "x"],
     "predict": ["x", "x"],
     "probe": ["--data", "x", "--weights", "none"],

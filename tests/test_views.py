@@ -17,7 +17,9 @@ import gen4d
 from gen4d.config import ConfigError, ViewsConfig, make_config, override
 from gen4d.sources import SourceError
 from gen4d.sources.pointsets import find_any_shapes, load_points
-from tests import laws
+from gen4d.views import kernels
+from gen4d.views.shapes import chain
+from tests import laws, naive
 from tests.makers import commands, meshes
 from tests.makers.files import ply, write
 from tests.makers.urdfs import write_cupboard
@@ -133,6 +135,23 @@ def test_no_two_steps_are_alike(steps):
     whole = steps[which["turns"] & which["shifts"] & which["scales"]]
     assert np.abs(np.corrcoef(whole.T) - np.eye(7)).max() < 0.15
     assert len(np.unique(whole.round(6), axis=0)) == len(whole)
+
+
+def test_a_chain_is_the_twins_which_moves_the_points_themselves():
+    for key in range(40):
+        point = clouds(1, 50, key)[0]
+        config = ViewsConfig(frames=6)
+        pose = chain(point, config, rng(5, key))
+        twin = naive.view_chain(point, rng(5, key).random((5, 10)), TURN_DEG, SHIFT, SCALE, CHANCE)
+        assert np.abs(pose - twin).max() < 1e-8
+
+
+@pytest.mark.parametrize("count", [1, 2, 2048])
+def test_the_extent_of_turned_points_is_numpys(count):
+    point, turn = rng(6, count).normal(size=(count, 3)), rng(7, count).normal(size=(4, 4))
+    out = np.empty(3)
+    kernels.turned_extent(point, turn, out)
+    assert np.allclose(out, np.ptp(point @ turn[:3, :3].T, axis=0), rtol=1e-12, atol=1e-12)
 
 
 def test_ranges_and_probabilities_are_settings(tmp_path):

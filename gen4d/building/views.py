@@ -1,6 +1,7 @@
 """Sequences of views of shapes (STRL, Eq. 2), as a build makes them."""
 
 import dataclasses
+import pathlib
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from gen4d.lanes import lane
 from gen4d.sequence import Actor, Cloud, Sequence
 from gen4d.sources.formats import mesh_kernels
 from gen4d.sources.pointsets import AnySource, find_any_shapes
+from gen4d.views.kernels import turned_extent
 from gen4d.views.shapes import chain, generate_shape
 
 CONFIGS = {"views": ViewsConfig}
@@ -50,8 +52,9 @@ def probe(source: AnySource, config: ViewsConfig) -> None:
 
 
 def warm_up(config: ViewsConfig) -> None:
-    """Load the few kernels that a shape and its frames need."""
+    """Compile the few kernels that a shape and its frames need."""
     point = np.eye(3, dtype=np.float32)
+    turned_extent(point.astype(np.float64), np.eye(4), np.empty(3))
     mesh_kernels.double_areas(point.astype(np.float64), np.array([[0, 1, 2]], np.int32), np.empty(1))
     pose = chain(point, config, lane(config, "", 0, 0, "warm up")).astype(np.float32)
     planes = np.packbits(np.ones((config.frames, 3), np.bool_), axis=1)
@@ -61,5 +64,8 @@ def warm_up(config: ViewsConfig) -> None:
 
 
 def is_cold() -> bool:
-    """Its kernels compile in seconds: not worth a word."""
-    return False
+    """Numba has no signature of a kernel in memory nor in its cache."""
+    if not hasattr(turned_extent, "signatures"):
+        return False  # jit is disabled
+    path = pathlib.Path(turned_extent.stats.cache_path or ".")
+    return not turned_extent.signatures and not any(path.glob("kernels.turned_extent*.nbc"))

@@ -15,6 +15,7 @@ from gen4d.sequence import ROLE_MOVING, Actor, Cloud, Mover, Recording, Sequence
 from gen4d.sources import SourceError, SourceFile, load_shape
 from gen4d.sources.formats.mesh_kernels import double_areas
 from gen4d.sources.pointsets import AnySource, PointSource, load_points
+from gen4d.views import kernels
 
 _DRAWS = 10  # of a transform: which of the three parts are applied, three angles, three shifts, the factor
 
@@ -62,7 +63,7 @@ def chain(point: np.ndarray, config: ViewsConfig, rng: np.random.Generator) -> n
     point = point.astype(np.float64)
     mean = point.mean(axis=0)
     pose = np.tile(np.eye(4), (config.frames, 1, 1))
-    extent = np.ptp(point, axis=0)
+    extent = np.empty(3)
     for t, (applied, angle, shift, size) in enumerate(zip(*np.split(draw, [3, 6, 9], axis=1), strict=True), 1):
         turns, moves, scales = applied < (config.rotate_p, config.shift_p, config.scale_p)
         step = np.eye(4)
@@ -70,12 +71,13 @@ def chain(point: np.ndarray, config: ViewsConfig, rng: np.random.Generator) -> n
             step[:3, :3] = rotation(np.radians(config.rotate_deg) * (2 * angle - 1))
         if scales:
             step[:3, :3] *= config.scale_min + (config.scale_max - config.scale_min) * float(size[0])
-        by = config.shift * extent * (2 * shift - 1) if moves else 0.0
+        by = np.zeros(3)
+        if moves:
+            kernels.turned_extent(point, pose[t - 1], extent)
+            by = config.shift * extent * (2 * shift - 1)
         step[:3, 3] = mean - step[:3, :3] @ mean + by
         pose[t] = step @ pose[t - 1]
         mean = mean + by
-        if config.shift_p:
-            extent = np.ptp(point @ pose[t, :3, :3].T, axis=0)
     return pose
 
 
@@ -110,7 +112,7 @@ def read_shape(source: AnySource, config: ViewsConfig) -> Shape:
 
 
 def _subset(path, source: PointSource, finite: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Rows (count,) of a set's points in the file's order, which may be of farthest points: all, or some of them."""
+    """Rows (count,) of a set's points in the file's order, which may be that of farthest points: all, or some."""
     if len(finite) < count:
         which = f"shape {source.row} of it" if source.row >= 0 else "it"
         raise SourceError(

@@ -15,6 +15,7 @@ from train.commands import frame
 @click.option("--split", type=frame.PATH, help="File with the names of the scans of a folder.")
 @frame.views
 @frame.window_voxels
+@frame.manifest
 @click.option("--out", type=frame.PATH, default="predictions", show_default=True, help="Folder to write to.")
 @frame.device
 @frame.as_json

@@ -268,8 +268,9 @@ def _ascii_rows(path: Path, content: bytes, header: Header) -> np.ndarray:
 def _walk_numbers(path: Path, numbers: Numbers, at: int, element: Element) -> tuple[np.ndarray, int]:
     """Where the scalars of each row are (N, S) among the numbers, and where the element ends."""
     width, value, first = len(element.properties), numbers.value, numbers.first
+    scalars = sum(not item.count for item in element.properties)
     if not element.rows or not width:
-        return np.empty((element.rows, 0), np.int64), at
+        return np.empty((element.rows, scalars), np.int64), at
     if element.scalar:
         end = at + element.rows * width
         if end > len(value) or not first[at:end:width].all():
@@ -286,7 +287,7 @@ def _walk_numbers(path: Path, numbers: Numbers, at: int, element: Element) -> tu
             if not item.count:
                 places.append(at)
             at += 1 + int(length)
-    return np.array(places, np.int64).reshape(element.rows, sum(not item.count for item in element.properties)), at
+    return np.array(places, np.int64).reshape(element.rows, scalars), at
 
 
 def _lines_differ(path: Path, lines: int, declared: int) -> SourceError:
