@@ -548,6 +548,7 @@ class _Reading:
     short_help="Check raw folders before a long build.",
     epilog=_example("gen4d doctor --scans scannet/ --shapes ModelNet40/"),
 )
+@click.option("--kind", default="moving", show_default=True, type=click.Choice(BUILT), help="As for build.")
 @click.option("--scans", type=_FOLDER, help="Folder of scans.")
 @click.option("--shapes", type=_FOLDER, help="Folder of shapes.")
 @click.option("--split", type=_FOLDER, help="File with the names of the scans to use.")
@@ -557,7 +558,7 @@ class _Reading:
 @click.option("--shape-units", help="Unit of shapes that have one, as for build.")
 @click.option("--shape-up", default="auto", show_default=True, help="Up axis of the shapes, as for build.")
 @click.option("--json", "as_json", is_flag=True, help="Findings as JSON.")
-def doctor_command(scans, shapes, split, up, units, classes, shape_units, shape_up, as_json) -> None:
+def doctor_command(kind, scans, shapes, split, up, units, classes, shape_units, shape_up, as_json) -> None:
     """Read raw folders before a long build, and report everything that is wrong with them at once."""
     if scans is None and shapes is None:
         raise click.UsageError("give --scans, --shapes, or both")
@@ -570,7 +571,9 @@ def doctor_command(scans, shapes, split, up, units, classes, shape_units, shape_
         given = up is not None or units is not None
         orientation = find_orientation(sources.find_scans(scans, split).entry, up, units) if given else None
         findings += doctor.examine_scans(scans, split, orientation, progress=_Reading())
-    if shapes is not None:
+    if shapes is not None and kind == "views":
+        findings += _examine_views(shapes, split, classes, shape_up, shape_units)
+    if shapes is not None and kind == "moving":
         metres = sources.parse_units(shape_units, "--shape-units") if shape_units else 0.0
         wanted, reading = _class_names(classes), _Reading()
         findings += doctor.examine_shapes(shapes, wanted, None, shape_up, metres_per_unit=metres, progress=reading)
@@ -580,3 +583,15 @@ def doctor_command(scans, shapes, split, up, units, classes, shape_units, shape_
         for finding in findings:
             click.echo(f"{finding.level}: {finding.path}: {finding.message}")
     sys.exit(any(finding.level == "error" for finding in findings))
+
+
+def _examine_views(shapes: pathlib.Path, split, classes, shape_up: str, shape_units: str | None):
+    from gen4d import sources
+    from gen4d.config import ViewsConfig
+    from gen4d.report.shapes import examine_shape_views
+
+    metres = sources.parse_units(shape_units, "--shape-units") if shape_units else 0.0
+    wanted = _class_names(classes) if classes else ()
+    return examine_shape_views(
+        shapes, ViewsConfig(classes=wanted, shape_up=shape_up, shape_metres=metres), split, _Reading()
+    )
