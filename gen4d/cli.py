@@ -200,7 +200,8 @@ def build_command(
     """Build a data set of sequences: by default of shapes that move through scans.
 
     With --kind frames or sweeps, of posed depth images or lidar sweeps: windows of neighbouring ones, or pairs that
-    overlap (--set choose=pairs).
+    overlap (--set choose=pairs). With --kind views, of shapes alone, meshes or points: each turned, shifted and scaled
+    from frame to frame.
 
     The same command continues where an interrupted build stopped.
     """
