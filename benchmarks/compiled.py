@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from gen4d.moving import accept, augment, candidates, cloud, kernels, occupancy
+from gen4d.moving import accept, augment, candidates, cloud, kernels, occupancy, trajectory
 from gen4d.moving.shape import shape_pose
 from gen4d.sequence import Actor, Cloud, FloorPlan, Sequence, frame_pairs
 from tests import naive
@@ -29,7 +29,8 @@ def sequence(prepared, shape_cloud, radius_m, plan):
     if len(candidate):
         start = int(plan.start_draw * len(candidate))
         limits = (naive.STEP_MIN_M, naive.STEP_MAX_M, naive.TURN_MAX_RAD)
-        kernels.walk(candidate, start, plan.walk_draw, *limits, row)
+        alone = trajectory.discs_of((), (), t)
+        kernels.walk(candidate, start, plan.walk_draw, *limits, alone.position, alone.radius_m, row)
     if row[0] < 0:
         return [], [], False
     step = np.diff(candidate[row], axis=0)
@@ -44,7 +45,7 @@ def sequence(prepared, shape_cloud, radius_m, plan):
     quantised = np.zeros((3, len(shape_cloud)), np.uint16)
     kernels.draw_masks(quantised, none.box, none.count, plan.threshold, np.uint64(plan.shape_key), shape_bits)
     counts = accept.mask_histogram(scan_bits, t), accept.mask_histogram(shape_bits, t)
-    if accept.find_reason(*counts, naive.COMMON_SHARE, naive.FRAME_SHARE):
+    if accept.find_reason(counts[0], counts[1:], naive.COMMON_SHARE, naive.FRAME_SHARE):
         return [], [], False
     still = np.tile(np.eye(4, dtype=np.float32), (t, 1, 1))
     made = Sequence("", 0, (_actor(prepared.cloud, still, scan_bits), _actor(shape_cloud, pose, shape_bits)))

@@ -1,11 +1,12 @@
 """What a step of pre-training takes on a GPU: precisions, backends, memory.
 
-    python -m benchmarks gpu                          spconv in float16, TF32 and float32, and variants of float16
-    python -m benchmarks gpu float16 triton-float16   these alone
+    python -m benchmarks gpu                 spconv in float16: in turn, index pairs ahead, tensors made again
+    python -m benchmarks gpu tf32 --tune 3   one variant alone; `--help` lists them
 
 Preset `paper` on built-in rooms, whose clouds lie in Morton order; 50 steps after 20 of warm-up, or what fits into
 --most seconds a variant, where a third of it is warm-up. spconv-triton compiles and tunes a kernel for every layer
-first, which is most of an hour; `triton-quick-*` tries two configurations a kernel instead of some thirty.
+first, some thirty configurations each; `triton-quick-*` tries two. spconv keeps the kernels that it tuned for a layer,
+TF32 or not, for as long as a process lives: name variants of TF32 and of float32 in calls of their own.
 """
 
 import argparse
@@ -22,7 +23,6 @@ VARIANTS = {
     "float16-ahead": ["precision=float16", "rulebooks_ahead=true"],
     "float16-recompute": ["precision=float16", "recompute=true"],
     "tf32": ["precision=tf32"],
-    "tf32-ahead": ["precision=tf32", "rulebooks_ahead=true"],
     "float32": ["precision=float32"],
     "float64": ["precision=float64"],  # for a look at this part on a CPU
     "triton-float16": ["precision=float16", "backend=spconv-triton"],
@@ -32,7 +32,7 @@ VARIANTS = {
     "triton-quick-tf32": ["precision=tf32", "backend=spconv-triton"],
     "triton-quick-float32": ["precision=float32", "backend=spconv-triton"],
 }
-DEFAULT = ["float16", "float16-ahead", "float16-recompute", "tf32", "float32"]
+DEFAULT = ["float16", "float16-ahead", "float16-recompute"]
 # What a kernel of spconv-triton tries in the quick variants: products of 64 and of 32 channels at a time.
 KEPT = {"_gather_gemm_kernel": (6, 10), "_dweight_masked_kernel": (0, 5)}
 
@@ -47,6 +47,7 @@ def read_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--warm", type=int, default=20, help="steps before the first that counts")
     parser.add_argument("--steps", type=int, default=50, help="steps that count")
+    parser.add_argument("--tune", type=int, default=0, help="tune kernels in two steps of so many sequences first")
     parser.add_argument("--most", type=float, default=600.0, help="seconds a variant")
     parser.add_argument("--out", type=pathlib.Path, help="file to which a line of JSON a variant is appended")
     asked = parser.parse_args(arguments)
@@ -96,7 +97,7 @@ def measure(variant: str, data: str, asked: argparse.Namespace, run: pathlib.Pat
     import torch
 
     from gen4d.shards import open_dataset
-    from train.config import resolve
+    from train.config import change, resolve
     from train.methods.config import PRESETS
     from train.methods.pretrain import make, pretrain_prepared
     from train.nets import sparse
@@ -108,21 +109,25 @@ def measure(variant: str, data: str, asked: argparse.Namespace, run: pathlib.Pat
     config = resolve(asked.preset, [*own, *VARIANTS[variant], *asked.assignments], PRESETS)
     world = World(0, 1, torch.device(asked.device))
     start = time.perf_counter()
-    prepared = make(config, open_dataset(data), world)
     if "quick" in variant:
         keep_few_configurations()
+    dataset = open_dataset(data)
+    if asked.tune:
+        few = make(change(config, batch=asked.tune, accumulate=1, steps=2), dataset, world)
+        list(pretrain_prepared(few, run / "tune", world))
+    prepared = make(config, dataset, world)
     sparse.self_check(world.device, CHECKED[prepared.plan.precision])
-    needed = memory.estimate(prepared.stream, prepared.model, prepared.plan.precision)
+    needed = memory.estimate(prepared.stream, prepared.model, prepared.plan.precision, config.run.rulebooks_ahead)
     if asked.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    taken, last = [], None
+    taken, last, ready = [], None, time.perf_counter() - start
     with contextlib.closing(pretrain_prepared(prepared, run, world)) as records:
         for record in records:
             spent = time.perf_counter() - start
-            if len(taken) == 0 and record.step <= asked.warm and spent < asked.most / 3:
+            last = record
+            if not taken and record.step <= asked.warm and spent < ready + (asked.most - ready) / 3:
                 continue
             taken.append(record.timing)
-            last = record
             if len(taken) >= asked.steps or spent > asked.most:
                 break
     seconds = [timing["seconds"] for timing in taken]
@@ -138,6 +143,7 @@ def measure(variant: str, data: str, asked: argparse.Namespace, run: pathlib.Pat
         "voxels": [needed.voxels_3d, needed.voxels_4d],
         "loss": last.loss,
         "skipped": last.skipped,
+        "before_s": ready,
         "all_s": time.perf_counter() - start,
     }
 
@@ -151,8 +157,8 @@ def keep_few_configurations() -> None:
     for name in ("gemm", "pair_kernels"):
         module = importlib.import_module(f"spconv_triton.pytorch._impl.{name}")
         for kernel_name, kernel in vars(module).items():
-            if isinstance(kernel, Autotuner):
-                kernel.configs = [kernel.configs[i] for i in KEPT.get(kernel_name, (0,)) if i < len(kernel.configs)]
+            if isinstance(kernel, Autotuner) and len(kernel.configs) > 2:
+                kernel.configs = [kernel.configs[i] for i in KEPT.get(kernel_name, (0,))]
 
 
 def line(variant: str, found: dict) -> str:

@@ -9,7 +9,10 @@ Every name is loaded when it is first used, so that importing gen4d takes no tim
 """
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
+
+from gen4d import compiled
 
 __version__ = "0.2.0"
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from gen4d.config import Config as Config
     from gen4d.config import FramesConfig as FramesConfig
     from gen4d.config import SweepsConfig as SweepsConfig
+    from gen4d.config import ViewsConfig as ViewsConfig
     from gen4d.moving.arrays import generate as generate
     from gen4d.sequence import Actor as Actor
     from gen4d.sequence import Cloud as Cloud
@@ -39,7 +43,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "gen4d.building": ("Built", "Progress", "build_dataset", "merge", "write_dataset"),
-    "gen4d.config": ("Config", "FramesConfig", "SweepsConfig"),
+    "gen4d.config": ("Config", "FramesConfig", "SweepsConfig", "ViewsConfig"),
     "gen4d.moving.arrays": ("generate",),
     "gen4d.sequence": tuple(
         "Actor Cloud FloorPlan Frame Mover Recording Sequence Views make_actor match_points".split()
@@ -55,6 +59,9 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULE:
         raise AttributeError(f"module 'gen4d' has no attribute {name!r}")
     importlib.import_module("gen4d.files")  # says so if this system cannot run gen4d
+    if compiled.NOTE:
+        warnings.warn(compiled.NOTE, stacklevel=2)
+        compiled.NOTE = ""  # once
     value = getattr(importlib.import_module(_MODULE[name]), name)
     globals()[name] = value
     return value

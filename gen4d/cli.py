@@ -8,6 +8,7 @@ What takes long to import is imported by the commands, when signals have their h
 """
 
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -19,8 +20,8 @@ import time
 
 import click
 
-from gen4d import __version__
-from gen4d.config import BUILT, HEIGHT_CLASSES, Config, override
+from gen4d import __version__, compiled
+from gen4d.config import BUILT, HEIGHT_CLASSES, Config, in_words, override
 from gen4d.report import summary as report
 
 try:
@@ -54,6 +55,11 @@ def _raise(number):
 
 def main() -> None:
     """Entry point of `gen4d`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # paths may hold any bytes
+    if compiled.NOTE:
+        click.echo(f"note: {compiled.NOTE}", err=True)
     for number in _STOPPED:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup has it ignored
             signal.signal(number, _stop)
@@ -110,6 +116,38 @@ class _Part(click.ParamType):
         return number, of
 
 
+def _own_data(command):
+    """Options that add to what gen4d's manifest knows; both commands that read raw data have them."""
+
+    def option(name: str, add: str, text: str, **more):
+        def callback(context, parameter, values):
+            from gen4d import sources
+
+            context.call_on_close(sources.forget_manifests)
+            for value in values:
+                getattr(sources, add)(value)
+
+        return click.option(name, multiple=True, expose_value=False, callback=callback, help=text, **more)
+
+    own = "Manifest of your own data sets, label spaces and heights, in the form of datasets_manifest.yaml."
+    height, glob = "Heights of a class of shapes in metres.", "Take what this finds for the scans: '**/*.ply'."
+    command = option("--height", "add_height", height, metavar="NAME=LOW:HIGH")(command)
+    command = option("--glob", "add_glob", glob, metavar="PATTERN")(command)
+    return option("--manifest", "add_manifest", own, type=_FOLDER)(command)
+
+
+class _Range(click.ParamType):
+    """LOW-HIGH, or one number for both."""
+
+    name = "LOW-HIGH"
+
+    def convert(self, value, param, context):
+        numbers = re.fullmatch(r"([0-9]{1,3})(?:-([0-9]{1,3}))?", value)
+        if not numbers:
+            self.fail(f"{value!r} is not a number or LOW-HIGH, like 1-3", param, context)
+        return int(numbers[1]), int(numbers[2] or numbers[1])
+
+
 def _class_names(classes: str | None) -> tuple[str, ...]:
     """The classes of `--classes`, as the shapes' folder may have them."""
     from gen4d.sources import class_name_of
@@ -130,10 +168,13 @@ def _class_names(classes: str | None) -> tuple[str, ...]:
     default="moving",
     show_default=True,
     type=click.Choice(BUILT),
-    help="What sequences are made of: shapes that move through scans, posed depth images, or lidar sweeps.",
+    help="What sequences are made of: shapes that move through scans, posed depth images, lidar sweeps, or views of "
+    "shapes.",
 )
 @click.option("--scans", type=_FOLDER, help="Folder of scans: ScanNet, Pointcept's, point files; or frames, or sweeps.")
-@click.option("--shapes", type=_FOLDER, help="Folder of shapes that move: ModelNet's layout, .off, .obj or .glb.")
+@click.option(
+    "--shapes", type=_FOLDER, help="Folder of shapes: ModelNet's layout, .off, .obj, .glb, .urdf; views: points too."
+)
 @click.option(
     "--out", default=pathlib.Path("data/sequences"), type=_FOLDER, show_default=True, help="Data set to write."
 )
@@ -149,9 +190,11 @@ def _class_names(classes: str | None) -> tuple[str, ...]:
 @click.option(
     "--shape-units", help="Unit of shapes that have one: they keep their sizes and are not scaled to their class."
 )
+@_own_data
 @click.option("--seed", type=int, help=f"Seed of all random draws.  [default: {Config.seed}]")
 @click.option("--sequences", type=int, help=f"Sequences per scan.  [default: {Config.sequences}; frames, sweeps: all]")
 @click.option("--frames", type=int, help=f"Frames per sequence.  [default: {Config.frames}]")
+@click.option("--movers", type=_Range(), help="Shapes that move at once, like 1-3: drawn per sequence.  [default: 1]")
 @click.option("--pairs", is_flag=True, help="Also store explicit pair lists, about 7 MB per scan.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Set any other field of the config.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Number of processes.")
@@ -184,7 +227,8 @@ def build_command(
     """Build a data set of sequences: by default of shapes that move through scans.
 
     With --kind frames or sweeps, of posed depth images or lidar sweeps: windows of neighbouring ones, or pairs that
-    overlap (--set choose=pairs).
+    overlap (--set choose=pairs). With --kind views, of shapes alone, meshes or points: each turned, shifted and scaled
+    from frame to frame.
 
     The same command continues where an interrupted build stopped.
     """
@@ -228,9 +272,12 @@ def _config(kind: str, classes: str | None, fields: dict, assignments: tuple[str
     if classes:
         given["classes"] = _class_names(classes)
     of = kind_of(kind).CONFIGS[kind]
-    odd = sorted(set(given) - {field.name for field in dataclasses.fields(of)})
+    known = {field.name for field in dataclasses.fields(of)}
+    odd = sorted(set(given) - known - ({"movers"} if "movers_min" in known else set()))
     if odd:
         raise click.UsageError(f"--{odd[0].replace('_', '-')}: sequences of kind {kind} have none: leave it out")
+    if "movers" in given:
+        given["movers_min"], given["movers_max"] = given.pop("movers")
     return override(of(**given), assignments)
 
 
@@ -311,6 +358,10 @@ def _estimate(inputs, out: pathlib.Path, workers: int) -> None:
         raise building.BuildError(
             "none of the scans that were tried can be used: gen4d doctor says what is wrong with each"
         )
+    if not trial.sequences:
+        raise building.BuildError(
+            f"no sequence could be made in a trial of {report.counted(trial.scans, 'scan')}: {trial.reason}"
+        )
     whole = trial.scaled(len(inputs.scans), workers)
     free = shutil.disk_usage(next(p for p in (out, *out.absolute().parents) if p.exists())).free
     took = report.format_seconds(whole.seconds)
@@ -341,7 +392,7 @@ def inspect(dataset, sequence) -> None:
     click.echo(f"{dataset}: gen4d data set, format {manifest['version']}, made by gen4d {manifest['gen4d']}")
     if "kind" in manifest:
         click.echo(f"kind: {manifest['kind']}")
-    shown = {name: _plain(value) for name, value in manifest["config"].items() if name != "height_m"}
+    shown = {name: in_words(value) for name, value in manifest["config"].items() if name != "height_m"}
     click.echo("config: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
     click.echo("versions: " + ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()))
     sidecars = [brief(read_sidecar(opened.home, n)) for n in range(len(manifest["shards"]))]
@@ -353,13 +404,10 @@ def inspect(dataset, sequence) -> None:
         click.echo(line)
 
 
-def _plain(value) -> str:
-    """A value of a config in words: lists by their members."""
-    return "(" + " ".join(map(str, value)) + ")" if isinstance(value, list) else str(value)
-
-
 def _find(opened, sequence: str) -> int:
     """Number of a sequence given by its number or id."""
+    from gen4d.shards import FormatError
+
     reason = "too high"
     try:
         number = int(sequence) if sequence.isdecimal() else opened.find(sequence)
@@ -367,7 +415,9 @@ def _find(opened, sequence: str) -> int:
         number, reason = len(opened), _gap(opened, sequence) or error.args[0]
     if number < len(opened):
         return number
-    first = opened[0].id if len(opened) else "none"
+    if not len(opened):
+        raise FormatError(f"{opened.home.where()}: holds no sequence: gen4d inspect says why")
+    first = opened[0].id
     message = f"{sequence!r} is neither a number below {len(opened)} nor an id like {first} ({reason})"
     raise click.BadParameter(message)
 
@@ -423,23 +473,39 @@ def verify(dataset, quick) -> None:
 
 
 @cli.command(
-    short_help="Draw a picture of one sequence.",
-    epilog=_example("gen4d view data/sequences --sequence scene0000_00/003 --out sequence.png"),
+    short_help="Show a scan or a sequence: a page, a picture, a moving picture.",
+    epilog=_example(
+        "gen4d view data/sequences scene0000_00 --out scene.html",
+        "gen4d view data/sequences scene0000_00/003 --out sequence.png",
+    ),
 )
 @click.argument("dataset")
-@click.option("--sequence", default="0", show_default=True, help="Id or number of the sequence.")
-@click.option("--out", default=pathlib.Path("sequence.png"), type=_FOLDER, show_default=True, help="PNG to write.")
-def view(dataset, sequence, out) -> None:
-    """Draw a picture of one sequence of a data set, a folder or a URL."""
-    from gen4d.report.picture import draw_png
+@click.argument("what", default="")
+@click.option(
+    "--out",
+    default=pathlib.Path("scan.html"),
+    type=_FOLDER,
+    show_default=True,
+    help="File to write: .html, .png or .gif.",
+)
+def view(dataset, what, out) -> None:
+    """Show WHAT, a scan or a sequence (id or number) of a data set, which is a folder or a URL.
+
+    An .html holds a scan with all its sequences and opens in any browser, without a network. A .png or .gif shows one
+    sequence, of a scan the one in which a shape moves farthest.
+    """
+    from gen4d.report import draw
     from gen4d.shards.dataset import open_dataset
 
-    if out.suffix.lower() != ".png":
-        raise click.BadParameter(f"{out}: only .png can be written", param_hint="--out")
+    if out.suffix.lower() not in draw.WRITERS:
+        raise click.BadParameter(f"{out}: give a name that ends in .html, .png or .gif", param_hint="--out")
     opened = open_dataset(dataset)
-    number = _find(opened, sequence)
-    draw_png(opened, number, out)
-    click.echo(f"{out}: {opened[number].id}")
+    numbers = opened.numbers(opened.scan_names[opened.scan_of(0)]) if len(opened) else []
+    if what in opened.scan_names:
+        numbers = opened.numbers(what)
+    elif what:
+        numbers = [_find(opened, what)]
+    click.echo(f"{out}: {draw.write(opened, numbers, out)}")
 
 
 @cli.command(
@@ -525,8 +591,10 @@ class _Reading:
 @click.option("--classes", help="Classes of shapes, as for build: others are not read.")
 @click.option("--shape-units", help="Unit of shapes that have one, as for build.")
 @click.option("--shape-up", default="auto", show_default=True, help="Up axis of the shapes, as for build.")
+@_own_data
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Number of processes.")
 @click.option("--json", "as_json", is_flag=True, help="Findings as JSON.")
-def doctor_command(kind, scans, shapes, split, up, units, classes, shape_units, shape_up, as_json) -> None:
+def doctor_command(kind, scans, shapes, split, up, units, classes, shape_units, shape_up, workers, as_json) -> None:
     """Read raw folders before a long build, and report everything that is wrong with them at once.
 
     Of frames and sweeps, also whether neighbouring ones agree, and if not, which other convention of poses would fit.
@@ -543,11 +611,15 @@ def doctor_command(kind, scans, shapes, split, up, units, classes, shape_units, 
     elif scans is not None:
         given = up is not None or units is not None
         orientation = find_orientation(sources.find_scans(scans, split).entry, up, units) if given else None
-        findings += doctor.examine_scans(scans, split, orientation, progress=_Reading())
+        findings += doctor.examine_scans(scans, split, orientation, progress=_Reading(), workers=workers)
+    if shapes is not None and kind == "views":
+        findings += _examine_views(shapes, split, classes, shape_up, shape_units)
     if shapes is not None and kind == "moving":
         metres = sources.parse_units(shape_units, "--shape-units") if shape_units else 0.0
-        wanted, reading = _class_names(classes), _Reading()
-        findings += doctor.examine_shapes(shapes, wanted, None, shape_up, metres_per_unit=metres, progress=reading)
+        reading = {"progress": _Reading(), "workers": workers}
+        findings += doctor.examine_shapes(
+            shapes, _class_names(classes), None, shape_up, metres_per_unit=metres, **reading
+        )
     if as_json:
         click.echo(json.dumps([finding._asdict() for finding in findings], indent=1))
     else:
@@ -563,3 +635,15 @@ def _examine_recordings(kind: str, scans: pathlib.Path | None, split: pathlib.Pa
     if scans is None or shapes is not None:
         raise click.UsageError(f"sequences of kind {kind} are made from --scans alone")
     return examine_recordings(scans, kind, split, kind_of(kind).CONFIGS[kind](), _Reading())
+
+
+def _examine_views(shapes: pathlib.Path, split, classes, shape_up: str, shape_units: str | None):
+    from gen4d import sources
+    from gen4d.config import ViewsConfig
+    from gen4d.report.shapes import examine_shape_views
+
+    metres = sources.parse_units(shape_units, "--shape-units") if shape_units else 0.0
+    wanted = _class_names(classes) if classes else ()
+    return examine_shape_views(
+        shapes, ViewsConfig(classes=wanted, shape_up=shape_up, shape_metres=metres), split, _Reading()
+    )

@@ -12,8 +12,13 @@ from typing import Any, TypeVar
 # Changes with every change of draws or bytes: a data set is continued and merged by the same generator only, whatever
 # the release. tests/test_generator_version.py holds the digests that belong to it.
 GENERATOR = 3
-_PACKAGES = ("numpy", "numba", "scipy", "zarr", "numcodecs", "trimesh")
-BUILT = ("moving", "frames", "sweeps")  # kinds of sequences that a build makes; gen4d/building/kinds.py says how
+_PACKAGES = ("numpy", "numba", "scipy", "zarr", "numcodecs")
+BUILT = (
+    "moving",
+    "frames",
+    "sweeps",
+    "views",
+)  # kinds of sequences that a build makes; gen4d/building/kinds.py says how
 HEIGHT_CLASSES = ("chair", "desk", "dresser", "night_stand", "sofa", "table", "bathtub", "toilet")
 
 
@@ -56,6 +61,9 @@ class Config:
     step_min_m: float = 0.30  # length of a step of the trajectory
     step_max_m: float = 0.90
     turn_max_deg: float = 150.0  # between steps
+    movers_min: int = 1  # shapes that move at once, whose discs never overlap; how many is drawn per sequence (A)
+    movers_max: int = 1
+    joints: bool = True  # parts of articulated shapes move on one another; false: they stay as they are at rest (A)
     step_tries: int = 32  # draws for one step before the walk is given up (A)
 
     keep: float = 0.95  # probability that a frame keeps a point (A)
@@ -128,8 +136,42 @@ class SweepsConfig(FramesConfig):
     match_m: float = 0.10  # points of two sweeps correspond if each is the other's nearest and this near (A)
 
 
-AnyConfig = Config | FramesConfig  # of the kinds of sequences that are built
+@dataclasses.dataclass(frozen=True)
+class ViewsConfig:
+    """Constants of sequences of views of shapes (STRL, Eq. 2 and section 4); (A) marks assumptions.
+
+    Angles are in degrees. Probabilities are those with which a step between two frames turns, shifts and scales.
+    """
+
+    seed: int = 0  # of all random draws
+    sequences: int = 1  # per shape
+    frames: int = 4  # T; the first is the shape as it is, each other one is made from the one before it (A)
+    pairs: bool = False  # also store explicit pair lists
+    scans_per_shard: int = 256  # shapes in one file
+
+    classes: tuple[str, ...] = ()  # of shapes; none named: all
+    shape_up: str = "auto"  # up axis of the shapes: an axis, or as datasets_manifest.yaml has it, or by file type
+    shape_metres: float = 0.0  # per unit of the shapes; 0: they have no unit and are put into a sphere of radius 1
+    points: int = 2048  # per shape: drawn by area from a mesh, at random from a larger set
+
+    rotate_deg: float = 15.0  # a step turns by up to this about x, y and z, uniformly
+    rotate_p: float = 0.5
+    shift: float = 0.10  # and shifts by up to this share of the extent along x, y and z, uniformly
+    shift_p: float = 0.5
+    scale_min: float = 0.8  # and scales by a factor between these, uniformly (A)
+    scale_max: float = 1.25
+    scale_p: float = 0.5
+
+    def __post_init__(self) -> None:
+        for field, value, rule in _broken_view_rules(self):
+            raise ConfigError(f"{field} = {value}: {rule}")
+
+
+AnyConfig = Config | FramesConfig | ViewsConfig  # of the kinds of sequences that are built
 Made = TypeVar("Made", bound=AnyConfig)
+
+# Fields that generator 3 began without, and their defaults.
+_LATER = {name: getattr(Config, name) for name in ("movers_min", "movers_max", "joints")}
 
 
 def _broken_rules(c: Config) -> list[tuple[str, object, str]]:
@@ -161,6 +203,8 @@ def _broken_rules(c: Config) -> list[tuple[str, object, str]]:
         ("shape_points", 10 <= c.shape_points <= 1_000_000, "from 10 to a million points"),
         ("step_min_m", 0 < c.step_min_m < c.step_max_m, "positive and below step_max_m"),
         ("turn_max_deg", 0 < c.turn_max_deg <= 180, "above 0 and at most 180"),
+        ("movers_min", 1 <= c.movers_min <= c.movers_max, "from 1 to movers_max"),
+        ("movers_max", c.movers_max <= 8, "at most 8 shapes at once"),
         ("step_tries", c.step_tries >= 1, "at least 1"),
         ("keep", 0 < c.keep <= 1, "a probability above 0"),
         ("chunks_min", 0 <= c.chunks_min <= c.chunks_max, "from 0 to chunks_max"),
@@ -194,20 +238,42 @@ def _broken_frame_rules(c: FramesConfig) -> list[tuple[str, object, str]]:
     return [(field, getattr(c, field), rule) for field, holds, rule in rules if not holds]
 
 
+def _broken_view_rules(c: ViewsConfig) -> list[tuple[str, object, str]]:
+    """(field, value, rule) of each rule that does not hold, in the order of the fields."""
+    rules = [
+        ("seed", 0 <= c.seed < 2**63, "a seed is a whole number from 0 to 2^63 - 1"),
+        ("sequences", 1 <= c.sequences < 2**31, "at least 1 sequence per shape"),
+        ("frames", 2 <= c.frames <= 16, "from 2 (one frame has nothing to correspond to) to 16"),
+        ("scans_per_shard", 1 <= c.scans_per_shard <= 4096, "from 1 to 4096, so that a shard fits in memory"),
+        ("shape_metres", 0 <= c.shape_metres < 1e6, "metres a unit, or 0 for shapes without one"),
+        ("points", 10 <= c.points <= 1_000_000, "from 10 to a million points"),
+        ("rotate_deg", 0 <= c.rotate_deg <= 180, "from 0 to 180"),
+        ("shift", 0 <= c.shift <= 10, "a share of the extent, from 0 to 10"),
+        ("scale_min", 0.01 <= c.scale_min <= c.scale_max, "from 0.01 to scale_max"),
+        ("scale_max", c.scale_max <= 100, "at most 100"),
+        *((name, 0 <= getattr(c, name) <= 1, "a probability") for name in ("rotate_p", "shift_p", "scale_p")),
+    ]
+    return [(field, getattr(c, field), rule) for field, holds, rule in rules if not holds]
+
+
 def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def to_plain(config: AnyConfig) -> dict:
-    """The config as JSON values."""
-    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    """The config as JSON values. Fields that came after generator 3 are left out where they have their default, which
+    is what builds did before they came: those builds stay what they are, byte for byte, and can be continued."""
+    plain = {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    return {name: value for name, value in plain.items() if name not in _LATER or value != _plain(_LATER[name])}
 
 
 def from_plain(plain: dict) -> Config:
     """The config from JSON values. Raises ConfigError where a field is unknown, missing or of another type."""
     fields = {field.name for field in dataclasses.fields(Config)}
-    if not isinstance(plain, dict) or set(plain) != fields:
-        odd = sorted(set(plain) ^ fields) if isinstance(plain, dict) else type(plain).__name__
+    if not isinstance(plain, dict) or set(plain) | set(_LATER) != fields:
+        odd = type(plain).__name__
+        if isinstance(plain, dict):
+            odd = ", ".join(sorted((set(plain) | set(_LATER)) ^ fields))
         raise ConfigError(f"the stored config and this version of gen4d differ in fields: {odd}")
     try:
         values = plain | {
@@ -275,7 +341,16 @@ def _parse(text: str, value: str, kind: Any) -> Any:
 def difference(old: dict, new: dict) -> list[str]:
     """Lines that name every field in which two plain configs differ."""
     names = [*new, *(name for name in old if name not in new)]
-    return [f"{name}: {old.get(name)} there, {new.get(name)} here" for name in names if old.get(name) != new.get(name)]
+    return [
+        f"{name}: {in_words(old.get(name))} there, {in_words(new.get(name))} here"
+        for name in names
+        if old.get(name) != new.get(name)
+    ]
+
+
+def in_words(value: Any) -> str:
+    """A value of a plain config for people: lists by their members."""
+    return "(" + " ".join(map(in_words, value)) + ")" if isinstance(value, list) else str(value)
 
 
 def versions() -> dict[str, str]:

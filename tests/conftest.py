@@ -8,6 +8,7 @@ of other counts set them themselves. What is kept of shapes goes to a folder of 
 import os
 import pathlib
 import shutil
+import subprocess
 import tempfile
 
 import pytest
@@ -20,15 +21,16 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 # Left out by `make quick`: whole files, and single tests of others that take seconds.
 SLOW_FILES = """
-    bad_input cluster crash damage damage_files damage_large dataloader finetune_cli hostile hostile_files laws laws_see
-    loop methods nets parts probe remote remote_errors sameness samples segment signals sizes sources_fuzz sparse study
-    tilted train_cli
+    appearance bad_input classify cluster crash damage damage_files damage_large dataloader detect finetune_cli
+    hostile hostile_files instances laws laws_see loop methods nets objects_cli parts probe remote remote_errors
+    sameness samples segment signals sizes sources_fuzz sparse strl study tilted train_cli watch windows
 """.split()
 SLOW_TESTS = """
     test_a_bad_scan_is_refused_in_one_line_and_the_others_go_on
     test_a_child_process_loads_after_its_parent_did
     test_a_run_killed_at_any_step_ends_in_the_same_bits
     test_an_interrupted_run_is_done_again_to_the_same_bytes
+    test_the_doctor_has_no_such_doubts_about_built_in_samples
     test_blocks_of_a_document_run_in_their_order
     test_cosine_methods_fit_one_sequence_with_their_features_spread
     test_every_class_of_the_benchmark_and_the_eight_shapes_occur_in_forty_rooms
@@ -87,3 +89,26 @@ def copy_of_one(one_sequence, tmp_path):
 @pytest.fixture
 def copy_of_three(three_shards, tmp_path):
     return pathlib.Path(shutil.copytree(three_shards, tmp_path / "copy"))
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A function that mounts a file system of so many bytes."""
+    place = tmp_path / "disk"
+    mounted = []
+
+    def mount(size: int):
+        place.mkdir(exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "gen4d-test", str(place)]
+        try:
+            run = subprocess.run(command, capture_output=True, text=True)
+        except FileNotFoundError:
+            pytest.skip("there is no mount command to make a small disk with")
+        if run.returncode:
+            pytest.skip(f"a small disk cannot be mounted here: {run.stderr.strip()}")
+        mounted.append(place)
+        return place
+
+    yield mount
+    for item in mounted:
+        subprocess.run(["umount", str(item)], check=True)

@@ -297,31 +297,94 @@ def check_sequence(shard: Shard, row: int, pairs_of=None) -> int:
     scan = int(table["sequence/scan"][row])
     where = f"{shard.scans[scan]}/{int(table['sequence/k'][row]):03d}"
     actors = range(*table["actor/start"][row : row + 2].tolist())
-    demand(table["actor/role"][actors.start : actors.stop].tolist() == [0, 1], where, "is a scan and a moving shape")
-    still, moving = (table["actor/pose"][actor].astype(np.float64) for actor in actors)
+    roles = table["actor/role"][actors.start : actors.stop].tolist()
+    demand(roles == [0] + [1] * (len(roles) - 1) and len(roles) > 1, where, "is a scan and a moving shape")
     demand(table["actor/cloud"][actors[0]] == table["scan/cloud"][scan], where, "its static actor is its scan")
-    demand((still == np.eye(4)).all(), where, "the scan does not move, exactly")
-    rows = cloud_rows(shard, int(table["actor/cloud"][actors[1]]))
-    shape = table["cloud/point"][rows].astype(np.float64)
-    demand((table["cloud/vertex"][rows] == -1).all() and len(shape) == SHAPE_POINTS, where, "1000 points are sampled")
-    check_poses(where, moving, float(table["scan/floor_m"][scan]))
-    check_steps(where, moving)
-    check_stand(where, shape, float(table["sequence/height_m"][row]))
-    check_disc(where, *plan_of(shard, scan), moving, shape, float(table["sequence/radius_m"][row]))
+    demand((table["actor/pose"][actors[0]] == np.eye(4)).all(), where, "the scan does not move, exactly")
+    movers = movers_of(shard, row, where)
     masks = [mask_of(shard, actor, where) for actor in actors]
-    check_masks(where, *masks)
+    for mover in movers:
+        check_mover(where, shard, scan, mover)
+    check_apart(where, movers)
+    check_masks(where, masks[0], [np.hstack([masks[a - actors[0]] for a in mover.actors]) for mover in movers])
     return check_pairs(where, shard, row, masks, pairs_of)
 
 
-def check_poses(where: str, pose, floor_m: float) -> None:
-    """Poses (t, 4, 4) turn about z alone, rigidly, and set the shape on the floor."""
+class Moving(NamedTuple):
+    """A shape that moves: one actor, or its base and its other parts."""
+
+    actors: list[int]
+    pose: np.ndarray  # (t, 4, 4) of the base
+    height_m: float
+    radius_m: float
+
+
+def movers_of(shard: Shard, row: int, where: str) -> list[Moving]:
+    """What moves in a sequence, by its own tables or, where there is one shape, by the sequence's."""
+    table = shard.table
+    actors = range(*table["actor/start"][row : row + 2].tolist())[1:]
+    if "mover/start" not in table:
+        numbers, group, rows = np.zeros(len(actors), int), "sequence", [row]
+    else:
+        numbers, group = table["actor/mover"][actors.start : actors.stop], "mover"
+        demand(table["actor/mover"][actors.start - 1] == -1, where, "its scan is no shape that moves")
+        rows = range(*table["mover/start"][row : row + 2].tolist())
+        first = all(table[f"sequence/{n}"][row] == table[f"mover/{n}"][rows[0]] for n in ("shape", "class", "radius_m"))
+        demand(first, where, "its first shape is in the tables of sequences too")
+    demand(np.unique(numbers).tolist() == list(range(len(rows))), where, "every shape has its actors")
+    demand((np.diff(numbers) >= 0).all(), where, "its actors are in the order of its shapes")
+    of = [[actor for actor, number in zip(actors, numbers, strict=True) if number == n] for n in range(len(rows))]
+    pose = [table["actor/pose"][members[0]].astype(np.float64) for members in of]
+    height, radius = ([float(table[f"{group}/{name}"][r]) for r in rows] for name in ("height_m", "radius_m"))
+    return [Moving(*one) for one in zip(of, pose, height, radius, strict=True)]
+
+
+def check_mover(where: str, shard: Shard, scan: int, mover: Moving) -> None:
+    """The laws of one shape: its points, its way, its place, and that its parts stay within its disc."""
+    table = shard.table
+    parts = [cloud_rows(shard, int(table["actor/cloud"][actor])) for actor in mover.actors]
+    sampled = all((table["cloud/vertex"][rows] == -1).all() for rows in parts)
+    count = sum(rows.stop - rows.start for rows in parts)
+    demand(sampled and count == SHAPE_POINTS, where, "1000 points are sampled")
+    check_poses(where, mover.pose, float(table["scan/floor_m"][scan]))
+    check_steps(where, mover.pose)
+    point = [table["cloud/point"][rows].astype(np.float64) for rows in parts]
+    own = [np.linalg.inv(mover.pose) @ table["actor/pose"][actor] for actor in mover.actors]
+    for pose in own:
+        check_rigid(where, pose)
+    check_stand(where, np.concatenate(point), mover.height_m)
+    plan = plan_of(shard, scan)
+    for frame in range(shard.frames):
+        moved = [p @ o[frame, :3, :3].T + o[frame, :3, 3] for p, o in zip(point, own, strict=True)]
+        shape = np.concatenate(moved)
+        demand(shape[:, 2].min() >= -2e-5, where, "no part goes below the floor", shape[:, 2].min())
+        check_disc(where, *plan, mover.pose[frame : frame + 1], shape, mover.radius_m)
+
+
+def check_apart(where: str, movers: list[Moving]) -> None:
+    """Discs never overlap: at a hundred moments between every two frames, if all go straight and evenly."""
+    share = np.linspace(0, 1, 101)[:, None, None]
+    way = [m.pose[:-1, :2, 3] * (1 - share) + m.pose[1:, :2, 3] * share for m in movers]
+    for i, j in itertools.combinations(range(len(movers)), 2):
+        gap = np.hypot(*(way[i] - way[j]).T).min() - movers[i].radius_m - movers[j].radius_m
+        demand(gap >= -_SLACK, where, "discs of its shapes never overlap", gap)
+
+
+def check_rigid(where: str, pose) -> None:
+    """Poses (t, 4, 4) turn and shift, and do nothing else."""
     turn = pose[:, :3, :3]
     error = np.abs(turn @ turn.transpose(0, 2, 1) - np.eye(3)).max()
     demand(error <= _RIGID, where, "its transforms are rigid to 1e-6", error)
     demand((np.abs(np.linalg.det(turn) - 1) <= _RIGID).all(), where, "its transforms mirror nothing")
+    demand((np.abs(pose[:, 3] - [0, 0, 0, 1]) == 0).all(), where, "the last rows of its transforms are 0 0 0 1")
+
+
+def check_poses(where: str, pose, floor_m: float) -> None:
+    """Poses (t, 4, 4) turn about z alone, rigidly, and set the shape on the floor."""
+    check_rigid(where, pose)
+    turn = pose[:, :3, :3]
     upright = (turn[:, 2] == [0, 0, 1]).all() and (turn[:, :2, 2] == 0).all()
     demand(upright, where, "it turns about z alone")
-    demand((pose[:, 3] == [0, 0, 0, 1]).all(), where, "the last rows of its transforms are 0 0 0 1")
     gap = np.abs(pose[:, 2, 3] - floor_m).max()
     demand(gap <= 1e-6, where, "its shape stands at the floor's height", gap)
 
@@ -380,17 +443,17 @@ def mask_of(shard: Shard, actor: int, where: str) -> np.ndarray:
     return bits[:, :count].astype(bool)
 
 
-def check_masks(where: str, scan, shape) -> None:
-    """The rules of acceptance hold for masks (t, N) and (t, M); every frame samples the shape anew."""
-    for name, mask in (("scan", scan), ("shape", shape)):
+def check_masks(where: str, scan, shapes) -> None:
+    """The rules of acceptance hold for masks (t, N) and those of shapes (t, M); every frame samples them anew."""
+    for name, mask in (("scan", scan), *(("shape", shape) for shape in shapes)):
         common = mask.all(axis=0).mean()
         demand(common >= COMMON_SHARE, where, f"all frames share 30 % of the {name}", common)
-    share = (scan.sum(axis=1) + shape.sum(axis=1)) / (scan.shape[1] + shape.shape[1])
+    share = np.hstack([scan, *shapes]).mean(axis=1)
     demand(share.min() >= FRAME_SHARE, where, "every frame keeps half of the points", share)
-    count = shape.shape[1]
-    for kept, expected in [*((frame, KEEP) for frame in shape), (shape.all(axis=0), KEEP ** len(shape))]:
-        slack = _SIGMAS * math.sqrt(expected * (1 - expected) / count)
-        demand(abs(kept.mean() - expected) <= slack, where, "the shape is sampled anew by each frame", kept.mean())
+    for shape in shapes:
+        for kept, expected in [*((frame, KEEP) for frame in shape), (shape.all(axis=0), KEEP ** len(shape))]:
+            slack = _SIGMAS * math.sqrt(expected * (1 - expected) / shape.shape[1])
+            demand(abs(kept.mean() - expected) <= slack, where, "the shape is sampled anew by each frame", kept.mean())
     most = KEEP + _SIGMAS * math.sqrt(KEEP * (1 - KEEP) / scan.shape[1])
     demand(scan.mean(axis=1).max() <= most, where, "every frame samples the scan", scan.mean(axis=1))
 

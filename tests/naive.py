@@ -79,29 +79,6 @@ def column_layers(point, inverse_m, origin, shape, floor_m, ceiling_m, layer_m):
     return layers, top
 
 
-# Meshes
-
-
-def read_numbers(text):
-    """The numbers of a text (N,) uint8, as `float` reads each."""
-    return np.array([float(word) for word in text.tobytes().split()])
-
-
-def double_areas(vertex, face):
-    """Twice the area (F,) of each triangle (F, 3) of points (V, 3)."""
-    a, b, c = (vertex[face[:, corner]] for corner in range(3))
-    return np.sqrt((np.cross(b - a, c - a) ** 2).sum(axis=1))
-
-
-def first_triples(face):
-    """True (F,) at the first triangle of each three corners, in whatever order they are listed."""
-    seen, first = set(), np.zeros(len(face), bool)
-    for row, corners in enumerate(map(frozenset, face.tolist())):
-        first[row] = corners not in seen
-        seen.add(corners)
-    return first
-
-
 # Levelling
 
 
@@ -168,9 +145,10 @@ def edge_distance(valid):
     return distance[1:-1, 1:-1]
 
 
-def walk(candidate, start, draw, step_min, step_max, turn_max_rad):
+def walk(candidate, start, draw, step_min, step_max, turn_max_rad, others=()):
     """Candidate rows (t,) int64 that a walk from row `start` visits, or all -1 where a step finds none.
 
+    others: (position (t, 2), least distance) of discs that go straight from frame to frame and are kept clear of.
     `candidate` (C, 2) float64 metres, `draw` (t - 1, tries, 2) float64 in [0, 1): step length and heading of each try.
     """
     path = np.full(len(draw) + 1, -1, np.int64)
@@ -183,12 +161,57 @@ def walk(candidate, start, draw, step_min, step_max, turn_max_rad):
             offset = candidate - target
             row = int(np.argmin(offset[:, 0] ** 2 + offset[:, 1] ** 2))
             snapped = candidate[row] - current
-            if _may_step(previous, snapped, step_min, step_max, turn_max_rad):
+            clear = all(_least_gap(current - p[step], candidate[row] - p[step + 1]) >= far for p, far in others)
+            if clear and _may_step(previous, snapped, step_min, step_max, turn_max_rad):
                 path[step + 1], previous = row, snapped
                 break
         else:
             return np.full(len(path), -1, np.int64)
     return path
+
+
+def view_chain(point, draw, rotate_deg, shift, scale, chance):
+    """Poses (t, 4, 4) of STRL's Eq. 2: points (N, 3) turned, shifted and scaled from frame to frame, by moving them.
+
+    draw (t - 1, 10) in [0, 1): which of the three are applied, angles, shifts, factor.
+    """
+    seen, poses = [point.astype(np.float64)], [np.eye(4)]
+    for applied, angle, by, size in zip(draw[:, :3], draw[:, 3:6], draw[:, 6:9], draw[:, 9], strict=True):
+        before, step = seen[-1], np.eye(3)
+        if applied[0] < chance:
+            for axis, turn in enumerate(np.radians(rotate_deg) * (2 * angle - 1)):
+                step = _turn_about(axis, turn) @ step
+        if applied[2] < chance:
+            step = (scale[0] + (scale[1] - scale[0]) * size) * step
+        middle = before.mean(axis=0)
+        after = (before - middle) @ step.T + middle
+        if applied[1] < chance:
+            after = after + shift * np.ptp(before, axis=0) * (2 * by - 1)
+        seen.append(after)
+        poses.append(_pose_between(seen[0], after))
+    return np.stack(poses)
+
+
+def _turn_about(axis, angle):
+    """The rotation (3, 3) about x, y or z."""
+    out, (i, j) = np.eye(3), [(1, 2), (2, 0), (0, 1)][axis]
+    out[[i, i, j, j], [i, j, i, j]] = math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle)
+    return out
+
+
+def _pose_between(first, second):
+    """The affine map (4, 4) that takes points (N, 3) to others, by least squares."""
+    out = np.eye(4)
+    out[:3] = np.linalg.lstsq(np.c_[first, np.ones(len(first))], second, rcond=None)[0].T
+    return out
+
+
+def _least_gap(start, end):
+    """Least distance from the origin of what goes straight from `start` to `end`, both (2,)."""
+    way = end - start
+    square = way @ way
+    share = np.clip(-(start @ way) / square, 0, 1) if square else 0.0
+    return np.linalg.norm(start + share * way)
 
 
 def _aim(try_draw, previous, step_min, step_max, turn_max_rad):
@@ -402,3 +425,30 @@ def posed(cloud, pose):
     """Points (N, 3) float32 of a cloud under a pose (4, 4) float32: R p + t in float64, then rounded."""
     exact = cloud.astype(np.float64) @ pose[:3, :3].astype(np.float64).T + pose[:3, 3].astype(np.float64)
     return exact.astype(np.float32)
+
+
+def splat(point, colour, camera, scale, size, image, depth):
+    """Points as discs, the nearest on top: every pixel of every point's disc, in turn."""
+    rows, columns = np.indices(depth.shape)
+    x = camera[:, :3] @ point.astype(np.float64).T + camera[:, 3:]
+    for i in np.flatnonzero(x[2] > 1e-6):
+        across = x[0, i] * scale / x[2, i] + depth.shape[1] / 2
+        down = depth.shape[0] / 2 - x[1, i] * scale / x[2, i]
+        radius = min(max(0.5 * size * scale / x[2, i], 0.6), 12.0)
+        disc = (columns + 0.5 - across) ** 2 + (rows + 0.5 - down) ** 2 <= radius**2
+        front = disc & (x[2, i] < depth)
+        depth[front], image[front] = x[2, i], colour[i]
+
+
+def shade(image, depth, reach, strength):
+    """Eye-dome lighting by shifted copies of the whole depth."""
+    rows, columns = np.indices(depth.shape)
+    behind = np.zeros(depth.shape)
+    with np.errstate(invalid="ignore"):
+        for dy, dx in ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)):
+            there = depth[
+                np.clip(rows + dy * reach, 0, depth.shape[0] - 1), np.clip(columns + dx * reach, 0, depth.shape[1] - 1)
+            ]
+            behind += np.where(there < depth, np.log2(depth) - np.log2(there), 0)
+    drawn = np.isfinite(depth)
+    image[drawn] = (image[drawn] * np.exp(-np.minimum(strength * behind[drawn], 1))[:, None]).astype(np.uint8)

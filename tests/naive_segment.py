@@ -50,6 +50,11 @@ def vote(labels: list[int], rule: str) -> int:
     return min(found, key=lambda label: (-found.count(label), label)) if found else -1
 
 
+def bounds(point):
+    """Least and greatest of each axis."""
+    return point.min(axis=0), point.max(axis=0)
+
+
 def displace(point, noise, low, step_m: float, size_m: float):
     """Points moved by trilinear interpolation of noise (a, b, c, 3) on nodes at low + step * (index - 1)."""
     moved = []

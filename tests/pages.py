@@ -156,7 +156,7 @@ GROUPS = {
         "Views",
         "match_points",
     ),
-    "Settings": ("Config", "FramesConfig", "SweepsConfig"),
+    "Settings": ("Config", "FramesConfig", "SweepsConfig", "ViewsConfig"),
 }
 
 

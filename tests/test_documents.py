@@ -165,6 +165,8 @@ def test_descriptions_of_recordings_are_ones(document):
     for block in blocks(document):
         if block.language == "yaml":
             item = yaml.safe_load(block.text)
+            if "datasets" in item:
+                continue
             assert parse_recorded(document, "frames", item["frames"]).depth and set(item) <= {"scans", "up", "frames"}
 
 

@@ -134,7 +134,7 @@ def test_heights_are_uniform_over_the_range_of_the_class(drawn, name, low, high)
 def test_points_lie_on_a_surface_by_area():
     """On a box of 1 x 2 x 3 every face gets its share, and every place on it."""
     model = shape.make_model(CUBE_VERTEX * [1, 2, 3], CUBE_TRIANGLES)
-    point = shape.sample_surface(model, 3.0, 30_000, rng(3, 0)) + [0.5, 1, 0]
+    point = shape.sample_surface(model, 3.0, 30_000, rng(3, 0))[0] + [0.5, 1, 0]
     on = [np.isclose(point[:, axis], end, atol=1e-5) for axis, size in enumerate((1, 2, 3)) for end in (0, size)]
     area = np.array([6, 6, 3, 3, 2, 2])
     counts = np.array([rows.sum() for rows in on])

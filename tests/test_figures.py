@@ -146,3 +146,16 @@ def test_sizes_are_shown_in_the_unit_that_suits_them(count):
 @pytest.mark.parametrize("seconds", TIMES)
 def test_times_are_shown_in_hours_minutes_and_seconds(seconds):
     assert summary.format_seconds(seconds) == TIMES[seconds]
+
+
+def test_classes_with_long_names_stay_in_their_columns():
+    names = {"chair": 1, "a_class_with_a_very_long_name_indeed": 2}
+    lines = summary.summary([{"scans": [scan("a", 3, 3, drawn=names, accepted=names)], "bytes": 1}])
+    rows = [line for line in lines if "% of the sequences" in line]
+    assert len({row.index("%") for row in rows}) == 1 and len(rows) == 2
+
+
+def test_what_a_scan_contradicts_is_a_warning_and_many_are_counted():
+    scans = [scan(str(i), 1, 1, doubts=[f"{i}.ply: has steps"]) for i in range(8)]
+    lines = summary.summary([{"scans": scans, "bytes": 1}])
+    assert lines.count("warning: 0.ply: has steps") == 1 and "warning: and 3 more like these" in lines

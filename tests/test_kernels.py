@@ -201,9 +201,10 @@ PLACES = {
 }
 
 
-def walked(candidate, start, draw, limits=LIMITS):
+def walked(candidate, start, draw, limits=LIMITS, others=()):
     out = np.empty(len(draw) + 1, np.int64)
-    kernels.walk(candidate, start, draw, *limits, out)
+    position = np.array([p for p, _ in others], np.float64).reshape(-1, len(out), 2)
+    kernels.walk(candidate, start, draw, *limits, position, np.array([far for _, far in others], np.float64), out)
     return out
 
 
@@ -218,6 +219,44 @@ def test_a_walk_visits_the_rows_of_the_twins_walk(name, t):
         assert_same(path, naive.walk(candidate, start, draw, *LIMITS))
         arrived += path[0] >= 0
     assert arrived > 0 or name != "grid"
+
+
+@FRAMES
+def test_a_walk_beside_other_discs_visits_the_rows_of_the_twins_walk_and_meets_none(t):
+    """Between frames too: places are compared at a hundred moments of every step."""
+    arrived, kept_off = 0, 0
+    for key in range(30 if JITTED else 5):
+        draw = rng((17, t, key)).random((t - 1, 24, 2))
+        start = int(rng((18, key)).integers(len(GRID)))
+        others = [(GRID[walked(GRID, row, rng((19, t, key, row)).random((t - 1, 32, 2)))], 0.6) for row in (7, 60)]
+        path = walked(GRID, start, draw, others=others)
+        assert_same(path, naive.walk(GRID, start, draw, *LIMITS, others))
+        kept_off += not np.array_equal(path, walked(GRID, start, draw))
+        if path[0] < 0:
+            continue
+        arrived += 1
+        moment = np.linspace(0, t - 1, 100 * (t - 1) + 1)
+        here, *there = (
+            np.stack([np.interp(moment, np.arange(t), way[:, axis]) for axis in (0, 1)])
+            for way in (GRID[path], *(p for p, _ in others))
+        )
+        later = moment >= 1  # the walk does not choose its start
+        gap = min(np.hypot(*(here - other))[later].min() for other in there)
+        assert gap >= 0.6 - 1e-9
+    assert arrived and kept_off
+
+
+def test_a_disc_that_crosses_a_way_between_two_frames_is_kept_clear_of():
+    """In the frames they are a metre apart; halfway they would be in one place."""
+    cross = np.array([[[0.4, 0.5], [0.4, -0.5]]])
+    apart = np.array([0.3])
+    assert not kernels.keeps_apart(0.0, 0.0, 0.8, 0.0, cross, apart, 0)
+    assert kernels.keeps_apart(0.0, 0.0, 0.0, 0.8, cross, apart, 0)
+    assert kernels.keeps_apart(0.0, 0.0, 0.4, -1.0, cross, np.array([0.5]), 0)
+    still = np.array([[[0.4, 0.1], [0.4, 0.1]]])
+    assert not kernels.keeps_apart(0.0, 0.0, 0.8, 0.0, still, apart, 0)
+    assert kernels.keeps_apart(0.1, 0.1, 0.1, 0.1, still, np.array([0.29]), 0)
+    assert kernels.keeps_apart(0.0, 0.0, 0.8, 0.0, still[:0], apart[:0], 0)
 
 
 def test_a_walk_takes_the_lowest_of_equally_near_rows_and_may_fail():
@@ -420,7 +459,7 @@ def test_a_sequence_is_accepted_where_the_twin_accepts_it(t):
         keep = rng((33, key)).random() * 0.5 + 0.5
         scan, shape = ((rng((34, key, n)).random((n, t)) < keep) @ (1 << np.arange(t)) for n in (200, 40))
         histograms = [np.bincount(bits, minlength=2**t) for bits in (scan, shape)]
-        reason = accept.find_reason(*histograms, naive.COMMON_SHARE, naive.FRAME_SHARE)
+        reason = accept.find_reason(histograms[0], histograms[1:], naive.COMMON_SHARE, naive.FRAME_SHARE)
         common = [(bits == 2**t - 1).sum() for bits in (scan, shape)]
         kept = [sum((bits >> f & 1).sum() for bits in (scan, shape)) for f in range(t)]
         assert (reason is None) == naive.accepted(common, (200, 40), kept)
@@ -430,7 +469,7 @@ def test_a_sequence_is_accepted_where_the_twin_accepts_it(t):
 
 def test_each_rule_of_acceptance_has_its_own_reason_and_its_limit_is_inclusive():
     def reason(scan, shape):
-        return accept.find_reason(np.array(scan), np.array(shape), 0.3, 0.5)
+        return accept.find_reason(np.array(scan), [np.array(shape)], 0.3, 0.5)
 
     assert reason([70, 0, 0, 30], [0, 0, 0, 100]) is None
     assert reason([71, 0, 0, 29], [0, 0, 0, 100]) == "too few scan points common to all frames"
@@ -438,6 +477,9 @@ def test_each_rule_of_acceptance_has_its_own_reason_and_its_limit_is_inclusive()
     assert reason([50, 20, 0, 30], [0, 0, 0, 0]) == "a frame keeps too few points"
     assert reason([50, 0, 20, 30], [0, 0, 0, 0]) == "a frame keeps too few points"
     assert reason([0, 50, 20, 30], [0, 0, 0, 0]) is None
+    several = [np.array([0, 0, 0, 100]), np.array([71, 0, 0, 29])]
+    assert "shape points" in accept.find_reason(np.array([0, 0, 0, 100]), several, 0.3, 0.5)
+    assert accept.find_reason(np.array([50, 20, 0, 30]), several[:1] * 2, 0.3, 0.5) is None
 
 
 # Plain Python

@@ -76,6 +76,14 @@ def depth_view(tmp_path_factory):
     return built(out, scans, ("office1",), sequences=20, up="floor:-y"), raw.source_of(scans)
 
 
+@pytest.fixture(scope="module")
+def crowds(tmp_path_factory):
+    """Rooms through which two or three shapes move at once."""
+    folder = tmp_path_factory.mktemp("crowds")
+    scans = write_furnished(folder / "scans", 6, 9_000)
+    return built(folder / "built", scans, None, sequences=12, movers_min=2, movers_max=3), raw.source_of(scans)
+
+
 def reader(folder: pathlib.Path):
     """The correspondences that gen4d's reader gives."""
     dataset = shards.open_dataset(folder)
@@ -95,6 +103,13 @@ def test_a_thousand_stored_sequences_obey_every_law(rooms):
     report = laws.check_dataset(folder, source, reader(folder))
     assert report.scans == _ROOMS and report.sequences >= 1000, report
     assert report.pairs > 1000 * report.sequences
+
+
+def test_shapes_that_move_at_once_obey_every_law_and_never_overlap(crowds):
+    folder, source = crowds
+    report = laws.check_dataset(folder, source, reader(folder))
+    counts = np.diff(laws.read_shard(folder / "shards" / "00000.zarr.zip").table["mover/start"])
+    assert report.sequences >= 60 and set(counts.tolist()) == {2, 3}, report
 
 
 def test_the_sequences_of_built_in_rooms_obey_every_law(samples):
@@ -154,12 +169,13 @@ def check_surface(shard: laws.Shard, folder: pathlib.Path, row: int) -> str:
 
 
 def check_surfaces(folder: pathlib.Path, shapes: pathlib.Path, every: int) -> set[str]:
-    """Check every n-th sequence of a data set; returns the classes that were met."""
+    """Check every n-th sequence of a data set, and each shard's first of every class; returns the classes met."""
     seen = set()
     for path in sorted((folder / "shards").glob("*.zarr.zip")):
         shard = laws.read_shard(path)
-        rows = range(0, len(shard.table["sequence/k"]), every)
-        seen |= {check_surface(shard, shapes, row) for row in rows}
+        _, first = np.unique(shard.table["sequence/class"], return_index=True)
+        rows = {*range(0, len(shard.table["sequence/k"]), every), *first.tolist()}
+        seen |= {check_surface(shard, shapes, row) for row in sorted(rows)}
     return seen
 
 
@@ -171,7 +187,7 @@ def test_the_points_of_shapes_lie_on_their_meshes_scaled_to_their_height(rooms):
 
 def test_the_points_of_built_in_shapes_lie_on_their_meshes(samples):
     folder, _ = samples
-    assert len(check_surfaces(folder, folder.parent / "shapes", 5)) >= 7
+    assert len(check_surfaces(folder, folder.parent / "shapes", 11)) == 8
 
 
 def test_the_points_of_small_shapes_lie_on_their_meshes(tmp_path):

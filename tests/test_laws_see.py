@@ -18,6 +18,15 @@ def sound(tmp_path_factory):
     return laws.read_shard(folder / "built" / "shards" / "00000.zarr.zip"), raw.source_of(scans)("room000")
 
 
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory):
+    """A shard of one room through which two shapes move at once."""
+    folder = tmp_path_factory.mktemp("crowd")
+    scans, shapes = write_furnished(folder / "scans", 1, 9000), write_shapes(folder / "shapes")
+    run_build(folder / "built", make_inputs(scans, shapes, sequences=3, movers_min=2, movers_max=2))
+    return laws.read_shard(folder / "built" / "shards" / "00000.zarr.zip")
+
+
 def check(shard, source, pairs_of=None):
     laws.check_scan(shard, 0, source)
     laws.check_sequence(shard, 0, pairs_of)
@@ -25,6 +34,8 @@ def check(shard, source, pairs_of=None):
 
 FIRST = 0  # row of the scan, of its first sequence, and of the actor of that which stays
 MOVER = 1  # row of the actor that moves
+SECOND = 2  # row of the actor of the second shape that moves, where there are two
+TILTED = [(1, 0, 0, 0), (0, 0.96, -0.28, 0), (0, 0.28, 0.96, 0), (0, 0, 0, 1)]
 POINT = 20  # any point of the scan, and not the last
 END_OF_LAST_LIST = 6  # row of pair/start: where the list of frames 2 and 3, the sixth, ends
 ALL = slice(None)
@@ -203,6 +214,30 @@ def test_a_larger_radius_than_the_plan_allows_is_seen(sound):
     shard, _ = sound
     with pytest.raises(laws.Broken, match="its disc lies in valid cells"):
         laws.check_sequence(row("sequence/radius_m", lambda r: r + 1.0)(shard), 0)
+
+
+CROWD_BREAKS = {
+    "every shape has its actors": row("actor/mover", lambda n: n * 0, SECOND),
+    "its scan is no shape that moves": row("actor/mover", lambda n: n + 1),
+    "its first shape is in the tables": row("sequence/radius_m", lambda r: r + 1e-3),
+    "it turns about z alone": row("actor/pose", lambda p: p @ np.float32(TILTED), SECOND),
+}
+
+
+@pytest.mark.parametrize("law", CROWD_BREAKS)
+def test_the_laws_of_several_shapes_see(law, crowd):
+    laws.check_sequence(crowd, 0)
+    with pytest.raises(laws.Broken, match=law):
+        laws.check_sequence(CROWD_BREAKS[law](crowd), 0)
+
+
+def test_discs_that_overlap_between_two_frames_alone_are_seen(crowd):
+    one, other = laws.movers_of(crowd, 0, "")
+    crossing = one.pose.copy()
+    crossing[1] = other.pose[0]
+    crossing[0] = other.pose[1]
+    with pytest.raises(laws.Broken, match="discs of its shapes never overlap"):
+        laws.check_apart("", [one._replace(pose=crossing, radius_m=0.1), other._replace(radius_m=0.1)])
 
 
 def test_pairs_of_a_reader_are_compared_too(sound):

@@ -9,9 +9,12 @@ import pytest
 
 from tests.makers.sequences import MemoryDataset, keyed, make_dataset
 from tests.test_batch import SMALL, assert_equal
+from train.config import change
 from train.inputs.order import LoaderError, Order, Share, batch_keys
 from train.inputs.voxels import BatchError
+from train.methods.config import PRESETS
 from train.methods.contrast4d.batch import SequenceStream
+from train.methods.pretrain import with_blocks
 
 DATA = make_dataset(12)
 
@@ -68,6 +71,21 @@ def test_neighbours_share_a_block_of_scans_and_batches_mix_scans():
     assert all(len(set(scan[i : i + 200])) == 10 for i in range(0, 2000, 200))
     assert np.mean([len(set(scan[i : i + 12])) for i in range(0, 1992, 12)]) > 6
     assert sorted(set(scan[:200])) != list(range(10))
+
+
+def test_one_block_of_all_scans_is_a_plain_shuffle():
+    """Fifty batches of twelve see about as many scans as there are draws of them, not the few dozen of a block."""
+    scan_of = np.repeat(np.arange(484), 20)
+    seen = [len(set(Order(scan_of, 0, block).epoch(0)[:600] // 20)) for block in (484, 32)]
+    assert seen[0] > 330 and seen[1] <= 32
+
+
+@pytest.mark.parametrize(("asked", "local", "scans"), [(None, True, 3), (None, False, 32), (2, True, 2), (2, False, 2)])
+def test_scans_are_shuffled_in_blocks_where_they_are_far_away_or_where_that_is_asked_for(asked, local, scans):
+    data = make_dataset(12)
+    data.local = local
+    config = with_blocks(change(PRESETS["small"], block_scans=asked), data)
+    assert config.block_scans == scans == with_blocks(config, data).block_scans
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])

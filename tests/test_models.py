@@ -54,7 +54,7 @@ def test_a_kept_shape_is_the_one_that_was_read_bit_for_bit(kept, tmp_path):
         assert_same_model(models.load_model(source, "auto"), expected)
         forget()
         figures = models.find_figures(source, "auto")
-        assert figures == (expected.disc, expected.sphere, expected.height, mesh.file)
+        assert figures == (expected.disc, expected.sphere, expected.height, mesh.file, ())
     assert len(files_of(kept)) == 5
 
 

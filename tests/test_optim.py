@@ -42,7 +42,13 @@ def test_one_cycle_rises_from_a_twenty_fifth_peaks_at_three_tenths_and_ends_at_i
     assert (np.diff(found[:301]) > 0).all() and (np.diff(found[300:]) < 0).all()
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_cosine_of_the_rest_starts_when_the_warm_up_ends():
+    found = rates("cosine-rest", 110, warmup_steps=10)
+    np.testing.assert_allclose(found[:10], 0.5 * np.arange(1, 11) / 10)
+    np.testing.assert_allclose(found[10:], rates("cosine"), rtol=1e-12)
+
+
+@pytest.mark.parametrize("schedule", [name for name in SCHEDULES if name != "cosine-rest"])
 def test_warm_up_rises_linearly_to_the_schedule_and_leaves_the_rest(schedule):
     plain, warm = rates(schedule), rates(schedule, warmup_steps=10)
     np.testing.assert_allclose(warm[:10], plain[:10] * np.arange(1, 11) / 10)

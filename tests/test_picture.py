@@ -1,11 +1,16 @@
-"""Pictures of sequences: all frames on one scale, framed without outliers."""
+"""Pictures of sequences: all frames by one view, framed without outliers; points to pixels as plain NumPy has them."""
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
+from PIL import Image
 
-from gen4d.report.picture import draw_png, find_view
-from gen4d.sequence import Frame
+from gen4d.report import kernels
+from gen4d.report.picture import _camera, _moved, _pixels, draw_gif, draw_png, find_view, ramp
+from gen4d.report.scene import framed
+from gen4d.sequence import FloorPlan
 from gen4d.shards import open_dataset
+from tests import naive
 from tests.makers.sequences import make_sequence, write_dataset
 
 
@@ -14,21 +19,16 @@ def sequence():
     return make_sequence(1, points=2000)
 
 
-def drawn(frame: Frame, view) -> np.ndarray:
-    return np.flatnonzero(frame.point[:, 2] < view.heights[1])[:: view.step]
-
-
 def test_one_view_holds_what_moves_in_all_frames(sequence):
     view = find_view(sequence, sequence.frames, None)
+    camera, scale, _ = _camera(view, (480, 380))
     for frame in sequence:
-        x = frame.point[frame.actor == 1, 0]
-        assert view.right[0] < x.min() and x.max() < view.right[1]
-    assert view.right[1] - view.right[0] < 4.5 and view.dot > 0
+        x, y = np.transpose(_pixels(frame.point[frame.actor == 1], camera, scale, (480, 380)))
+        assert x.min() > 0 and x.max() < 480 and y.min() > 0 and y.max() < 380
 
 
 def test_outliers_do_not_widen_the_view(sequence):
     frames = sequence.frames
-    view = find_view(sequence, frames, None)
     far = np.float32([[90, -70, 0.5], [-80, 60, 0.4]])
     thrown = [
         frame._replace(
@@ -36,33 +36,79 @@ def test_outliers_do_not_widen_the_view(sequence):
         )
         for frame in frames
     ]
-    wider = find_view(sequence, thrown, None)
-    for mine, other in ((view.right, wider.right), (view.up, wider.up)):
-        assert wider.heights[1] - wider.heights[0] < 5
-        assert other == pytest.approx(mine, abs=0.2)
+    mine, other = find_view(sequence, frames, None), find_view(sequence, thrown, None)
+    assert other.radius == pytest.approx(mine.radius, rel=0.1)
+    assert other.centre == pytest.approx(mine.centre, abs=0.2)
 
 
-def test_frames_are_drawn_with_one_density_though_they_keep_unlike_many_points(sequence):
+def test_a_room_is_framed_by_its_free_floor(sequence):
+    plan = FloorPlan(np.ones((20, 20), bool), np.array([0, 0], np.int32), 0.0, 0.1)
+    frames = [f._replace(point=f.point * np.float32([4, 4, 1])) for f in sequence]
+    point = np.concatenate([f.point for f in frames])
+    assert framed(point, plan)[1] < 0.6 * framed(point, None)[1]
+    assert find_view(sequence, frames, plan).cut == pytest.approx(2.0)
+
+
+def test_nothing_to_draw_is_a_view_too(sequence):
+    empty = [f._replace(point=f.point[:0], actor=f.actor[:0], point_index=f.point_index[:0]) for f in sequence]
+    assert find_view(sequence, empty, None).radius > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_splat_and_shade_equal_plain_numpy(seed):
+    rng = np.random.default_rng(seed)
+    point = rng.uniform(-1, 1, (300, 3)).astype(np.float32)
+    point[::7] = point[3]  # equally far
+    colour = rng.integers(0, 255, (300, 3)).astype(np.uint8)
+    camera = np.concatenate([np.eye(3), [[0.1], [0.2], [2.0]]], axis=1)
+    results = []
+    for draw, shade in ((kernels.splat, kernels.shade), (naive.splat, naive.shade)):
+        image, depth = np.full((40, 50, 3), 200, np.uint8), np.full((40, 50), np.inf)
+        draw(point, colour, camera, 45.0, 0.08, image, depth)
+        before = image.copy()
+        shade(image, depth, 2, 4.0)
+        results.append((before, depth, image))
+    assert_array_equal(results[0][0], results[1][0])
+    assert_array_equal(results[0][1], results[1][1])
+    assert np.abs(results[0][2].astype(int) - results[1][2]).max() <= 1  # of a logarithm's last digit
+    assert (before != 200).any() and (results[0][2] < before).any()
+
+
+def test_pixels_are_where_splats_are(sequence):
+    view = find_view(sequence, sequence.frames, None)
+    camera, scale, _ = _camera(view, (200, 150))
+    point = np.float32([view.centre]) + np.float32([[0.3, -0.2, 0.1]])
+    image, depth = np.zeros((150, 200, 3), np.uint8), np.full((150, 200), np.inf)
+    kernels.splat(point, np.uint8([[9, 9, 9]]), camera, scale, 0.01, image, depth)
+    ((x, y),) = _pixels(point, camera, scale, (200, 150))
+    assert np.isfinite(depth[int(y), int(x)])
+
+
+def test_colours_rise_from_blue_to_sand():
+    assert_array_equal(
+        ramp(np.array([-1.0, 0, 0.5, 1, 7])), [[33, 66, 107]] * 2 + [[64, 140, 153]] + [[222, 213, 178]] * 2
+    )
+
+
+def test_between_frames_what_moves_is_on_its_way_and_the_rest_is_at_rest(sequence):
     frames = sequence.frames
-    half = frames[1]._replace(point=frames[1].point[::2], actor=frames[1].actor[::2])
-    view = find_view(sequence, [frames[0], half], None)
-    assert view.step == 1 and len(drawn(half, view)) < 0.6 * len(drawn(frames[0], view))
+    first, last = sequence.actors[1].pose[0, :3, 3], sequence.actors[1].pose[1, :3, 3]
+    half = _moved(sequence, frames, 0.49)
+    rest = half.actor == 0
+    assert_array_equal(half.point[rest], frames[0].point[rest])
+    cloud = sequence.actors[1].cloud.point[half.point_index[~rest]]
+    assert np.linalg.norm(half.point[~rest] - (first + 0.49 * (last - first)), axis=1).max() <= np.linalg.norm(
+        cloud, axis=1
+    ).max() * (1 + 1e-5)
+    assert _moved(sequence, frames, 1.0) is frames[1]
 
 
-def test_large_frames_are_thinned_alike(sequence):
-    frames = [frame._replace(point=np.tile(frame.point, (90, 1)), actor=np.tile(frame.actor, 90)) for frame in sequence]
-    view = find_view(sequence, frames, None)
-    shown = [len(drawn(frame, view)) for frame in frames]
-    assert view.step == 2 and 50_000 < min(shown) and max(shown) < 1.05 * min(shown)
-
-
-def test_nothing_to_draw_is_a_picture_too(sequence):
-    empty = [frame._replace(point=frame.point[:0], actor=frame.actor[:0]) for frame in sequence]
-    view = find_view(sequence, empty, None)
-    assert view.right[0] < view.right[1] and view.up[0] < view.up[1]
-
-
-def test_a_picture_is_written(tmp_path):
-    data = write_dataset(tmp_path, scans=1, sequences=1)
-    draw_png(open_dataset(data), 0, tmp_path / "picture.png")
-    assert (tmp_path / "picture.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+def test_pictures_are_written(tmp_path):
+    data = open_dataset(write_dataset(tmp_path, scans=1, sequences=1))
+    draw_png(data, 0, tmp_path / "picture.png")
+    draw_gif(data, 0, tmp_path / "picture.gif")
+    still, moving = Image.open(tmp_path / "picture.png"), Image.open(tmp_path / "picture.gif")
+    assert still.format == "PNG" and still.width == 480 * data[0].t
+    assert moving.format == "GIF" and moving.n_frames == 5 * (data[0].t - 1) + 1
+    colours = np.asarray(still.convert("RGB")).reshape(-1, 3)
+    assert (np.abs(colours - np.array([228, 87, 46])).max(axis=1) < 20).sum() > 100  # what moves is seen

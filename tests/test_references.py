@@ -89,7 +89,8 @@ def shape_of(prepared, shapes, config, k):
     if isinstance(fit, generate.Rejection) or fit.shrink < 1:
         return None
     rng = generate.lane(config, prepared.name, k, 0, "surface")
-    return sample_surface(load_model(drawn.source, shapes.up), drawn.height_m, config.shape_points, rng), fit.radius_m
+    point, _ = sample_surface(load_model(drawn.source, shapes.up), drawn.height_m, config.shape_points, rng)
+    return point, fit.radius_m
 
 
 @pytest.mark.parametrize("changes", SEQUENCES)

@@ -38,7 +38,7 @@ def test_the_generator_imports_neither_torch_nor_the_trainer():
             assert not imports(path) & {"torch", "spconv", "train"}, path
 
 
-ROOMS = "config lanes files sequence sources moving views shards building report exports cli".split()
+ROOMS = ["compiled", "", *"config lanes files sequence sources moving views shards building report exports cli".split()]
 LEAF = "samples"  # takes nothing but files; the command line alone may call it
 
 
@@ -91,12 +91,17 @@ def test_compiled_functions_live_in_kernel_files_only():
     kernels = {
         "gen4d/sequence_kernels.py",
         "gen4d/moving/kernels.py",
+        "gen4d/report/kernels.py",
         "gen4d/views/kernels.py",
         "gen4d/samples/camera/render.py",
         "gen4d/sources/formats/lzf.py",
         "gen4d/sources/formats/mesh_kernels.py",
+        "gen4d/sources/formats/text_kernels.py",
         "gen4d/sources/level_kernels.py",
         "train/inputs/kernels.py",
+        "train/nets/point_kernels.py",
+        "train/tasks/detect/kernels.py",
+        "train/tasks/instances/kernels.py",
     }
     for path in SOURCES:
         if "numba" in imports(path):
@@ -135,6 +140,13 @@ def test_every_make_target_of_the_documents_exists():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
     for document in DOCUMENTS:
         assert set(re.findall(r"(?:^|`)make ([a-z]+)\b", document.read_text(), re.M)) <= targets, document.name
+
+
+def test_make_quotes_every_path_that_a_user_may_give():
+    recipes = [line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("\t")]
+    path = r"\$\((SAMPLES|SCANS|SHAPES|DATA|RUN|TUNED|FOUND|BOXES|STRL)\)"
+    assert sum(bool(re.search(path, line)) for line in recipes) > 8
+    assert not [line for line in recipes if re.search(r'(?<!["\w/])' + path, line)]
 
 
 TESTS = sorted((ROOT / "tests").glob("test_*.py"))

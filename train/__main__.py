@@ -1,9 +1,12 @@
 """The trainer's command line, `gen4d-train COMMAND` or `python -m train COMMAND`."""
 
+import threading
 import warnings
 
 import click
 
+from gen4d import compiled
+from train.commands.classify import classify
 from train.commands.compare import compare
 from train.commands.doctor import doctor
 from train.commands.evaluate import evaluate
@@ -13,6 +16,7 @@ from train.commands.predict import predict
 from train.commands.pretrain import pretrain
 from train.commands.probe import probe
 from train.commands.study import study
+from train.commands.together import together
 from train.commands.weights import export_weights
 
 
@@ -24,9 +28,19 @@ def main() -> None:
     """
     warnings.filterwarnings("always", module=r"train\b")
     warnings.showwarning = lambda message, *rest: click.echo(f"warning: {message}", err=True)
+    threading.excepthook = _thread_failed
+    if compiled.NOTE:
+        click.echo(f"note: {compiled.NOTE}", err=True)
 
 
-for command in (pretrain, finetune, evaluate, predict, probe, study, compare, features, export_weights, doctor):
+def _thread_failed(args) -> None:
+    """TensorBoard writes in a thread, and what it cannot write is raised again when it is given more."""
+    if not isinstance(args.exc_value, OSError):
+        threading.__excepthook__(args)
+
+
+TRAINING = (pretrain, finetune, classify, together)
+for command in (*TRAINING, evaluate, predict, probe, study, compare, features, export_weights, doctor):
     main.add_command(command)
 
 

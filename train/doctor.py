@@ -1,14 +1,17 @@
 """Can this machine train? Packages, GPU and the numbers that its sparse convolutions compute."""
 
+import itertools
 import os
 import platform
 from importlib import metadata
 from typing import Literal, NamedTuple
 
 from gen4d import __version__
+from train.errors import Refused, reason
 
 # Compute capabilities that spconv's wheels were compiled for; newer GPUs compile from PTX, or fail.
 SPCONV_NEWEST = (9, 0)
+TRITON = "spconv-triton"  # computes by Triton, has no cumm and no CPU code
 REMEDY = "install one of the extras: from a clone of gen4d, pip install '.[cpu]', or with an NVIDIA GPU '.[cu126]'"
 
 
@@ -46,8 +49,13 @@ def installed_sparse() -> dict[str, str]:
 
 
 def check_packages(installed: dict[str, str], cuda: bool) -> list[Finding]:
-    """Exactly one spconv and one cumm, built for the same CUDA, and for what torch has."""
+    """Exactly one spconv and one cumm, built for the same CUDA, and for what torch has; or spconv-triton and a GPU."""
     findings = []
+    if TRITON in installed:
+        installed = dict(installed)
+        findings.append(Finding("ok", f"{TRITON} {installed.pop(TRITON)}"))
+        if not installed and cuda:
+            return findings
     for kind in ("spconv", "cumm"):
         names = [name for name in installed if name.split("-")[0] == kind]
         if not names:
@@ -111,19 +119,23 @@ def check_numbers() -> list[Finding]:
     import torch
 
     try:
-        from train.nets import sparse
-    except (ImportError, OSError, RuntimeError) as error:
-        return [Finding("bad", f"spconv does not import ({str(error).splitlines()[0]}): {REMEDY}")]
-    runs = [("cpu", torch.float32)]
-    if torch.cuda.is_available():
-        runs = [("cuda", torch.float32), ("cuda", torch.float16)]
+        from train.nets import backends, sparse
+
+        cuda = torch.cuda.is_available()
+        names = ("spconv", TRITON) if cuda else ("spconv",)
+        loaded = [backends.load(name) for name in names if backends.installed(name)]
+    except (ImportError, OSError, RuntimeError, Refused) as error:
+        return [Finding("bad", f"spconv does not import ({reason(error)}): {REMEDY}")]
+    runs = [("cuda", torch.float32), ("cuda", torch.float16)] if cuda else [("cpu", torch.float32)]
     findings = []
-    for device, dtype in runs:
+    for backend, (device, dtype) in itertools.product(loaded, runs):
+        what = f"sparse convolutions by {backend.name} on {device} in {dtype}"
         try:
+            backends.use(backend.name, "float32", torch.device(device))
             sparse.self_check(device, dtype)
-            findings.append(Finding("ok", f"sparse convolutions on {device} in {dtype} equal dense ones"))
+            findings.append(Finding("ok", f"{what} equal dense ones"))
         except (ValueError, RuntimeError, AssertionError) as error:
-            findings.append(Finding("bad", f"sparse convolutions on {device} in {dtype}: {str(error).splitlines()[0]}"))
+            findings.append(Finding("bad", f"{what}: {reason(error)}"))
     return findings
 
 
@@ -131,6 +143,7 @@ def machine(device) -> str:
     """Versions and hardware that a number was measured with."""
     import torch
 
-    spconv = next((f"{n} {v}" for n, v in installed_sparse().items() if n.startswith("spconv")), "no spconv")
+    sparse = [f"{name} {version}" for name, version in installed_sparse().items() if name.startswith("spconv")]
+    spconv = ", ".join(sparse) or "no spconv"
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
     return f"gen4d {__version__}, torch {torch.__version__}, {spconv}, {name}"

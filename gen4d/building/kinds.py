@@ -48,6 +48,8 @@ def kind_of(name: str) -> Kind:
             return importlib.import_module("gen4d.building.moving")
         case "frames" | "sweeps":
             return importlib.import_module("gen4d.building.frames")
+        case "views":
+            return importlib.import_module("gen4d.building.views")
     raise BuildError(f"kind = {name!r}: one of {', '.join(BUILT)}")
 
 

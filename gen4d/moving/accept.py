@@ -1,5 +1,7 @@
 """Whether a sequence has enough correspondences (4DContrast, section 3.3)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from gen4d.moving import kernels
@@ -17,19 +19,19 @@ def find_scan_reason(scan: np.ndarray, common_min: float) -> str | None:
     return "too few scan points common to all frames" if scan[-1] < common_min * scan.sum() else None
 
 
-def find_reason(scan: np.ndarray, shape: np.ndarray, common_min: float, frame_min: float) -> str | None:
-    """Why a sequence is rejected, or None; from the histograms (2**t,) of its scan and its shape.
+def find_reason(scan: np.ndarray, movers: Sequence[np.ndarray], common_min: float, frame_min: float) -> str | None:
+    """Why a sequence is rejected, or None; from the histograms (2**t,) of its scan and of each shape that moves.
 
-    At least `common_min` of the scan's points and of the shape's are kept by all frames together (the intersection, A),
-    and every frame keeps at least `frame_min` of all points.
+    At least `common_min` of the scan's points and of each shape's are kept by all frames together (the intersection,
+    A), and every frame keeps at least `frame_min` of all points.
     """
     if reason := find_scan_reason(scan, common_min):
         return reason
-    if shape[-1] < common_min * shape.sum():
+    if any(shape[-1] < common_min * shape.sum() for shape in movers):
         return "too few shape points common to all frames"
-    both = scan + shape
-    pattern = np.arange(len(both))
-    for frame in range(len(both).bit_length() - 1):
-        if both[(pattern >> frame) & 1 == 1].sum() < frame_min * both.sum():
+    every = scan + sum(movers)
+    pattern = np.arange(len(every))
+    for frame in range(len(every).bit_length() - 1):
+        if every[(pattern >> frame) & 1 == 1].sum() < frame_min * every.sum():
             return "a frame keeps too few points"
     return None

@@ -91,5 +91,5 @@ def expected_acceptance(config: Config, draws: int = 400) -> float:
         chunks = augment.draw_chunks(config.frames, count, size, rng)
         scan = accept.mask_histogram(augment.draw_bits(point, chunks, config.keep, rng), config.frames)
         shape = accept.mask_histogram(augment.draw_bits(point[:, :1000], none, config.keep, rng), config.frames)
-        passed += accept.find_reason(scan, shape, config.common_min, config.frame_min) is None
+        passed += accept.find_reason(scan, (shape,), config.common_min, config.frame_min) is None
     return passed / draws

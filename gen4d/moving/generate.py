@@ -6,7 +6,8 @@ work, on the number of workers, or on what else is in the build.
 
 import collections
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from collections.abc import Sequence as Many
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from gen4d import sources
 from gen4d.config import Config
 from gen4d.lanes import lane
-from gen4d.moving import accept, augment, candidates, cloud, models, occupancy, shape, trajectory
+from gen4d.moving import accept, augment, candidates, cloud, joints, models, occupancy, shape, trajectory
 from gen4d.sequence import ROLE_MOVING, ROLE_STATIC, Actor, Cloud, FloorPlan, Mover, Recording, Sequence
 
 _UNREADABLE = "unreadable shape"
@@ -26,7 +27,7 @@ class Rejection(NamedTuple):
 
     reason: str
     detail: str
-    class_name: str
+    class_names: tuple[str, ...]  # of the shapes that were drawn, the one that failed last
 
 
 class Prepared(NamedTuple):
@@ -39,6 +40,7 @@ class Prepared(NamedTuple):
     space: candidates.FreeSpace
     still: np.ndarray  # (t, 4, 4) float32: the scan's poses
     below: float  # share of the points that lie below the floor
+    top_heavy: float  # see occupancy.top_heaviness
 
 
 class Drawn(NamedTuple):
@@ -61,20 +63,33 @@ class Fit(NamedTuple):
     radius_m: float
 
 
+class Placed(NamedTuple):
+    """A shape of an attempt that has a way."""
+
+    drawn: Drawn
+    fit: Fit
+
+    @property
+    def height_m(self) -> float:
+        """Its height in the sequence."""
+        return self.drawn.height_m * self.fit.shrink
+
+
 class Made(NamedTuple):
-    """An accepted sequence, and the file that its shape was read from, if from one."""
+    """An accepted sequence, and the files that its shapes were read from, if from any."""
 
     sequence: Sequence
-    file: sources.SourceFile | None
+    files: tuple[sources.SourceFile, ...]
 
 
 class Generated(NamedTuple):
-    """A scan's sequences, what became of all attempts, the shapes' files that were used, and a sign of a wrong axis."""
+    """A scan's sequences, what became of all attempts, the shapes' files that were used, and signs of a wrong axis."""
 
     recording: Recording
     counts: "Counts"
     files: tuple[sources.SourceFile, ...]
     below: float  # share of the scan's points that lie below its floor
+    top_heavy: float  # see occupancy.top_heaviness
 
 
 class Counts(NamedTuple):
@@ -83,9 +98,10 @@ class Counts(NamedTuple):
     attempts: int
     reasons: dict[str, int]  # rejections
     example: dict[str, str]  # the first detail of each reason
-    drawn: dict[str, int]  # attempts by class
-    accepted: dict[str, int]  # sequences by class
-    shrunk: dict[str, int]  # sequences with a shrunk shape, by class
+    drawn: dict[str, int]  # shapes in attempts, by class
+    accepted: dict[str, int]  # shapes in sequences, by class
+    movers: dict[str, int]  # sequences by how many shapes move in them
+    shrunk: dict[str, int]  # shrunk shapes in sequences, by class
     least_shrink: float  # the smallest factor among them, 1 where there is none
     gaps: tuple[int, ...]  # k without a sequence
     unreadable: tuple[str, ...]  # shapes that were drawn and cannot be used: file, what is wrong and what to do
@@ -93,15 +109,10 @@ class Counts(NamedTuple):
 
 def draw_sequence(prepared: Prepared, shapes: "Shapes", config: Config, k: int, attempt: int) -> Made | Rejection:
     """One attempt at sequence k (4DContrast, section 3.3)."""
-    widest_m = prepared.space.widest_m
-    drawn = draw_shape(shapes, config, lane(config, prepared.name, k, attempt, "shape"), widest_m)
-    if isinstance(drawn, Rejection):
-        return drawn
-    shrink_min = 1.0 if attempt < config.attempts // 2 else config.shrink_min  # other shapes first
-    rng = lane(config, prepared.name, k, attempt, "trajectory")
-    fit = find_fit(prepared.space, drawn, config, rng, shrink_min)
-    if isinstance(fit, Rejection):
-        return fit
+    placed = place_shapes(prepared, shapes, config, k, attempt)
+    if isinstance(placed, Rejection):
+        return placed
+    names = tuple(one.drawn.source.class_name for one in placed)
     rng = lane(config, prepared.name, k, attempt, "augment")
     size = (config.chunk_min, config.chunk_max)
     chunks = augment.draw_chunks(config.frames, (config.chunks_min, config.chunks_max), size, rng)
@@ -110,31 +121,93 @@ def draw_sequence(prepared: Prepared, shapes: "Shapes", config: Config, k: int, 
     reason = accept.find_scan_reason(scan_counts, config.common_min)  # most often, and before the surface is read
     figures = f"in attempt {attempt} at sequence {k}, keep = {config.keep}"
     if reason:
-        return Rejection(reason, figures, drawn.source.class_name)
-    height_m = drawn.height_m * fit.shrink
-    rng_surface = lane(config, prepared.name, k, attempt, "surface")
-    try:
-        model = models.load_model(drawn.source, shapes.up)
-    except (sources.SourceError, shape.ShapeError) as error:  # since its figures were found
-        return _unreadable(drawn.source, error)
-    point = shape.sample_surface(model, height_m, config.shape_points, rng_surface)
-    shape_bits = augment.draw_bits(augment.quantise(point), augment.no_chunks(config.frames), config.keep, rng)
-    shape_counts = accept.mask_histogram(shape_bits, config.frames)
-    reason = accept.find_reason(scan_counts, shape_counts, config.common_min, config.frame_min)
+        return Rejection(reason, figures, names)
+    actors = [Actor(prepared.cloud, ROLE_STATIC, prepared.still, augment.pack_planes(scan_bits, config.frames))]
+    histograms = []
+    for number, one in enumerate(placed):
+        try:
+            model = models.load_model(one.drawn.source, shapes.up)
+        except (sources.SourceError, shape.ShapeError) as error:  # since its figures were found
+            return _unreadable(one.drawn.source, error, names)
+        rng_surface = lane(config, prepared.name, k, attempt, _step("surface", number))
+        point, part = shape.sample_surface(model, one.height_m, config.shape_points, rng_surface)
+        rng = rng if not number else lane(config, prepared.name, k, attempt, _step("augment", number))
+        bits = augment.draw_bits(augment.quantise(point), augment.no_chunks(config.frames), config.keep, rng)
+        histograms.append(accept.mask_histogram(bits, config.frames))
+        rng_joints = lane(config, prepared.name, k, attempt, _step("joints", number))
+        for row, pose in _parts(model, one, part, prepared.floor.floor_m, rng_joints, config.joints):
+            planes = augment.pack_planes(bits[row], config.frames)
+            actors.append(Actor(Cloud(point[row]), ROLE_MOVING, pose, planes, mover=number))
+    reason = accept.find_reason(scan_counts, histograms, config.common_min, config.frame_min)
     if reason:
-        return Rejection(reason, figures, drawn.source.class_name)
-    pose = shape.shape_pose(fit.trajectory.position, fit.trajectory.yaw_rad, prepared.floor.floor_m)
-    scan_planes, shape_planes = (augment.pack_planes(bits, config.frames) for bits in (scan_bits, shape_bits))
-    actors = (
-        Actor(prepared.cloud, ROLE_STATIC, prepared.still, scan_planes),
-        Actor(Cloud(point), ROLE_MOVING, pose, shape_planes, mover=0),
-    )
-    mover = Mover(drawn.source.name, drawn.source.class_name, height_m, fit.shrink, fit.radius_m)
-    return Made(Sequence(prepared.name, k, actors, (mover,), attempt=attempt), drawn.figures.file)
+        return Rejection(reason, figures, names)
+    sequence = Sequence(prepared.name, k, tuple(actors), tuple(map(_mover, placed)), attempt=attempt)
+    figures_of = [one.drawn.figures for one in placed]
+    return Made(sequence, tuple(file for one in figures_of for file in (one.file, *one.others) if file))
 
 
-def _unreadable(source: sources.AnyShape, error: ValueError) -> Rejection:
-    return Rejection(_UNREADABLE, f"{source.path}: {getattr(error, 'problem', error)}", source.class_name)
+def _parts(
+    model: shape.Model, placed: Placed, part: np.ndarray, floor_m: float, rng: np.random.Generator, moving: bool
+) -> Iterator[tuple[np.ndarray | slice, np.ndarray]]:
+    """Rows of the points and poses (t, 4, 4) float32 of each part of a shape, its base first: the pose of the whole,
+    times how the part's joints stand."""
+    way = placed.fit.trajectory
+    pose = shape.shape_pose(way.position, way.yaw_rad, floor_m)
+    yield (slice(None) if not model.joints else np.flatnonzero(part == 0)), pose
+    if model.joints:
+        value = joints.draw_joints(model.joints, len(pose), rng, moving)
+        own = joints.part_poses(model.joints, value, placed.height_m)
+        for number in range(1, len(own)):
+            yield np.flatnonzero(part == number), (pose @ own[number]).astype(np.float32)
+
+
+def _step(name: str, number: int) -> str:
+    """The key of a step for one of several shapes; the first has the key of a shape that moves alone."""
+    return f"{name} {number}" if number else name
+
+
+def _mover(placed: Placed) -> Mover:
+    source, fit = placed.drawn.source, placed.fit
+    return Mover(source.name, source.class_name, placed.height_m, fit.shrink, fit.radius_m)
+
+
+def count_shapes(config: Config, scan: str, k: int) -> int:
+    """How many shapes are to move in sequence k: drawn for the sequence, not for an attempt, or few would prevail."""
+    spread = config.movers_max - config.movers_min
+    draw = lane(config, scan, k, 0, "movers").random() if spread else 0.0
+    return config.movers_min + int(draw * (spread + 1))
+
+
+def place_shapes(
+    prepared: Prepared, shapes: "Shapes", config: Config, k: int, attempt: int
+) -> list[Placed] | Rejection:
+    """Draw the shapes of an attempt one after another, each with a way that is clear of those before it.
+
+    Other shapes come first: in the later half of the attempts they may be shrunk, and in the last fifth one that has no
+    way beside those before it is left out if these are `movers_min` already (A).
+    """
+    shrink_min = 1.0 if attempt < config.attempts // 2 else config.shrink_min
+    least = config.movers_min if attempt >= config.attempts * 4 // 5 else config.movers_max
+    placed: list[Placed] = []
+    for number in range(count_shapes(config, prepared.name, k)):
+        rng = lane(config, prepared.name, k, attempt, _step("shape", number))
+        drawn = draw_shape(shapes, config, rng, prepared.space.widest_m)
+        before = tuple(one.drawn.source.class_name for one in placed)
+        if isinstance(drawn, Rejection):
+            return drawn._replace(class_names=before + drawn.class_names)
+        rng = lane(config, prepared.name, k, attempt, _step("trajectory", number))
+        fit = find_fit(prepared.space, drawn, config, rng, shrink_min, [one.fit for one in placed])
+        if isinstance(fit, Rejection) and len(placed) >= least:
+            break
+        if isinstance(fit, Rejection):
+            return fit._replace(class_names=before + fit.class_names)
+        placed.append(Placed(drawn, fit))
+    return placed
+
+
+def _unreadable(source: sources.AnyShape, error: ValueError, names: tuple[str, ...] = ()) -> Rejection:
+    detail = f"{source.path}: {getattr(error, 'problem', error)}"
+    return Rejection(_UNREADABLE, detail, names or (source.class_name,))
 
 
 class Shapes(NamedTuple):
@@ -184,14 +257,19 @@ def _sized(source: sources.AnyShape, up: str, config: Config, height_draw: float
     height_m = figures.height * config.shape_metres
     if not _LEAST_HEIGHT_M <= height_m <= _MOST_HEIGHT_M:
         detail = f"{source.path}: is {height_m:.3g} m high: check --shape-units"
-        return Rejection("no size of furniture", detail, source.class_name)
+        return Rejection("no size of furniture", detail, (source.class_name,))
     return Drawn(source, figures, height_m)
 
 
 def find_fit(
-    space: candidates.FreeSpace, drawn: Drawn, config: Config, rng: np.random.Generator, shrink_min: float = 1.0
+    space: candidates.FreeSpace,
+    drawn: Drawn,
+    config: Config,
+    rng: np.random.Generator,
+    shrink_min: float = 1.0,
+    others: Many[Fit] = (),
 ) -> Fit | Rejection:
-    """A trajectory for the shape at its drawn size, or at the largest size tried that has one.
+    """A trajectory for the shape, clear of other shapes, at its drawn size or at the largest size tried that has one.
 
     Sizes start at the widest that fits anywhere and fall by `shrink_step` to `shrink_min` at the least (A): a shape
     that only just fits in one cell cannot move.
@@ -203,15 +281,19 @@ def find_fit(
     figures += f"shrunk to {shrink_min:g} of it {full_m * shrink_min:.2f} m, " if shrink_min < 1 else ""
     figures += f"widest free disc {space.widest_m:.2f} m"
     if shrink < shrink_min or not shrink:
-        return Rejection("no cell is wide enough", f"no cell is wide enough for {figures}", drawn.source.class_name)
+        return Rejection("no cell is wide enough", f"no cell is wide enough for {figures}", (drawn.source.class_name,))
+    discs = trajectory.discs_of([o.trajectory for o in others], [o.radius_m for o in others], config.frames)
     while shrink >= shrink_min:
-        places = candidates.find_candidates(space, full_m * shrink)
-        way = trajectory.draw_trajectory(places, config.frames, step_m, turn, config.step_tries, rng)
+        places, radius_m = candidates.find_candidates(space, full_m * shrink), full_m * shrink
+        way = trajectory.draw_trajectory(places, config.frames, step_m, turn, config.step_tries, rng, discs, radius_m)
         if way is not None:
-            return Fit(way, shrink, full_m * shrink)
+            return Fit(way, shrink, radius_m)
         shrink *= config.shrink_step
     detail = f"no walk of {config.frames} positions for {figures}"
-    return Rejection("no way through the free cells", detail, drawn.source.class_name)
+    if others:
+        detail += f", beside shapes of radius {', '.join(f'{o.radius_m:.2f}' for o in others)} m"
+        return Rejection("no way beside the other shapes", detail, (drawn.source.class_name,))
+    return Rejection("no way through the free cells", detail, (drawn.source.class_name,))
 
 
 def prepare_scan(scan: sources.Scan, config: Config) -> Prepared:
@@ -222,9 +304,10 @@ def prepare_scan(scan: sources.Scan, config: Config) -> Prepared:
     floor = occupancy.find_floor_plan(point, config.cell_m, config.ceiling_m, config.near_floor_m, config.close_m)
     space = candidates.find_free_space(floor)
     still = np.tile(np.eye(4, dtype=np.float32), (config.frames, 1, 1))
-    quantised, below = augment.quantise(point), occupancy.share_below(point, floor.floor_m)
+    below = occupancy.share_below(point, floor.floor_m)
+    top_heavy = occupancy.top_heaviness(point, floor.floor_m, config.cell_m)
     thinned = Cloud(point, scan.row[row], label, instance)
-    return Prepared(scan.name, thinned, quantised, floor, space, still, below)
+    return Prepared(scan.name, thinned, augment.quantise(point), floor, space, still, below, top_heavy)
 
 
 def generate_scan(scan: sources.Scan, shapes: Shapes, config: Config) -> Generated:
@@ -239,14 +322,15 @@ def generate_scan(scan: sources.Scan, shapes: Shapes, config: Config) -> Generat
                 break
             rejections.append(result)
     sequences = tuple(one.sequence for one in made)
-    files = {one.file.path: one.file for one in made if one.file}
+    files = {file.path: file for one in made for file in one.files}
     counts = _count(rejections, sequences, config)
     recording = _record(scan, prepared, sequences)
-    return Generated(recording, counts, tuple(files[path] for path in sorted(files)), prepared.below)
+    read = tuple(files[path] for path in sorted(files))
+    return Generated(recording, counts, read, prepared.below, prepared.top_heavy)
 
 
 def _count(rejections: list[Rejection], sequences: tuple[Sequence, ...], config: Config) -> Counts:
-    accepted = collections.Counter(sequence.class_name for sequence in sequences)
+    accepted = collections.Counter(mover.class_name for sequence in sequences for mover in sequence.movers)
     kept = {sequence.k for sequence in sequences}
     example: dict[str, str] = {}
     for rejection in rejections:
@@ -255,8 +339,9 @@ def _count(rejections: list[Rejection], sequences: tuple[Sequence, ...], config:
         attempts=len(rejections) + len(sequences),
         reasons=dict(collections.Counter(rejection.reason for rejection in rejections)),
         example=example,
-        drawn=dict(accepted + collections.Counter(rejection.class_name for rejection in rejections)),
+        drawn=dict(accepted + collections.Counter(name for rejection in rejections for name in rejection.class_names)),
         accepted=dict(accepted),
+        movers=dict(collections.Counter(str(len(sequence.movers)) for sequence in sequences)),
         shrunk=dict(collections.Counter(mover.class_name for s in sequences for mover in s.movers if mover.shrink < 1)),
         least_shrink=min((mover.shrink for s in sequences for mover in s.movers), default=1.0),
         gaps=tuple(k for k in range(config.sequences) if k not in kept),

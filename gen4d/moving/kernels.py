@@ -207,11 +207,27 @@ def _nearest(candidate, x, y):
 
 
 @njit(**_FLAGS)
-def walk(candidate, start, draw, step_min_m, step_max_m, turn_max_rad, out):
+def keeps_apart(from_x, from_y, to_x, to_y, other, apart, s):
+    """Whether a disc that goes straight from one place to another in step s stays clear of other discs, which go
+    straight from `other` (m, t, 2) in frame s to their places in frame s + 1 in the same time: their centres are at
+    least `apart` (m,) from its centre all the way."""
+    for m in range(other.shape[0]):
+        x, y = from_x - other[m, s, 0], from_y - other[m, s, 1]
+        dx, dy = to_x - other[m, s + 1, 0] - x, to_y - other[m, s + 1, 1] - y
+        length = dx * dx + dy * dy
+        along = min(max(-(x * dx + y * dy) / length, 0.0), 1.0) if length > 0.0 else 0.0
+        if np.hypot(x + along * dx, y + along * dy) < apart[m]:
+            return False
+    return True
+
+
+@njit(**_FLAGS)
+def walk(candidate, start, draw, step_min_m, step_max_m, turn_max_rad, other, apart, out):
     """Walk over candidate positions (C, 2), section 3.3; `out` (t,) gets rows, or -1 throughout where no try passes.
 
-    `draw` (t-1, tries, 2) in [0, 1) gives each try's length and heading. The limits on length and turn hold for the
-    step after snapping to the nearest candidate (the lowest row among equals), not only for the drawn one.
+    `draw` (t-1, tries, 2) in [0, 1) gives each try's length and heading. The limits on length and turn, and the
+    distances from other discs of `keeps_apart`, hold for the step after snapping to the nearest candidate (the lowest
+    row among equals), not only for the drawn one.
     """
     out[0] = start
     last_x, last_y, heading = 0.0, 0.0, 0.0
@@ -227,6 +243,8 @@ def walk(candidate, start, draw, step_min_m, step_max_m, turn_max_rad, out):
             if distance < step_min_m or distance > step_max_m:
                 continue
             if s > 0 and abs(np.arctan2(last_x * dy - last_y * dx, last_x * dx + last_y * dy)) >= turn_max_rad:
+                continue
+            if not keeps_apart(here_x, here_y, candidate[row, 0], candidate[row, 1], other, apart, s):
                 continue
             out[s + 1], last_x, last_y, heading, found = row, dx, dy, np.arctan2(dy, dx), True
             break

@@ -23,7 +23,7 @@ from gen4d.moving import shape
 
 _CACHED_MODELS = 128
 _CACHED_FIGURES = 100_000
-_VERSION = "1"  # changes with every change of a model or of the file
+_VERSION = "2"  # changes with every change of a model or of the file
 _HEAD = struct.Struct("<8sIIQ")  # magic, length of the JSON that follows, its CRC-32C, bytes of the arrays after it
 _MAGIC = b"gen4dsh1"
 
@@ -36,6 +36,7 @@ class Figures(NamedTuple):
     sphere: float
     height: float
     file: sources.SourceFile | None
+    others: tuple[sources.SourceFile, ...] = ()  # which an articulated shape was read from too
 
 
 def find_figures(source: sources.AnyShape, up: str) -> Figures:
@@ -64,8 +65,8 @@ def _load(source: sources.AnyShape, up: str) -> tuple[shape.Model, Figures]:
     if stored is not None:
         return stored
     mesh = sources.load_shape(source, up)
-    model = shape.make_model(mesh.vertex, mesh.face)
-    figures = Figures(model.disc, model.sphere, model.height, mesh.file)
+    model = shape.make_model(mesh.vertex, mesh.face, mesh.part, mesh.joints)
+    figures = Figures(model.disc, model.sphere, model.height, mesh.file, mesh.others)
     if path is not None:
         _keep(path, model, figures)
     return model, figures
@@ -83,7 +84,10 @@ def _folder() -> pathlib.Path | None:
 
 
 def _place(source: sources.ShapeSource, up: str) -> pathlib.Path | None:
-    """Where a shape's file is kept, or None where nothing is or the mesh is not there."""
+    """Where a shape's file is kept, or None where nothing is: for articulated shapes, which are many files, or where
+    the mesh is not there."""
+    if sources.is_articulated(source):
+        return None
     folder, path = _folder(), os.path.realpath(source.root / source.path)
     try:
         status = os.stat(path)
@@ -91,7 +95,7 @@ def _place(source: sources.ShapeSource, up: str) -> pathlib.Path | None:
         return None
     if folder is None:
         return None
-    key = "\0".join((_VERSION, path, str(status.st_size), str(status.st_mtime_ns), up, source.entry))
+    key = "\0".join((_VERSION, path, str(status.st_size), str(status.st_mtime_ns), up, source.up))
     name = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
     return folder / name[:2] / f"{name}.shape"
 

@@ -5,7 +5,11 @@ from typing import NamedTuple
 import numpy as np
 
 from gen4d.moving import kernels
+from gen4d.moving.joints import sweep
+from gen4d.sources import Joint
 from gen4d.sources.formats.mesh_kernels import double_areas
+
+_BELOW = 0.01  # of its height a part may come below the foot of a shape at rest: rounded or sloping feet
 
 
 class ShapeError(ValueError):
@@ -21,23 +25,52 @@ class Model(NamedTuple):
     disc: float  # radius of the circumscribed circle seen from above
     sphere: float  # radius of a sphere around the middle of the axis that holds the shape
     height: float = 1.0  # of the mesh, in its own units
+    part: np.ndarray | None = None  # (F,) int32: the part of each face; None: it is one part
+    joints: tuple[Joint, ...] = ()  # of parts 1, 2, ...; disc and sphere hold the shape at all their values
 
 
-def make_model(vertex: np.ndarray, face: np.ndarray) -> Model:
-    """Model of a mesh (V, 3), (F, 3) with z up, in any unit. Raises ShapeError where it has no height or surface."""
-    used = vertex[np.bincount(face.ravel(), minlength=len(vertex)) > 0]
+def make_model(
+    vertex: np.ndarray, face: np.ndarray, part: np.ndarray | None = None, joints: tuple[Joint, ...] = ()
+) -> Model:
+    """Model of a mesh (V, 3), (F, 3) with z up, in any unit, and of the parts that it may have.
+
+    Raises ShapeError where it has no height or surface, or a joint takes a part below the floor.
+    """
+    is_used = np.bincount(face.ravel(), minlength=len(vertex)) > 0
+    used = vertex[is_used]
     low, high = used.min(axis=0), used.max(axis=0)
     height = high[2] - low[2]
     if not height > 1e-6 * (high - low).max():
         raise ShapeError(f"its height is {height:.3g} at an extent of {(high - low).max():.3g}: a shape cannot be flat")
+    slack = 0.0
+    if part is not None:
+        used, slack = sweep(used, _owner(len(vertex), face, part)[is_used], joints)
+        if used[:, 2].min() < low[2] - _BELOW * height:
+            raise ShapeError(
+                f"its joints take a part {low[2] - used[:, 2].min():.3g} below its foot: narrow their ranges"
+            )
     x, y, _ = enclosing_circle(used[:, :2])
-    centred = (vertex - [x, y, low[2]]) / height
-    used = (used - [x, y, low[2]]) / height
+    foot = np.array([x, y, low[2]])
+    centred, used, slack = (vertex - foot) / height, (used - foot) / height, slack / height
     double_area = np.empty(len(face))
     double_areas(centred, face, double_area)
-    disc = float(np.hypot(used[:, 0], used[:, 1]).max())
-    sphere = float(np.linalg.norm(used - [0.0, 0.0, 0.5], axis=1).max())
-    return Model(centred, face, np.cumsum(0.5 * double_area), disc, sphere, float(height))
+    disc = float(np.hypot(used[:, 0], used[:, 1]).max()) + slack
+    sphere = float(np.linalg.norm(used - [0.0, 0.0, 0.5], axis=1).max()) + slack
+    joints = tuple(_in_heights(joint, foot, height) for joint in joints)
+    return Model(centred, face, np.cumsum(0.5 * double_area), disc, sphere, float(height), part, joints)
+
+
+def _owner(vertices: int, face: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """The part (V,) of every vertex; parts share none."""
+    owner = np.zeros(vertices, np.int32)
+    owner[face] = part[:, None]
+    return owner
+
+
+def _in_heights(joint: Joint, foot: np.ndarray, height: float) -> Joint:
+    """A joint in the model's frame and unit."""
+    unit = height if joint.kind == "slide" else 1.0
+    return joint._replace(point=(joint.point - foot) / height, low=joint.low / unit, high=joint.high / unit)
 
 
 def enclosing_circle(point: np.ndarray) -> tuple[float, float, float]:
@@ -89,14 +122,16 @@ def _circle_through(corner: np.ndarray) -> tuple[float, float, float]:
     return float(a[0] + x), float(a[1] + y), float(x * x + y * y)
 
 
-def sample_surface(model: Model, scale: float, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Points (count, 3) float32 on the surface, uniform by area, `scale` metres high."""
+def sample_surface(model: Model, scale: float, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Points (count, 3) float32 on the surface, uniform by area, `scale` metres high, and the part (count,) of each."""
     draw = rng.random((count, 3))
     face = np.searchsorted(model.area, draw[:, 0] * model.area[-1], side="right")
-    corner = model.vertex[model.face[np.minimum(face, len(model.face) - 1)]]
+    face = np.minimum(face, len(model.face) - 1)
+    corner = model.vertex[model.face[face]]
     root = np.sqrt(draw[:, 1:2])
     weight = np.hstack([1 - root, root * (1 - draw[:, 2:]), root * draw[:, 2:]])
-    return ((corner * weight[:, :, None]).sum(axis=1) * scale).astype(np.float32)
+    point = ((corner * weight[:, :, None]).sum(axis=1) * scale).astype(np.float32)
+    return point, np.zeros(count, np.int32) if model.part is None else model.part[face]
 
 
 def shape_pose(position: np.ndarray, yaw_rad: np.ndarray, floor_m: float) -> np.ndarray:

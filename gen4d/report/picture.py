@@ -1,183 +1,238 @@
-"""A picture of one sequence: its frames, the ways of its shapes over the floor plan, and some correspondences."""
+"""A picture of one sequence, still or moving: points as discs shaded by depth, over them ways and pairs."""
 
 import io
+import math
 import pathlib
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from gen4d import files
-from gen4d.sequence import ROLE_MOVING, FloorPlan, Frame, Sequence
+from gen4d.report import kernels
+from gen4d.report.scene import HEADROOM_M, INNER, chosen_pairs, framed, moving, outward, title
+from gen4d.sequence import FloorPlan, Frame, Sequence
 from gen4d.shards import Dataset
 
-_MOVERS = ("#e4572e", "#7b3fa0", "#c98a00", "#1f8a4c")  # one colour per mover, in turn
-_STILL = "#2e6f95"
-_BELOW_M = 0.4
-_CEILING_M = 2.2  # above the floor; what is higher hides the room
-_LINES = 25  # drawn between corresponding points, of what moves and of what is still
-_DRAWN = 60_000
-_OUTER = (0.002, 0.998)  # of the points: what lies farther out is not drawn
-_MARGIN = 0.03
-_TILT_RAD = np.radians(40)
+BACK, INK, PALE = (247, 246, 242), (34, 38, 43), (107, 113, 120)
+GREEN, STILL = (158, 209, 153), (46, 127, 165)
+MOVERS = ((228, 87, 46), (141, 79, 184), (201, 138, 0), (31, 138, 76))  # one colour per mover, in turn
+_RAMP = np.array([(33, 66, 107), (64, 140, 153), (222, 213, 178)], np.float64)  # from low to high
+_YAW, _PITCH, _FIELD = -0.9, 0.75, 0.6  # of the camera, radians
+_FINER = 2  # pixels are drawn so many times smaller, and averaged
+_THIN = 1.6  # what moves has fewer points than a scan, drawn so much larger
+_CUT_M = 0.3  # above the floor: what is higher at a wall that faces the camera is cut away
+_PANEL, _WIDE = (480, 380), 460  # of a frame, and height of the pairs, in pixels
+_COLUMNS = 4
+_GIF, _BETWEEN, _TICK_MS = (640, 420), 5, 140
+
+
+class View(NamedTuple):
+    """What all frames of a sequence are drawn by: where the camera looks, how far around, and which heights count."""
+
+    centre: tuple[float, ...]
+    radius: float
+    low: float  # of the colours, metres
+    high: float
+    cut: float  # what is higher is not drawn
+    plan: FloorPlan | None
+    outward: np.ndarray | None  # of the points of actor 0: see scene.outward
 
 
 def draw_png(dataset: Dataset, number: int, path: pathlib.Path) -> None:
-    """Write a PNG of a sequence of any kind: every frame from above at a slant, some correspondences and, if it has
-    one, the floor plan with the positions of what moves."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    """Write a PNG of a sequence of any kind: every frame, and some correspondences of the first with the last."""
     sequence, plan = dataset[number], dataset.floor_plan(number)
     frames = sequence.frames
-    columns = min(len(frames), 4)
-    rows = -(-len(frames) // columns)
-    figure = pyplot.figure(figsize=(4.2 * columns, 3.4 * rows + 4.2), dpi=110, layout="constrained")
-    grid = figure.add_gridspec(rows + 1, 2 * columns, height_ratios=[1] * rows + [1.2])
     view = find_view(sequence, frames, plan)
+    columns = min(len(frames), _COLUMNS)
+    rows = -(-len(frames) // columns)
+    width, height = _PANEL
+    sheet = Image.new("RGB", (columns * width, 44 + rows * (height + 22) + _WIDE + 26), BACK)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((sheet.width / 2, 22), title(sequence), INK, _font(20), anchor="mm")
     for i, frame in enumerate(frames):
-        axes = figure.add_subplot(grid[i // columns, 2 * (i % columns) : 2 * (i % columns) + 2])
-        _draw_frame(axes, frame, sequence, view)
-        axes.set(xlim=view.right, ylim=view.up)
-        axes.set_title(f"frame {i}: {len(frame.point):,} points", fontsize=9)
-    if plan is not None:
-        _draw_plan(figure.add_subplot(grid[rows, :columns]), sequence, plan)
-    _draw_pairs(figure.add_subplot(grid[rows, columns if plan is not None else 0 :]), sequence, frames, view)
-    figure.suptitle(title(sequence), fontsize=11)
+        left, top = i % columns * width, 44 + i // columns * (height + 22)
+        sheet.paste(_drawn(sequence, frame, i, view, _PANEL), (left, top + 22))
+        pen.text((left + width / 2, top + 11), f"frame {i}: {len(frame.point):,} points", PALE, _font(15), anchor="mm")
+    count = len(sequence.correspondences(0, sequence.t - 1)[0])
+    text = f"{count:,} correspondences between frames 0 and {sequence.t - 1}, some drawn"
+    pen.text((sheet.width / 2, sheet.height - _WIDE - 13), text, PALE, _font(15), anchor="mm")
+    sheet.paste(_pairs(sequence, frames, view, (sheet.width, _WIDE)), (0, sheet.height - _WIDE))
+    _save(path, sheet, format="PNG")
+
+
+def draw_gif(dataset: Dataset, number: int, path: pathlib.Path) -> None:
+    """Write a GIF of a sequence of any kind, which goes on for ever; between two frames what moves goes straight."""
+    sequence, plan = dataset[number], dataset.floor_plan(number)
+    frames = sequence.frames
+    view = find_view(sequence, frames, plan)
+    shown = [_drawn(sequence, frame, float(i), view, _GIF) for i, frame in enumerate(frames)]
+    if moving(sequence):
+        between = [i + k / _BETWEEN for i in range(len(frames) - 1) for k in range(_BETWEEN)]
+        shown = [_drawn(sequence, _moved(sequence, frames, time), time, view, _GIF) for time in between] + shown[-1:]
+    first, *rest = [image.quantize(128) for image in shown]
+    ticks = [_TICK_MS * (1 if moving(sequence) else _BETWEEN)] * (len(shown) - 1) + [6 * _TICK_MS]
+    _save(path, first, format="GIF", save_all=True, append_images=rest, duration=ticks, loop=0)
+
+
+def _save(path: pathlib.Path, image: Image.Image, **how) -> None:
     buffer = io.BytesIO()
-    pyplot.savefig(buffer, format="png")
-    pyplot.close(figure)
+    image.save(buffer, **how)
     files.make_folder(path.parent)
     files.write(path, buffer.getvalue())
 
 
-def title(sequence: Sequence) -> str:
-    """What a sequence shows, in a line."""
-    shapes = " and ".join(mover.shape for mover in sequence.movers)
-    if sequence.kind == "moving" and shapes:
-        return f"{sequence.id}: {shapes} {'moves' if len(sequence.movers) == 1 else 'move'} through {sequence.scan}"
-    return f"{sequence.id}: {sequence.kind}{' of ' + shapes if shapes else ''}"
-
-
-class View(NamedTuple):
-    """What all frames of a sequence are drawn by: one window, one range of heights, one share of points, one dot."""
-
-    right: tuple[float, float]  # of the picture's plane, metres
-    up: tuple[float, float]
-    heights: tuple[float, float]
-    step: int  # every how-manieth point is drawn
-    dot: float
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)
 
 
 def find_view(sequence: Sequence, frames: list[Frame], plan: FloorPlan | None) -> View:
-    """One view for all frames: the window holds all but the outermost of the points, and everything that moves."""
-    heights = _heights(frames, plan)
-    point = np.concatenate([frame.point[frame.point[:, 2] < heights[1]] for frame in frames])
-    moving = np.concatenate(
-        [frame.point[np.isin(frame.actor, [actor for actor, _ in _moving(sequence)])] for frame in frames]
+    """One view for all frames: it holds all but the outermost of the points near free floor, and all that moves."""
+    point = np.concatenate([frame.point for frame in frames])
+    centre, radius = framed(point, plan)
+    moved = np.concatenate([frame.point[np.isin(frame.actor, moving(sequence))] for frame in frames])
+    if len(moved):
+        radius = max(radius, float(np.linalg.norm(moved - np.float32(centre), axis=1).max()))
+    low, high = np.quantile(point[:, 2], INNER) if len(point) else (0.0, 1.0)
+    if plan is None:
+        return View(tuple(centre), radius, float(low), float(high), math.inf, None, None)
+    out = outward(sequence.actors[0].cloud.point, plan)
+    return View(
+        tuple(centre), radius, plan.floor_m, plan.floor_m + HEADROOM_M * 1.15, plan.floor_m + HEADROOM_M, plan, out
     )
-    most = max((int((frame.point[:, 2] < heights[1]).sum()) for frame in frames), default=0)
-    step = max(1, most // _DRAWN)
-    dot = 0.4 * float(np.clip(_DRAWN / 2 / max(most / step, 1), 1, 15))  # thin clouds get larger dots
-    return View(*_window(point, moving), heights, step, dot)
 
 
-def _window(point: np.ndarray, moving: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Ends of the window to the right and up, with a margin."""
-    ends = []
-    for values, inner in zip(_project(point)[:2], _project(moving)[:2], strict=True):
-        low, high = np.quantile(values, _OUTER) if len(values) else (0.0, 1.0)
-        low, high = min([low, *inner]), max([high, *inner])
-        margin = _MARGIN * max(high - low, 0.1)
-        ends.append((float(low - margin), float(high + margin)))
-    return ends[0], ends[1]
+def _camera(view: View, size: tuple[int, int]) -> tuple[np.ndarray, float, np.ndarray]:
+    """Camera (3, 4) as the kernel takes it, pixels per unit at distance 1, and the way to the camera (2,)."""
+    width, height = size
+    to = np.array([math.cos(_PITCH) * math.cos(_YAW), math.cos(_PITCH) * math.sin(_YAW), math.sin(_PITCH)])
+    right = np.array([-math.sin(_YAW), math.cos(_YAW), 0.0])
+    away = 0.78 * view.radius / math.sin(_FIELD / 2) / min(1.0, width / height)
+    turn = np.stack([right, np.cross(to, right), -to])
+    eye = np.array(view.centre) + away * to
+    camera = np.concatenate([turn, -(turn @ eye)[:, None]], axis=1)
+    return camera, height / 2 / math.tan(_FIELD / 2), to[:2] / np.linalg.norm(to[:2])
 
 
-def _heights(frames: list[Frame], plan: FloorPlan | None) -> tuple[float, float]:
-    """Lowest and highest height that is drawn: of a room from its floor to below its ceiling, or of all points."""
-    if plan is not None:
-        return plan.floor_m - _BELOW_M, plan.floor_m + _CEILING_M
-    z = np.concatenate([frame.point[:, 2] for frame in frames])
-    return (float(z.min()), float(z.max()) + 1e-3) if len(z) else (0.0, 1.0)
+def ramp(share: np.ndarray) -> np.ndarray:
+    """Colours (N, 3) uint8 of shares (N,): blue, teal, sand."""
+    at = np.clip(share, 0, 1) * (len(_RAMP) - 1)
+    return np.stack([np.interp(at, range(len(_RAMP)), _RAMP[:, k]) for k in range(3)], axis=1).astype(np.uint8)
 
 
-def _project(point: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Slanted view from the south: right, up in the picture, and nearness."""
-    x, y, z = point.astype(np.float64).T
-    return x, y * np.sin(_TILT_RAD) + z * np.cos(_TILT_RAD), -y * np.cos(_TILT_RAD) + z * np.sin(_TILT_RAD)
+def _colours(sequence: Sequence, frame: Frame, view: View) -> np.ndarray:
+    """Colours (N, 3) uint8: of height, free floor green, and what moves in its mover's."""
+    colour = ramp((frame.point[:, 2] - view.low) / max(view.high - view.low, 1e-6))
+    if view.plan is not None:
+        at = np.floor(frame.point[:, :2] / view.plan.cell_m).astype(np.int64) - view.plan.origin
+        held = ((at >= 0) & (at < view.plan.valid.shape)).all(axis=1) & (
+            np.abs(frame.point[:, 2] - view.plan.floor_m) < 0.1
+        )
+        held[held] = view.plan.valid[tuple(at[held].T)]
+        colour[held] = (0.45 * colour[held] + 0.55 * np.array(GREEN)).astype(np.uint8)
+    for number in moving(sequence):
+        colour[frame.actor == number] = _mover_colour(sequence, number)
+    return colour
 
 
-def _moving(sequence: Sequence) -> list[tuple[int, str]]:
-    """Numbers of the actors that move, and the colours of their movers."""
-    actors = enumerate(sequence.actors)
-    return [(a, _MOVERS[max(x.mover, 0) % len(_MOVERS)]) for a, x in actors if x.role == ROLE_MOVING]
+def _mover_colour(sequence: Sequence, number: int) -> tuple[int, int, int]:
+    return MOVERS[max(sequence.actors[number].mover, 0) % len(MOVERS)]
 
 
-def _draw_frame(axes, frame: Frame, sequence: Sequence, view: View) -> None:
-    low, top = view.heights
-    shown = np.flatnonzero(frame.point[:, 2] < top)[:: view.step]
-    right, up, near = _project(frame.point[shown])
-    order = np.argsort(near)
-    height = frame.point[shown, 2][order]
-    pale = low + 1.25 * (top - low)  # what is highest is drawn in a colour that can still be seen
-    axes.scatter(right[order], up[order], c=height, s=view.dot, cmap="GnBu_r", lw=0, vmin=low, vmax=pale)
-    for actor, colour in _moving(sequence):
-        right, up, _ = _project(frame.point[frame.actor == actor])
-        axes.scatter(right, up, c=colour, s=1.4, lw=0)
-    axes.set_aspect("equal")
-    axes.axis("off")
+def _floor(plan: FloorPlan) -> np.ndarray:
+    """Points (N, 3) float32 all over the free floor, a little below it, so that the scan covers them."""
+    spread = (np.stack(np.meshgrid(*[np.arange(4)] * 2), axis=-1).reshape(-1, 2) + 0.5) / 4
+    flat = ((np.argwhere(plan.valid) + plan.origin)[:, None] + spread).reshape(-1, 2) * plan.cell_m
+    return np.concatenate([flat, np.full((len(flat), 1), plan.floor_m - 0.04)], axis=1).astype(np.float32)
 
 
-def _draw_plan(axes, sequence: Sequence, plan: FloorPlan) -> None:
-    """Free floor, and of every mover its points, the disc kept free around it and its way, numbered by frame."""
-    from matplotlib.patches import Circle
-
-    extent = (np.array([plan.origin, plan.origin + plan.valid.shape]) * plan.cell_m).T.ravel()
-    axes.imshow(plan.valid.T, origin="lower", extent=extent, cmap="Greys_r", vmin=-1.5, vmax=1, alpha=0.9)
-    drawn = set()
-    for a, colour in _moving(sequence):
-        actor = sequence.actors[a]
-        way = actor.pose[:, :2, 3]
-        for i in np.flatnonzero(actor.present):
-            pose = actor.pose[i]
-            cloud = actor.cloud.point @ pose[:3, :3].T + pose[:3, 3]
-            axes.scatter(cloud[:, 0], cloud[:, 1], s=0.5, lw=0, c=colour, alpha=1.0 if i == 0 else 0.5)
-            if actor.mover >= 0 and actor.mover not in drawn:
-                axes.add_patch(Circle(way[i], sequence.movers[actor.mover].radius_m, fill=False, color=colour, lw=0.8))
-                axes.annotate(str(i), way[i], fontsize=8, ha="center", va="center")
-        if actor.mover not in drawn:
-            axes.plot(way[:, 0], way[:, 1], "-", c="k" if actor.mover <= 0 else colour, lw=0.8)
-        drawn.add(actor.mover)
-    axes.set_title("floor plan: free floor light, the disc kept free around each shape", fontsize=9)
-    axes.tick_params(labelsize=7)
-    axes.set_aspect("equal")
-
-
-def chosen_pairs(sequence: Sequence, frames: list[Frame], top: float) -> list[tuple[int, int, bool]]:
-    """Rows of the first and of the last frame of some points that both hold, and whether each moves: an even choice
-    among those that move and among those of the rest that lie below `top`."""
-    first = frames[0]
-    a, b = sequence.correspondences(0, sequence.t - 1)
-    moving = np.isin(first.actor[a], [actor for actor, _ in _moving(sequence)])
-    still = ~moving & (first.point[a, 2] < top)
-    chosen = []
-    for which, moves in ((np.flatnonzero(moving), True), (np.flatnonzero(still), False)):
-        rows = which[:: max(1, len(which) // _LINES)][:_LINES]
-        chosen += [(int(a[row]), int(b[row]), moves) for row in rows]
-    return chosen
+def _drawn(sequence: Sequence, frame: Frame, time: float, view: View, size: tuple[int, int]) -> Image.Image:
+    """A frame's points, and the ways of what moves, the position at `time` marked."""
+    fine = (size[0] * _FINER, size[1] * _FINER)
+    camera, scale, facing = _camera(view, fine)
+    image = np.empty((fine[1], fine[0], 3), np.uint8)
+    image[:] = BACK
+    depth = np.full(fine[::-1], np.inf)
+    shown = frame.point[:, 2] <= view.cut
+    if view.outward is not None:
+        out = np.where(frame.actor == 0, view.outward[np.where(frame.actor == 0, frame.point_index, 0)], 0)
+        angle = (out.astype(np.float64) - 1) / 254 * 2 * math.pi
+        near = (out > 0) & (np.cos(angle) * facing[0] + np.sin(angle) * facing[1] > 0.25)
+        shown &= ~(near & (frame.point[:, 2] > view.plan.floor_m + _CUT_M))
+    size_m = view.radius / 45 if sequence.kind == "views" else max(view.radius / 150, 0.022)
+    if view.plan is not None:
+        floor = _floor(view.plan)
+        green = np.tile(np.array(GREEN, np.uint8), (len(floor), 1))
+        kernels.splat(floor, green, camera, scale, 0.4 * view.plan.cell_m, image, depth)
+    colour, moves = _colours(sequence, frame, view), np.isin(frame.actor, moving(sequence))
+    for which, larger in ((shown & ~moves, 1.0), (shown & moves, _THIN)):
+        kernels.splat(frame.point[which], colour[which], camera, scale, larger * size_m, image, depth)
+    kernels.shade(image, depth, _FINER, 4.0)
+    picture = Image.fromarray(image)
+    _draw_ways(ImageDraw.Draw(picture), sequence, time, view, lambda point: _pixels(point, camera, scale, fine))
+    return picture.resize(size, Image.Resampling.BOX)
 
 
-def _draw_pairs(axes, sequence: Sequence, frames: list[Frame], view: View) -> None:
+def _pixels(point: np.ndarray, camera: np.ndarray, scale: float, size: tuple[int, int]) -> list[tuple[float, float]]:
+    """Where points (N, 3) are in the picture."""
+    right, up, away = camera[:, :3] @ np.asarray(point, np.float64).T + camera[:, 3:]
+    return list(zip(size[0] / 2 + right * scale / away, size[1] / 2 - up * scale / away, strict=True))
+
+
+def _draw_ways(pen: ImageDraw.ImageDraw, sequence: Sequence, time: float, view: View, place) -> None:
+    """Of every mover its way over the floor, the disc kept free around it in each frame, and the frames' numbers."""
+    turns = np.linspace(0, 2 * math.pi, 49)
+    circle = np.stack([np.cos(turns), np.sin(turns), np.zeros(49)], axis=1)
+    done = set()
+    for number in moving(sequence):
+        actor = sequence.actors[number]
+        if actor.mover in done:
+            continue
+        done.add(actor.mover)
+        way = actor.pose[:, :3, 3].astype(np.float64)
+        radius = sequence.movers[actor.mover].radius_m if actor.mover >= 0 else math.nan
+        if view.plan is not None:
+            way[:, 2] = view.plan.floor_m + 0.02
+        colour = _mover_colour(sequence, number)
+        pen.line(place(way), colour, 2 * _FINER, joint="curve")
+        for i, at in enumerate(way):
+            if not math.isnan(radius) and view.plan is not None:
+                pen.line(place(at + radius * circle), colour, _FINER * (2 if i == round(time) else 1))
+        for i, (x, y) in enumerate(place(way)):
+            r = 6 * _FINER
+            pen.ellipse((x - r, y - r, x + r, y + r), colour)
+            pen.text((x, y), str(i), (255, 255, 255), _font(9 * _FINER), anchor="mm")
+
+
+def _pairs(sequence: Sequence, frames: list[Frame], view: View, size: tuple[int, int]) -> Image.Image:
     """The first and the last frame side by side, with lines between some corresponding points."""
-    first, last = frames[0], frames[-1]
-    gap = np.array([view.right[1] - view.right[0], 0, 0], np.float32)
-    for frame, shift in ((first, 0 * gap), (last, gap)):
-        _draw_frame(axes, frame._replace(point=frame.point + shift), sequence, view)
-    axes.set(xlim=(view.right[0], view.right[1] + float(gap[0])), ylim=view.up)
-    colours = dict(_moving(sequence))
-    for i, j, moves in chosen_pairs(sequence, frames, view.heights[1]):
-        right, up, _ = _project(np.stack([first.point[i], last.point[j] + gap]))
-        axes.plot(right, up, c=colours[int(first.actor[i])] if moves else _STILL, lw=0.35, alpha=0.8)
-    count = len(sequence.correspondences(0, sequence.t - 1)[0])
-    axes.set_title(f"{count:,} correspondences between frames 0 and {sequence.t - 1}, some drawn", fontsize=9)
+    half = (size[0] // 2, size[1])
+    sheet = Image.new("RGB", size, BACK)
+    ends = ((0, frames[0]), (len(frames) - 1, frames[-1]))
+    for side, (i, frame) in enumerate(ends):
+        sheet.paste(_drawn(sequence, frame, i, view, half), (side * half[0], 0))
+    camera, scale, _ = _camera(view, half)
+    pen = ImageDraw.Draw(sheet)
+    for i, j, moves in chosen_pairs(sequence, frames, view.cut):
+        colour = _mover_colour(sequence, int(frames[0].actor[i])) if moves else STILL
+        here, there = _pixels(np.stack([frames[0].point[i], frames[-1].point[j]]), camera, scale, half)
+        pen.line([here, (there[0] + half[0], there[1])], colour, 1)
+    return sheet
+
+
+def _moved(sequence: Sequence, frames: list[Frame], time: float) -> Frame:
+    """The frame nearest in time, with what moves on its straight way to the next."""
+    from scipy.spatial.transform import Rotation, Slerp
+
+    i, nearest = int(time), round(time)
+    frame = frames[nearest]
+    if time == i:
+        return frame
+    point = frame.point.copy()
+    for number in moving(sequence):
+        pose = sequence.actors[number].pose[i : i + 2].astype(np.float64)
+        here = frame.actor == number
+        turn = Slerp([i, i + 1], Rotation.from_matrix(pose[:, :3, :3]))(time).as_matrix()
+        shift = pose[0, :3, 3] + (time - i) * (pose[1, :3, 3] - pose[0, :3, 3])
+        point[here] = sequence.actors[number].cloud.point[frame.point_index[here]] @ turn.T + shift
+    return frame._replace(point=point)

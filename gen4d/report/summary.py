@@ -23,13 +23,14 @@ def summary(sidecars: Iterable[dict]) -> list[str]:
     ]
     if attempts:
         lines.append(f"{attempts} attempts, {sequences / attempts:.0%} accepted, {gaps} sequences given up")
-        lines.append(_sizes(scans))
+        lines += [_sizes(scans), *_movers(scans)]
     measured = [scan for scan in scans if None not in (scan["valid_m2"], scan["free_m"])]
     return (
         lines
         + _free_space(measured)
         + doubts(measured)
         + _classes(scans)
+        + _shapes(scans)
         + _rejections(scans)
         + _frames(scans)
         + _gaps(scans)
@@ -44,6 +45,15 @@ def _sizes(scans: list[dict]) -> str:
         return "every shape has its full size, none shrunk to fit"
     least = min(scan.get("least_shrink", 1.0) for scan in scans)
     return f"{shrunk} shrunk to fit, to {least:.2f} of their height or more"
+
+
+def _movers(scans: list[dict]) -> list[str]:
+    """How many sequences have how many shapes, where not all have one."""
+    total: collections.Counter = collections.Counter()
+    for scan in scans:
+        total.update(scan.get("movers") or {"1": len(scan["sequences"])})
+    told = ", ".join(f"{number} in {counted(total[number], 'sequence')}" for number in sorted(total) if total[number])
+    return [f"shapes at once: {told}"] if any(scan.get("movers") for scan in scans) else []
 
 
 def _free_space(scans: list[dict]) -> list[str]:
@@ -83,6 +93,7 @@ def _levelled(scans: list[dict]) -> list[str]:
 def doubts(scans: list[dict]) -> list[str]:
     """What in the figures of scans makes one doubt their up axis or their floor, one line each with the remedy."""
     wrong = [scan for scan in scans if scan.get("below", 0.0) > BELOW_SHARE]
+    turned = [scan for scan in scans if "top_heavy" in scan]
     thin = [scan for scan in scans if (scan.get("unseen") or 0.0) > UNSEEN_SHARE]
     lines = []
     if wrong:
@@ -91,13 +102,21 @@ def doubts(scans: list[dict]) -> list[str]:
             f"warning: up to {share:.0%} of the points lie more than 20 cm below the floor in {some(wrong)}: another "
             "axis may point up, check --up"
         )
+    if turned:
+        times = max(scan["top_heavy"] for scan in turned)
+        lines.append(
+            f"warning: up to {times:.1f} times as many points lie below the ceiling as above the floor in "
+            f"{some(turned)}: scans that stand on their heads, check --up"
+        )
     if thin:
         share = max(scan["unseen"] for scan in thin)
         lines.append(
             f"warning: up to {share:.0%} of the free floor is unseen in {some(thin)}: thin clouds or large gaps; "
             "--set close_m=0 keeps to seen floor, --set cell_m=0.2 sees more of it"
         )
-    return lines
+    said = [doubt for scan in scans for doubt in scan.get("doubts", ())]
+    more = [f"warning: and {len(said) - _NAMED} more like these"] if len(said) > _NAMED else []
+    return lines + [f"warning: {doubt}" for doubt in said[:_NAMED]] + more
 
 
 def some(scans: list[dict]) -> str:
@@ -116,12 +135,21 @@ def _total(scans: list[dict], key: str) -> collections.Counter:
 def _classes(scans: list[dict]) -> list[str]:
     drawn, accepted, shrunk = (_total(scans, key) for key in ("drawn", "accepted", "shrunk"))
     everything = sum(accepted.values()) or 1
+    several = any(scan.get("movers") for scan in scans)
+    shares, draws = ("shapes", "drawn") if several else ("sequences", "attempts")
+    wide = max(16, *map(len, drawn)) if drawn else 0
     rows = [
-        f"  {name:<16} {accepted[name] / everything:4.0%} of the sequences, {accepted[name]} of {drawn[name]} attempts"
-        + (f", {shrunk[name]} shrunk to fit" if shrunk[name] else "")
+        f"  {name:<{wide}} {accepted[name] / everything:4.0%} of the {shares}, "
+        f"{accepted[name]} of {drawn[name]} {draws}" + (f", {shrunk[name]} shrunk to fit" if shrunk[name] else "")
         for name in sorted(drawn)
     ]
     return ["classes:", *rows] if rows else []
+
+
+def _shapes(scans: list[dict]) -> list[str]:
+    """Of views: how many shapes each class has."""
+    counts = collections.Counter(scan["class"] for scan in scans if "class" in scan)
+    return ["classes: " + ", ".join(f"{name} {counts[name]}" for name in sorted(counts))] if counts else []
 
 
 def _rejections(scans: list[dict]) -> list[str]:

@@ -45,7 +45,7 @@ def shape_text(seed: int, class_name: str, index: int) -> bytes:
     point, face = _worn(rng, mesh, soup=turn % 2 == 1, degenerate=turn % 4 == 2)
     scale = 10.0 ** rng.uniform(-0.5, 2.7)
     offset = rng.uniform(-2, 2, 3) * np.ptp(mesh.point, axis=0) * (chance(rng, 0.7))
-    return _off(
+    return off_text(
         (np.round(point, 6) + offset) * scale, face, fused=turn % 3 == 0, crlf=turn % 4 == 1, commented=turn % 5 == 2
     )
 
@@ -65,8 +65,10 @@ def _worn(rng: np.random.Generator, mesh: Solid, soup: bool, degenerate: bool) -
     return mesh.point, face
 
 
-def _off(point: np.ndarray, face: np.ndarray, fused: bool, crlf: bool, commented: bool) -> bytes:
-    """OFF text with one of the odd headers, comments or line ends seen in ModelNet."""
+def off_text(
+    point: np.ndarray, face: np.ndarray, fused: bool = False, crlf: bool = False, commented: bool = False
+) -> bytes:
+    """OFF text, perhaps with one of the odd headers, comments or line ends seen in ModelNet."""
     counts = f"{len(point)} {len(face)} 0"
     lines = [f"OFF{counts}"] if fused else ["OFF", counts]
     if commented:

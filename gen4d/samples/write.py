@@ -4,6 +4,7 @@ DIR/scans/sceneXXXX_YY/...               see `scannet`
 DIR/scans/scannetv2_{train,val}.txt      a split by room: rescans of one room are on the same side
 DIR/scans/scannetv2-labels.combined.tsv  categories and their nyu40 ids
 DIR/shapes/<class>/{train,test}/*.off    see `modelnet`
+DIR/articulated/<class>/<name>/*.urdf    furniture with doors, drawers and seats that move, see `urdf`
 DIR/gen4d_samples.json                   written last: what was asked for, every file's size, a digest of it all
 """
 
@@ -20,8 +21,10 @@ from gen4d import files
 from gen4d.samples.camera.scanner import scan_room
 from gen4d.samples.draws import chance, keyed
 from gen4d.samples.modelnet import SHAPE_STYLES, shape_path, shape_text
+from gen4d.samples.objects.jointed import JOINTED
 from gen4d.samples.rooms.room import make_room, rearranged
 from gen4d.samples.scannet import label_table, write_scan
+from gen4d.samples.urdf import articulated_files
 
 GENERATOR_VERSION = 1  # a change of any byte of the samples for a given seed needs a new version
 MANIFEST = "gen4d_samples.json"
@@ -71,12 +74,14 @@ def write_samples(
     asked |= {"tilted": True} if tilted else {}  # older samples, which are level, do not say so
     there = _what_is_there(folder, asked)
     if there is not None:
+        _write_articulated(folder / "articulated", shapes, seed)  # which older samples lack
         return there
     folder.mkdir(parents=True, exist_ok=True)
     files.write(folder / _STARTED, (json.dumps(asked) + "\n").encode())
     (folder / MANIFEST).unlink(missing_ok=True)
     scans = _write_scans(folder / "scans", rooms, seed, tilted, progress)
     _write_shapes(folder / "shapes", shapes, seed)
+    _write_articulated(folder / "articulated", shapes, seed)
     size, digest = _contents(folder)
     totals = {"scan_count": scans, "shape_count": shapes * len(SHAPE_STYLES), "digest": digest, "files": size}
     files.write(folder / MANIFEST, (json.dumps(asked | totals, indent=1) + "\n").encode())
@@ -159,6 +164,17 @@ def _write_shapes(folder: Path, shapes: int, seed: int) -> None:
             path = folder / shape_path(class_name, index)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(shape_text(seed, class_name, index))
+
+
+def _write_articulated(folder: Path, shapes: int, seed: int) -> None:
+    """What is not there yet; the digest of the samples does not depend on it."""
+    for class_name in JOINTED:
+        for index in range(shapes):
+            for name, content in articulated_files(seed, class_name, index).items():
+                path = folder / name
+                if not path.exists():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    files.write(path, content)
 
 
 def samples_digest(folder: Path) -> str:

@@ -127,6 +127,11 @@ class Tables:
         """Id of the sequence in a row."""
         return f"{self._name(self.scans, self._rows['sequence/scan'][row])}/{self._rows['sequence/k'][row]:03d}"
 
+    def class_name(self, row: int) -> str:
+        """Class of the shape of the sequence in a row, "" if it has none."""
+        number = self._rows["sequence/class"][row]
+        return self._name(self.classes, number) if number >= 0 else ""
+
     def sequence(self, row: int, cloud_of: CloudOf | None = None, pairs_of: PairsOf | None = None) -> Sequence:
         """Decode a sequence; `cloud_of(number)` gives its actors' clouds, from a cache or from here, and `pairs_of(row,
         list)` its stored pair lists, which are read where they would have to be searched for."""

@@ -1,5 +1,6 @@
 """Scans: which there are in a folder, without opening any, and loading one."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gen4d.config import Config
 from gen4d.sources.annotations import read_alignment, read_annotations
+from gen4d.sources.entries import Entry, Layout
 from gen4d.sources.formats.columns import PointColumns
 from gen4d.sources.formats.points import read_points
 from gen4d.sources.level import (
@@ -19,12 +22,18 @@ from gen4d.sources.level import (
     split_up,
     up_rotation,
 )
-from gen4d.sources.manifest import Entry, Hit, Layout, entry_of, files_of, recognise
-from gen4d.sources.source import SourceError, SourceFile, file_size, read_file
+from gen4d.sources.manifest import Hit, entry_of, files_of, recognise
+from gen4d.sources.source import SourceError, SourceFile, check_name, escaped, file_size, read_file
 from gen4d.sources.splits import choose_split
+from gen4d.sources.surface import MESHES, is_coarse, read_surface, sample
 
 _LEAST_POINTS = 100
-_REACH_M = 1e5
+_FAR_M = 2**20 * 0.02  # beyond it no voxel of 2 cm has a number
+_ROUND_M = 100.0  # offsets are whole hundreds, so that people recognise them
+_SAMPLED = 1024  # coordinates an axis that are looked at for the steps between them
+_LEAST_VALUES = 4  # an axis with fewer is flat
+_VOXEL_M = Config().voxel_m
+_COARSE_REACH_M = 100.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,8 @@ class ScanSource:
 
     files: role -> path relative to `root`, the folder given by the user: points, and where there are any labels,
     instance, segments, aggregation, label_table, alignment. entry: the data set's name in the manifest. size: bytes of
-    the points file.
+    the points file. label_space: of its labels. surface:
+    whether it may be covered where it is a coarse mesh.
     """
 
     name: str
@@ -41,6 +51,8 @@ class ScanSource:
     files: Mapping[str, str]
     entry: str
     size: int
+    label_space: str = ""
+    surface: bool = True
 
     @property
     def path(self) -> str:
@@ -63,10 +75,12 @@ class FoundScans(NamedTuple):
 class Scan:
     """A static reconstruction in metres, z up, right-handed.
 
-    point (N, 3) float32, finite; row (N,) int32, each point's index in the points file; label, instance (N,) int32 or
+    point (N, 3) float32, finite; row (N,) int32, each point's index in the points file, -1 if
+    it was put on a surface; label, instance (N,) int32 or
     None, -1 = no instance, in `label_space` of the manifest ("" without labels); transform (4, 4) float64 from the
     source's frame to this one; axis_alignment (4, 4) float64 or None, stored and not applied; dropped: rows with NaN or
-    infinity; files: everything that was read; tilt_deg: what levelling took out, part of the transform.
+    infinity; files: everything that was read; tilt_deg: what levelling took out, part of the transform; doubts: what in
+    its files contradicts something else, or was not used, one line each with the file in front.
     """
 
     name: str
@@ -80,6 +94,8 @@ class Scan:
     dropped: int
     files: tuple[SourceFile, ...]
     tilt_deg: float = 0.0
+    doubts: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()  # columns of the points file that may be ids and were not taken
 
 
 def find_scans(folder: Path, split: Path | None = None) -> FoundScans:
@@ -99,7 +115,7 @@ def find_scans(folder: Path, split: Path | None = None) -> FoundScans:
         try:
             sources.append(_source(folder, entry, hit, shared))
         except SourceError as error:
-            refused.append((hit.name, str(error)))
+            refused.append((escaped(hit.name), str(error)))
     return FoundScans(tuple(sources), entry.name, chosen.warnings, tuple(refused), chosen.split)
 
 
@@ -123,11 +139,13 @@ def _shared_files(folder: Path, entry: Entry, layout: Layout) -> dict[str, str]:
 
 
 def _source(folder: Path, entry: Entry, hit: Hit, shared: dict[str, str]) -> ScanSource:
+    check_name(folder, hit.path)
     files = files_of(folder, hit)
     if "points" not in files:
         wanted = hit.layout.files["points"][0].format_map({"name": hit.name})
         raise SourceError(folder / hit.path, f"has no {wanted}: without points there is no scan, download it again")
-    return ScanSource(hit.name, folder, files | shared, entry.name, file_size(folder, files["points"]))
+    size = file_size(folder, files["points"])
+    return ScanSource(hit.name, folder, files | shared, entry.name, size, entry.label_space, entry.surface)
 
 
 def default_orientation(entry: str) -> Orientation:
@@ -136,30 +154,37 @@ def default_orientation(entry: str) -> Orientation:
     return Orientation("auto" if known.up == "z" else f"auto:{known.up}", parse_units(known.units))
 
 
-def load_scan(source: ScanSource, orientation: Orientation) -> Scan:
+def load_scan(source: ScanSource, orientation: Orientation, spacing_m: float = 0.0) -> Scan:
     """Read a scan, bring it to metres with z up, and drop rows that are not finite. Each file is read once.
 
+    spacing_m: where the scan is a mesh whose vertices are too far apart, its surface is covered by points at this
+    distance instead, each with the label and the instance of the nearest vertex of its triangle; 0: never.
     Raises SourceError for every way in which its files can be wrong.
     """
     path = source.root / source.files["points"]
     files: list[SourceFile] = []
-    table = _read_table(source, files)
-    label, instance = read_annotations(source.root, source.files, table, files)
+    spacing = spacing_m / orientation.metres_per_unit if source.surface else 0.0
+    table, cover = _read_table(source, files, spacing, orientation.metres_per_unit)
+    label, instance, doubts = read_annotations(source.root, source.files, table, files)
+    if cover is not None:
+        return _covered(source, cover, label, instance, orientation, files, doubts)
     row = _finite_rows(path, table.point)
     whole = len(row) == len(table.point)
-    point, transform, tilt_deg = _orient(path, table.point if whole else table.point[row], orientation)
+    oriented = _orient(path, table.point if whole else table.point[row], orientation)
     return Scan(
         name=source.name,
-        point=point,
+        point=oriented.point,
         row=row,
         label=label if whole or label is None else label[row],
         instance=instance if whole or instance is None else instance[row],
-        label_space="" if label is None else entry_of(source.entry).label_space,
-        transform=transform,
+        label_space="" if label is None else source.label_space,
+        transform=oriented.transform,
         axis_alignment=read_alignment(source.root, source.files, files),
         dropped=len(table.point) - len(row),
         files=tuple(files),
-        tilt_deg=tilt_deg,
+        tilt_deg=oriented.tilt_deg,
+        doubts=doubts + tuple(f"{source.files['points']}: {doubt}" for doubt in oriented.doubts),
+        unused=table.unused,
     )
 
 
@@ -172,14 +197,47 @@ def scan_from_arrays(
     """
     path = Path(name)
     row = _finite_rows(path, point)
-    turned, transform, tilt_deg = _orient(path, point, orientation)
-    return Scan(name, turned, row, label, instance, "", transform, None, 0, (), tilt_deg)
+    turned, transform, tilt_deg, doubts = _orient(path, point, orientation)
+    doubts = tuple(f"{name}: {doubt}" for doubt in doubts)
+    return Scan(name, turned, row, label, instance, "", transform, None, 0, (), tilt_deg, doubts)
 
 
-def _read_table(source: ScanSource, files: list[SourceFile]) -> PointColumns:
+def _read_table(
+    source: ScanSource, files: list[SourceFile], spacing: float, metres_per_unit: float
+) -> tuple[PointColumns, tuple[np.ndarray, np.ndarray] | None]:
+    """The rows of the points file and, where it is a mesh that they do not stand for, points on its surface with the
+    row nearest to each."""
+    path = source.root / source.files["points"]
     content, file = read_file(source.root, source.files["points"])  # freed on return: the next file takes its pages
     files.append(file)
-    return read_points(source.root / source.files["points"], content)
+    mesh = read_surface(path, content) if spacing or path.suffix.lower() in MESHES else None
+    table = PointColumns(mesh[0]) if mesh and path.suffix.lower() in MESHES else read_points(path, content)
+    if not spacing or mesh is None or not is_coarse(*mesh, metres_per_unit):
+        return table, None
+    return table, sample(path, *mesh, spacing)
+
+
+def _covered(
+    source: ScanSource,
+    cover: tuple[np.ndarray, np.ndarray],
+    label: np.ndarray | None,
+    instance: np.ndarray | None,
+    orientation: Orientation,
+    files: list[SourceFile],
+    doubts: tuple[str, ...],
+) -> Scan:
+    """A scan of points on a surface, which are no rows of its file."""
+    point, nearest = cover
+    label, instance = (None if values is None else values[nearest] for values in (label, instance))
+    scan = scan_from_arrays(source.name, point, label, instance, orientation)
+    return dataclasses.replace(
+        scan,
+        row=np.full(len(point), -1, np.int32),
+        label_space="" if label is None else source.label_space,
+        axis_alignment=read_alignment(source.root, source.files, files),
+        files=tuple(files),
+        doubts=doubts + scan.doubts,
+    )
 
 
 def _finite_rows(path: Path, point: np.ndarray) -> np.ndarray:
@@ -195,20 +253,74 @@ def _finite_rows(path: Path, point: np.ndarray) -> np.ndarray:
     return row
 
 
-def _orient(path: Path, point: np.ndarray, orientation: Orientation) -> tuple[np.ndarray, np.ndarray, float]:
-    """point (N, 3) float32 in metres, z up, the (4, 4) float64 transform that brought it there, and the tilt in degrees
-    that levelling took out, 0 where it did nothing."""
+class _Oriented(NamedTuple):
+    """point (N, 3) float32 in metres, z up; the (4, 4) float64 transform that brought it there; the tilt in degrees
+    that levelling took out, 0 where it did nothing; doubts about its coordinates."""
+
+    point: np.ndarray
+    transform: np.ndarray
+    tilt_deg: float
+    doubts: tuple[str, ...]
+
+
+def _orient(path: Path, point: np.ndarray, orientation: Orientation) -> _Oriented:
     start, when = split_up(orientation.up)
     turn = up_rotation(start) * orientation.metres_per_unit
-    _check_reach(path, point, orientation.metres_per_unit)
+    doubts = _coarse(point, orientation.metres_per_unit)
+    offset = _offset(path, point, orientation.metres_per_unit)
+    if offset.any():
+        point = point.astype(np.float64) - offset
     upright = _turned(point, turn)
     floor = None if when == "never" else _find_floor(path, upright, needed=when == "always")
+    if floor is None or not (when == "always" or floor.is_tilted):
+        return _Oriented(upright, _transform(turn, offset), 0.0, doubts)
+    turn = rotation_to_z(floor.normal) @ turn
+    return _Oriented(_turned(point, turn), _transform(turn, offset), floor.tilt_deg, doubts)
+
+
+def _transform(turn: np.ndarray, offset: np.ndarray) -> np.ndarray:
     transform = np.eye(4)
     transform[:3, :3] = turn
-    if floor is None or not (when == "always" or floor.is_tilted):
-        return upright, transform, 0.0
-    transform[:3, :3] = rotation_to_z(floor.normal) @ turn
-    return _turned(point, transform[:3, :3]), transform, floor.tilt_deg
+    if offset.any():
+        transform[:3, 3] = -(turn @ offset)
+    return transform
+
+
+def _offset(path: Path, point: np.ndarray, metres_per_unit: float) -> np.ndarray:
+    """What is taken off the coordinates (3,), in the file's units: 0 but for scans that lie far from the origin as a
+    whole, as georeferenced ones do. Raises SourceError where some of the points are far from the others."""
+    if _reach_m(point, metres_per_unit) <= _FAR_M:
+        return np.zeros(3)
+    step = _ROUND_M / metres_per_unit
+    offset = np.round(np.median(point.astype(np.float64), axis=0) / step) * step
+    reach = _reach_m(point - offset, metres_per_unit)
+    if reach > _FAR_M:
+        raise SourceError(
+            path,
+            f"has a point at infinity ({reach:.6g} m from the middle of the scan, at most {_FAR_M:.0f} m): "
+            "remove it, or check --units",
+        )
+    return offset
+
+
+def _reach_m(point: np.ndarray, metres_per_unit: float) -> float:
+    return max(float(point.max()), -float(point.min())) * metres_per_unit
+
+
+def _coarse(point: np.ndarray, metres_per_unit: float) -> tuple[str, ...]:
+    """A doubt about coordinates that come in steps larger than a voxel: numbers of too few digits, far out."""
+    sample = point[:: max(1, len(point) // _SAMPLED)]
+    for axis, name in enumerate("xyz"):
+        values = np.unique(sample[:, axis])
+        if len(values) < _LEAST_VALUES:
+            continue
+        step_m = float(np.diff(values.astype(np.float64)).min()) * metres_per_unit
+        if step_m > _VOXEL_M:
+            reach = float(np.abs(values).max()) * metres_per_unit
+            why = f"it reaches {reach:.6g} m in numbers of few digits" if reach > _COARSE_REACH_M else "it is rounded"
+            steps = f"has {name} in steps of {step_m:.3g} m, coarser than the voxels of {_VOXEL_M} m"
+            return (f"{steps}: {why}, export it as float64 or nearer to the origin",)
+    return ()
 
 
 def _turned(point: np.ndarray, turn: np.ndarray) -> np.ndarray:
@@ -225,13 +337,3 @@ def _find_floor(path: Path, point: np.ndarray, needed: bool) -> Floor | None:
         if not needed:
             return None
         raise SourceError(path, f"cannot be levelled: {error}; give --up as an axis or a vector") from error
-
-
-def _check_reach(path: Path, point: np.ndarray, metres_per_unit: float) -> None:
-    reach = max(float(point.max()), -float(point.min())) * metres_per_unit
-    if reach > _REACH_M:
-        raise SourceError(
-            path,
-            f"has a point at infinity (a coordinate of {reach:.3g} m, at most {_REACH_M:.0e} m): "
-            "remove it, move the scan to the origin, or check --units",
-        )

@@ -23,7 +23,13 @@ class SourceError(ValueError):
         self.problem = line
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.problem}"
+        return f"{escaped(self.path)}: {self.problem}"
+
+
+def escaped(path: str) -> str:
+    """A path for people: bytes that are not UTF-8 as \\xff, line ends and other letters that cannot be seen as \\n."""
+    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 class SourceFile(NamedTuple):
@@ -34,6 +40,13 @@ class SourceFile(NamedTuple):
     sha256: str
 
 
+def check_name(root: Path, relative: str) -> None:
+    """Raise SourceError where the path of a scan or a shape is no name: bytes that are not UTF-8, or not printable."""
+    if not relative.isprintable():
+        text = "has a name with bytes that are not UTF-8, or with letters that cannot be seen: rename it"
+        raise SourceError(root / relative, text)
+
+
 def file_size(root: Path, relative: str) -> int:
     """Bytes of the regular file `root / relative`. Raises SourceError where there is none."""
     path = os.path.join(root, relative)
@@ -42,8 +55,8 @@ def file_size(root: Path, relative: str) -> int:
     except OSError as error:
         raise SourceError(path, f"cannot be read ({error.strerror or error}): check its permissions") from error
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-        raise SourceError(path, f"is {kind}: a file is needed here, move it away or rename it")
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
+        raise SourceError(path, f"is {kind} where a file is needed: give the file itself, or another name")
     return status.st_size
 
 

@@ -86,3 +86,35 @@ def write_rooms(folder: Path, train: int = 4, val: int = 2, labels: str = "ply")
         write(folder / f"scannetv2_{part}.txt", "".join(f"{name}\n" for name in members))
     every = [*names["train"], *names["val"]]
     return {name: write_room(folder, name, number, labels) for number, name in enumerate(every)}
+
+
+def with_objects(number: int, points: int = 1500) -> LabelledScan:
+    """A room with instances: its table twice, a metre apart; the floor, a wall, and a lamp that is of no class."""
+    point, kind = room(number, points)
+    scan = labelled(number, points)
+    ids = np.array([list(OBJECTS).index(name) if OBJECTS[name][0] else -1 for name in kind], np.int32)
+    table = kind == "table"
+    point = np.vstack([point, point[table] + np.float32([0, 1.2, 0])])
+    label, ids = np.append(scan.label, scan.label[table]), np.append(ids, ids[table] + 50).astype(np.int32)
+    row = np.arange(len(point), dtype=np.int32)
+    return scan._replace(point=point, label=label, instance=ids, row=row, rows=len(point))
+
+
+def with_solids(number: int, points: int = 1500) -> LabelledScan:
+    """A floor with a table, a bed and a bed, boxes whose surfaces were scanned; as labelled scan with instances."""
+    rng = keyed(number, 5)
+    solids = [((0.8, 0.8, 0.4), (0.9, 0.6, 0.8), 6), ((2.2, 0.7, 0.25), (0.8, 1.0, 0.5), 3)]
+    solids.append(((1.4, 2.2, 0.25), (1.0, 0.8, 0.5), 3))
+    floor = rng.uniform((0, 0, 0), (3, 3, 0), (points // 2, 3))
+    parts, label, ids = [floor], [np.full(len(floor), 1)], [np.zeros(len(floor), int)]
+    for k, (centre, size, kind) in enumerate(solids):
+        surface = rng.uniform(-0.5, 0.5, (points // 6, 3))
+        side = rng.integers(0, 3, len(surface))
+        surface[np.arange(len(surface)), side] = rng.choice([-0.5, 0.5], len(surface))
+        parts.append(np.array(centre) + surface * size)
+        label.append(np.full(len(surface), kind))
+        ids.append(np.full(len(surface), k + 1))
+    point = np.concatenate(parts).astype(np.float32)
+    row = np.arange(len(point), dtype=np.int32)
+    named = (np.concatenate(label).astype(np.int16), np.concatenate(ids).astype(np.int32))
+    return LabelledScan(f"scene{number:04d}_00", point, named[0], row, len(point), str(number), instance=named[1])

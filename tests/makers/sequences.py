@@ -52,6 +52,7 @@ class MemoryDataset(list):
     """Sequences in memory with what the trainer asks of a data set."""
 
     digest = "in memory"
+    local = True
 
     @property
     def scan_names(self) -> list[str]:

@@ -8,9 +8,14 @@ import click
 from train.commands import frame
 from train.commands.progress import Progress, draw_curves
 
+# Of the tasks.
+TITLES = {"segment": "segmentation", "instances": "instance segmentation", "detect": "detection"}
+
 
 @click.command()
 @click.option("--data", type=frame.PATH, required=True, help="Folder of labelled scans: ScanNet, Pointcept's, samples.")
+@frame.manifest
+@click.option("--task", type=click.Choice(list(TITLES)), default="segment", show_default=True, help="What is learned.")
 @click.option("--weights", required=True, help="Run folder, checkpoint or exported weights; none: from scratch.")
 @click.option("--preset", default="paper", show_default=True, help="paper, efficient, or small: minutes on a CPU.")
 @frame.run_option("runs/finetune")
@@ -25,21 +30,25 @@ from train.commands.progress import Progress, draw_curves
 @frame.no_memory_check
 @frame.as_json
 def finetune(
-    weights, preset, run, percent, assignments, settings_file, device, dry_run, no_memory_check, as_json, **places
+    task, weights, preset, run, percent, assignments, settings_file, device, dry_run, no_memory_check, as_json, **places
 ) -> None:
-    """Fine-tune a backbone to semantic segmentation. The same command goes on where it was stopped.
+    """Fine-tune a backbone to a task: semantic segmentation, instances, or boxes. The same command continues where it
+    stopped.
 
     \b
     python -m train finetune --data scannet --weights runs/pretrain
+    python -m train finetune --task instances --data scannet --weights runs/pretrain --run runs/instances
     python -m train finetune --data scannet --weights none --preset efficient --percent 10 --run runs/scratch10
     """
     with frame.one_line_errors():
-        from train.config import resolve
+        from train.config import ConfigError, resolve
         from train.inputs.labelled import Places
         from train.run.world import join_world
-        from train.tasks.config import PRESETS
+        from train.tasks.config import PRESETS_OF
 
-        config = resolve(preset, frame.with_share(percent, assignments), PRESETS, settings_file)
+        config = resolve(preset, frame.with_share(percent, assignments), PRESETS_OF[task], settings_file)
+        if config.task != task:
+            raise ConfigError(f"--task {task}: the settings are those of {config.task}: --task {config.task}")
         with join_world(device) as world:
             flags = dry_run, no_memory_check, as_json
             _finetune(Places(**places), frame.weights_path(weights), config, run, world, *flags)
@@ -54,8 +63,8 @@ def _finetune(places, path, config, run, world, dry_run, no_memory_check, as_jso
     from train.tasks.finetune import make
 
     say = frame.speaker(as_json, world.leads)
-    data = read_labelled(places, config.labels, config.run.workers, say)
-    weights = read_weights(path, config.backbone.voxel_m)
+    data = read_labelled(places, config.labels, config.run.workers, say, config.backbone.inputs)
+    weights = read_weights(path, config.backbone)
     if weights and world.leads:
         warn_of_seen([scan.name for scan in data.val], weights.scans, "pre-trained on")
     task, prepared = make(config, data, weights, world)
@@ -76,9 +85,6 @@ def _finetune(places, path, config, run, world, dry_run, no_memory_check, as_jso
     say(f"done: {config.run.steps} steps in {run}")
     if world.leads:
         frame.give(as_json, json.loads((run / "results.json").read_bytes()))
-
-
-TITLES = {"segment": "segmentation"}
 
 
 def _follow(task, prepared, data, config, run, world, as_json) -> None:

@@ -196,6 +196,21 @@ def select_common(first, second, rank, out):
 
 
 @njit(**_OPTIONS)
+def bounds(point, low, high):
+    """Least and greatest of each axis: point (n, 3), n above 0, into low and high (3,) of its type. NaN anywhere in an
+    axis makes both NaN, as `numpy.min` has it."""
+    for axis in range(3):
+        low[axis] = high[axis] = point[0, axis]
+    for i in range(1, point.shape[0]):
+        for axis in range(3):
+            value = point[i, axis]
+            if not value >= low[axis]:
+                low[axis] = value if low[axis] == low[axis] else low[axis]
+            if not value <= high[axis]:
+                high[axis] = value if high[axis] == high[axis] else high[axis]
+
+
+@njit(**_OPTIONS)
 def displace(point, noise, low, step_m, size_m, out):
     """Points moved by trilinear interpolation of a field of noise.
 

@@ -53,8 +53,9 @@ class Share(NamedTuple):
 class Order:
     """The endless list of sequence numbers: every sequence once an epoch, epochs one after another.
 
-    Scans are shuffled, then the sequences within each run of `block` scans: neighbours in the list share a few dozen
-    scans, whose clouds the reader keeps, and a batch still mixes scans.
+    Scans are shuffled, then the sequences within each run of `block` scans. A block of all scans is a plain shuffle. Of
+    smaller ones neighbours in the list share scans, whose clouds a reader keeps, and a batch still mixes scans: for
+    data that are far away.
     """
 
     def __init__(self, scan_of: np.ndarray, seed: int, block: int = 32) -> None:

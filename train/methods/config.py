@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass
 
-from train.config import check, one_of
+from train.config import check, not_negative, one_of
 from train.methods.contrast4d.config import METHODS, Contrast4D
+from train.methods.strl.config import Strl
 from train.run.loop import Running
 from train.run.optim import Optim
 
 # Settings that say how a run is carried out, not what it computes: a run may go on with other values.
 FREE = frozenset(
     {"run.steps", "run.workers", "run.checkpoint_steps", "run.milestone_steps", "run.log_steps", "run.backend"}
-    | {"run.rulebooks_ahead"}
+    | {"run.rulebooks_ahead", "probe_steps", "probe_data"}
 )
 
 
@@ -19,13 +20,23 @@ class PretrainConfig:
     """A method, and how it is trained. Defaults are the paper's: preset `paper`; (A) marks what it leaves open."""
 
     method: str = "4dcontrast"
-    contrast: Contrast4D = Contrast4D()
+    contrast: Contrast4D = Contrast4D()  # of all methods but strl
+    strl: Strl = Strl()  # of strl
     optim: Optim = Optim(lr=0.25, schedule="step", decay=0.99, decay_steps=1000, momentum=0.9, weight_decay=1e-4)
     run: Running = Running(steps=50_000, batch=12)
-    block_scans: int = 32  # scans among which neighbouring sequences are shuffled
+    warmup_epochs: float = 0.0  # of rising rates, besides optim.warmup_steps
+    # Scans among which sequences are shuffled; none: all of a data set on a disk, 32 of one behind a URL, where a shard
+    # is fetched once for many of its sequences.
+    block_scans: int | None = None
+    probe_steps: int = 500  # steps between two looks at what features are good for; 0: none; strl has none
+    probe_data: str | None = None  # folder of labelled scans for k-NN; none: points of sequences are retrieved
 
     def __post_init__(self):
-        rules = [one_of(self, "method", METHODS), ("block_scans", self.block_scans >= 1, "at least 1")]
+        rules = [
+            one_of(self, "method", (*METHODS, "strl")),
+            *not_negative(self, "warmup_epochs", "probe_steps"),
+            ("block_scans", self.block_scans is None or self.block_scans >= 1, "at least 1, or none"),
+        ]
         check(self, rules)
 
 
@@ -44,6 +55,23 @@ PRESETS = {
             temperature=0.2,  # of 0.1, 0.2 and 0.4 the best with 255 negatives (one model each, by probes)
         ),
         optim=Optim(lr=1.0),
-        run=Running(steps=120, batch=2, checkpoint_steps=20, log_steps=1),
+        run=Running(steps=120, batch=2, shared_norms=True, checkpoint_steps=20, log_steps=1),
+        probe_steps=60,
+    ),
+    # STRL, section 4. Its rate, decay of weights and length are in its supplement alone: (A) BYOL's for 100 epochs, and
+    # 100 epochs of ShapeNet's 57,448 shapes. One batch in one part: norms see all of it.
+    "strl": PretrainConfig(
+        method="strl",
+        optim=Optim(optimiser="lars", lr=0.45, schedule="cosine-rest", weight_decay=1e-6),
+        run=Running(steps=22_440, batch=256, precision="float32"),  # float16 saves a tenth of DGCNN's time alone
+        warmup_epochs=10,
+    ),
+    # For CPUs, in minutes.
+    "strl-small": PretrainConfig(
+        method="strl",
+        strl=Strl(net="pointnet", points=256, head_width=512, head_out=128, redraw=True),
+        optim=Optim(optimiser="adamw", lr=0.001, schedule="cosine", weight_decay=0.0),
+        run=Running(steps=200, batch=16, checkpoint_steps=50, log_steps=10),
+        warmup_epochs=1,
     ),
 }

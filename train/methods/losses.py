@@ -1,4 +1,4 @@
-"""Losses of 4DContrast: Eqs. 1-9 and the hardest-contrastive loss of its SimCLR variant (appendix C.2).
+"""Losses of 4DContrast: Eqs. 1-9 and the hardest-contrastive loss of its SimCLR variant (appendix C.2); of STRL: Eq. 4.
 
 Shapes. P pairs of frames, t frames, S sampled points of all B sequences, d feature width. Every pair's or frame's
 term is the mean over its samples (the paper sums: a mean keeps the learning rate independent of their number), and
@@ -96,6 +96,12 @@ def same_voxel(row: torch.Tensor, size: int) -> torch.Tensor:
     """Which samples of a sequence share a voxel, in any of k voxel sets: row (k, S) -> (B, n, n) bool, for size = B."""
     row = row.reshape(len(row), size, -1)
     return (row.unsqueeze(-1) == row.unsqueeze(-2)).any(0)
+
+
+def prediction_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """STRL, Eq. 4: squared distance of unit vectors (B, d) and (B, d), 2 - 2 cos, mean over clouds. The gradient stops
+    at the target."""
+    return 2 + 2 * negative_cosine(prediction, target.detach()).mean()
 
 
 def match_average(features: torch.Tensor, row: torch.Tensor) -> torch.Tensor:

@@ -161,11 +161,12 @@ def _refuse_cpu(backend: Backend, device: torch.device) -> None:
 
 
 def set_tf32(on: bool) -> None:
-    """Whether products of float32 numbers may be made of TF32 ones (10 bits of mantissa), here and in torch."""
+    """Whether products of float32 numbers may be made of TF32 ones (10 bits of mantissa), in the chosen backend and in
+    torch. Say it before the first step: spconv keeps the kernels that it has tuned for a layer, of either kind, for as
+    long as the process lives, and the self-check refuses float32 after TF32."""
     torch.set_float32_matmul_precision("high" if on else "highest")
-    for name in _MODULES:
-        if installed(name):
-            load(name).constants.SPCONV_ALLOW_TF32 = on
+    for backend in _chosen:
+        backend.constants.SPCONV_ALLOW_TF32 = on
 
 
 def tf32() -> bool:

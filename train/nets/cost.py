@@ -15,7 +15,8 @@ def forward_cost(shape: NetShape, dims: int, voxels: Voxels, element: int) -> Fo
     """The cost of one forward, given the bytes of a number."""
     counts = level_counts(voxels, shape.levels)
     widest = max(rows * channels for rows, channels in zip(counts, widths(shape), strict=True))
-    return Forward(dims, counts[0], kept_bytes(shape, dims, counts, element), widest * element)
+    kept = kept_floats(shape, counts) * element + pair_bytes(dims, counts)
+    return Forward(dims, counts[0], kept, widest * element, pair_bytes(dims, counts))
 
 
 def widths(shape: NetShape) -> list[int]:
@@ -46,9 +47,15 @@ def level_counts(voxels: Voxels, levels: int) -> list[int]:
     return counts
 
 
-def kept_bytes(shape: NetShape, dims: int, voxels: list[int], element: int) -> int:
-    """What autograd keeps of one forward of a U-Net, given the voxels of each level and the bytes of a number."""
-    floats = pairs = 0
+def pair_bytes(dims: int, voxels: list[int]) -> int:
+    """The index pairs of one forward of a U-Net, given the voxels of each level."""
+    taps = 27 if dims == 3 else 30
+    return 4 * 2 * (taps * sum(voxels) + 8 * sum(voxels[:-1]))
+
+
+def kept_floats(shape: NetShape, voxels: list[int]) -> int:
+    """How many numbers autograd keeps of one forward of a U-Net, given the voxels of each level."""
+    floats = 0
     widths = (shape.stem, *shape.planes[: shape.levels - 1])
     floats += 2 * shape.stem * voxels[0]
     for level in range(shape.levels):
@@ -57,11 +64,7 @@ def kept_bytes(shape: NetShape, dims: int, voxels: list[int], element: int) -> i
     for stage, level in enumerate(reversed(range(shape.levels)), start=shape.levels):
         width, joined = shape.planes[stage], shape.planes[stage] + widths[level]
         floats += (2 * width + joined + _blocks(joined, width, shape.layers[stage])) * voxels[level]
-    taps = 27 if dims == 3 else 30
-    for level in range(shape.levels + 1):
-        pairs += taps * 2 * voxels[level]
-    pairs += sum(8 * 2 * n for n in voxels[:-1])
-    return floats * element + pairs * 4
+    return floats
 
 
 def _blocks(c_in: int, c_out: int, count: int) -> int:

@@ -292,7 +292,7 @@ def self_check(device: str | torch.device = "cpu", dtype: torch.dtype = torch.fl
             raise SparseError(
                 f"self-check: {backend}'s {dims}D {name} on {device} is off by {worst:.2g} of its largest value "
                 f"({allowed:.0e} allowed for {dtype}): its numbers cannot be trusted here. Look for two installed "
-                "spconv or cumm packages, or a GPU newer than the spconv build"
+                "spconv or cumm packages, a GPU newer than the spconv build, or TF32 used before in this process"
             )
 
 

@@ -14,7 +14,7 @@ from train.run.precision import BYTES
 
 _SAMPLED = 4  # items whose voxels are counted
 _OVERHEAD = 1.15  # gradients in flight, buffers of convolutions, fragmentation
-_ADDRESSED = 2**31  # bytes of one tensor that spconv can address
+ADDRESSED = 2**31  # bytes of one tensor that spconv can address
 
 
 class NeedsMemory(Refused):
@@ -23,12 +23,13 @@ class NeedsMemory(Refused):
 
 class Forward(NamedTuple):
     """One forward pass of a net. dims: of its voxels; kept: bytes for the backward pass; widest: bytes of the largest
-    tensor that one convolution reads or writes."""
+    tensor that one convolution reads or writes; pairs: bytes of its index pairs, which are among those kept."""
 
     dims: int
     voxels: int
     kept: int
     widest: int
+    pairs: int = 0
 
 
 class Estimate(NamedTuple):
@@ -38,7 +39,7 @@ class Estimate(NamedTuple):
     voxels_4d: int
     parameters: int
     weights: int  # with gradients and momentum
-    kept: int  # for the backward pass
+    kept: int  # for the backward pass, and index pairs made ahead for the next step
     widest: int  # largest tensor of one convolution
     batch: int  # one, on the device
     host: int  # batches being made ahead
@@ -49,25 +50,28 @@ class Estimate(NamedTuple):
         return int((self.weights + self.kept + self.batch) * _OVERHEAD)
 
 
-def estimate(stream, model, precision: str) -> Estimate:
+def estimate(stream, model, precision: str, rulebooks_ahead: bool = False) -> Estimate:
     """Memory for training `model` on batches of `stream`, from the voxels of its first items.
 
     model.forwards(batch, element) says what the passes over a batch cost, given the bytes of a number.
+    rulebooks_ahead: whether a GPU has the index pairs of the next batch beside them.
     """
     size = stream.share.part_size
     sampled = min(size, _SAMPLED)
     batch = stream.sample(sampled)
     scale, element = size / sampled, BYTES[precision]
     forwards: Sequence[Forward] = model.forwards(batch, element)
+    ahead = rulebooks_ahead and hasattr(model, "with_rulebooks") and torch.cuda.is_available()
     parameters = sum(p.numel() for p in model.parameters())
     copies = 3 * max(element, 4) + (element if precision == "float16" else 0)
     tensors = int(_batch_bytes(batch) * scale)
+    kept = sum(forward.kept for forward in forwards) + (sum(forward.pairs for forward in forwards) if ahead else 0)
     return Estimate(
         voxels_3d=_mean_voxels(forwards, 3, scale),
         voxels_4d=_mean_voxels(forwards, 4, scale),
         parameters=parameters,
         weights=parameters * copies,
-        kept=int(sum(forward.kept for forward in forwards) * scale),
+        kept=int(kept * scale),
         widest=int(max(forward.widest for forward in forwards) * scale),
         batch=tensors,
         host=tensors * (stream.workers + 1) * 3 // 2,
@@ -116,11 +120,12 @@ def problem(needed: Estimate, share, device: torch.device) -> str:
     host = 0 if device.type == "cuda" else needed.host
     parts = [n for n in range(1, share.part_size + 1) if share.part_size % n == 0]
     fixed = needed.weights * _OVERHEAD
-    fits = [n for n in parts if needed.widest / n < _ADDRESSED and fixed + (needed.device - fixed) / n <= free]
-    remedy = f"set accumulate={share.accumulate * fits[0]}" if fits else "use larger voxels or smaller nets"
+    fits = [n for n in parts if needed.widest / n < ADDRESSED and fixed + (needed.device - fixed) / n <= free]
+    other = "use larger voxels or a smaller net, or crops (max_voxels) in fine-tuning"
+    remedy = f"set accumulate={share.accumulate * fits[0]}" if fits else other
     if needed.device + host > free:
         return f"a step needs about {needed.device / 1e9:.1f} GB on {device}, {free / 1e9:.1f} GB are free: {remedy}"
-    if needed.widest >= _ADDRESSED:
+    if needed.widest >= ADDRESSED:
         made = f"one forward makes tensors of about {needed.widest / 1e9:.2f} GB, spconv addresses less than"
-        return f"{made} {_ADDRESSED / 1e9:.2f} GB: {remedy}"
+        return f"{made} {ADDRESSED / 1e9:.2f} GB: {remedy}"
     return ""

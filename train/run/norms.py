@@ -24,6 +24,11 @@ class _SumOverProcesses(torch.autograd.Function):
         return total
 
 
+def sum_over_processes(x: torch.Tensor) -> torch.Tensor:
+    """Sum of a tensor that every process has, through which gradients go."""
+    return _SumOverProcesses.apply(x)
+
+
 class SharedNorm(nn.BatchNorm1d):
     """Batch norm with mean and variance over the rows of all processes; in evaluation mode it is an ordinary one."""
 
@@ -32,11 +37,11 @@ class SharedNorm(nn.BatchNorm1d):
         if not self.training:
             return super().forward(x)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        total = _SumOverProcesses.apply(torch.cat([wide.sum(0), wide.new_full((1,), len(wide))]))
+        total = sum_over_processes(torch.cat([wide.sum(0), wide.new_full((1,), len(wide))]))
         rows = total[-1].detach()
         mean = total[:-1] / rows
         centred = wide - mean
-        variance = _SumOverProcesses.apply(centred.square().sum(0)) / rows
+        variance = sum_over_processes(centred.square().sum(0)) / rows
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)

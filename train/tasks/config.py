@@ -8,13 +8,16 @@ from dataclasses import dataclass
 
 from train.config import check, one_of
 from train.inputs.labelled import LabelUse
+from train.inputs.scans import GEOMETRY
 from train.inputs.views import Augmentation
 from train.run.loop import Running
 from train.run.optim import Optim
 from train.tasks.backbone import BackboneUse
+from train.tasks.detect.config import Detect
+from train.tasks.instances.config import Instances
 from train.tasks.segment.config import Segment
 
-TASKS = ("segment",)
+TASKS = ("segment", "instances", "detect")
 
 # Settings that say how a run is carried out, not what it computes. `steps` is none of them: the rate falls towards it.
 FREE = frozenset({"run.workers", "run.checkpoint_steps", "run.milestone_steps", "run.log_steps"})
@@ -28,6 +31,8 @@ class FinetuneConfig:
     backbone: BackboneUse = BackboneUse()
     labels: LabelUse = LabelUse()
     segment: Segment = Segment()
+    instances: Instances = Instances()
+    detect: Detect = Detect()
     optim: Optim = Optim(lr=0.8, schedule="poly", power=0.9, momentum=0.9, dampening=0.1, weight_decay=1e-4)  # (F)
     # Eight parts of six scans, as Contrastive Scene Contexts has it (F): norms see six, and a forward fits.
     run: Running = Running(steps=10_000, batch=48, accumulate=8)
@@ -35,6 +40,8 @@ class FinetuneConfig:
 
     def __post_init__(self):
         rules = [one_of(self, "task", TASKS), ("validate_steps", self.validate_steps >= 1, "at least 1")]
+        if self.task != "segment" and self.backbone.inputs != GEOMETRY:
+            rules.append(("task", False, "takes geometry alone: leave out inputs, or fine-tune with --task segment"))
         for name in ("checkpoint_steps", "log_steps"):  # so that a resumed run validates what it would have, no more
             every = getattr(self.run, name)
             rules.append(("validate_steps", self.validate_steps % every == 0, f"a multiple of {name} = {every}"))
@@ -55,3 +62,56 @@ PRESETS = {
         validate_steps=50,
     ),
 }
+
+# 4DContrast trains as PointGroup does, from a rate of 0.1; steps and batch are those of Contrastive Scene Contexts (F).
+INSTANCES = {
+    "paper": FinetuneConfig(
+        task="instances",
+        optim=Optim(lr=0.1, schedule="poly", power=0.9, momentum=0.9, dampening=0.1, weight_decay=1e-4),
+        run=Running(steps=20_000, batch=48, accumulate=8),
+        validate_steps=1000,
+    ),
+    # Its lists of scenes: 5,000 steps of a batch of 48 (F).
+    "efficient": FinetuneConfig(
+        task="instances",
+        labels=LabelUse(percent=10.0),
+        optim=Optim(lr=0.1, schedule="poly", power=0.9, momentum=0.9, dampening=0.1, weight_decay=1e-4),
+        run=Running(steps=5_000, batch=48, accumulate=8),
+    ),
+    # For CPUs, in minutes, as the preset of this name of segmentation.
+    "small": FinetuneConfig(
+        task="instances",
+        backbone=BackboneUse(net="small", voxel_m=0.05),
+        segment=Segment(augmentation=Augmentation(elastic_share=0.0)),
+        instances=Instances(radius_m=0.075),
+        optim=Optim(lr=0.2, schedule="poly", power=0.9, momentum=0.9, dampening=0.1, weight_decay=1e-4),
+        run=Running(steps=300, batch=2, checkpoint_steps=50, log_steps=10),
+        validate_steps=100,
+    ),
+}
+
+# 4DContrast, section 4: 500 epochs of ScanNet's 1,201 scans in batches of 6 are 100,000 steps; the rate is halved after
+# 250, 350 and 450 epochs, norms' momentum every 80 (F). Adam without decay.
+_ADAM = Optim(optimiser="adamw", lr=1e-3, schedule="drops", decay=0.5, drops=(0.5, 0.7, 0.9), weight_decay=0.0)
+
+DETECT = {
+    "paper": FinetuneConfig(
+        task="detect",
+        optim=_ADAM,
+        run=Running(steps=100_000, batch=6, checkpoint_steps=1000),
+        validate_steps=2000,
+    ),
+    # For CPUs, in minutes. Seeds and proposals are as many as ever: fewer would not cover the surfaces of a room.
+    "small": FinetuneConfig(
+        task="detect",
+        backbone=BackboneUse(net="small", voxel_m=0.05, norm_momentum=0.1),
+        detect=Detect(
+            width=64, sample=10_000, momentum_steps=0, iou_weight=3.3, moved_by_boxes=False, vote_weight=10.0
+        ),
+        optim=Optim(optimiser="adamw", lr=4e-3, schedule="poly", power=0.9, weight_decay=0.0),
+        run=Running(steps=300, batch=2, checkpoint_steps=50, log_steps=10),
+        validate_steps=100,
+    ),
+}
+
+PRESETS_OF = {"segment": PRESETS, "instances": INSTANCES, "detect": DETECT}  # by task

@@ -28,6 +28,8 @@ from train.run.optim import make_optimiser
 from train.run.precision import resolve_precision
 from train.run.world import World
 from train.tasks.config import FREE, FinetuneConfig
+from train.tasks.detect import make as detect
+from train.tasks.instances import make as instances
 from train.tasks.segment import make as segment
 from train.tasks.task import BEST, Findings, Task
 
@@ -45,6 +47,10 @@ def make_task(config: FinetuneConfig, data: LabelledData, weights: Backbone | No
     match config.task:
         case "segment":
             return segment.make(config, data, weights, world)
+        case "instances":
+            return instances.make(config, data, weights, world)
+        case "detect":
+            return detect.make(config, data, weights, world)
     raise ValueError(f"task {config.task}: named in the settings, and no folder makes it")
 
 
@@ -70,7 +76,7 @@ def stored_config(config: FinetuneConfig, data: LabelledData, weights: Backbone 
         "classes": list(data.table.names),
         "points": data.points,
         "weights": "none" if weights is None else weights_digest(weights),
-        "backbone": stored_backbone(use.net, use.voxel_m, "backbone.", config.task),
+        "backbone": stored_backbone(use.net, use.voxel_m, "backbone.", config.task, use.inputs),
         "scans": [scan.name for scan in data.train],
         "weights_scans": [] if weights is None else list(weights.scans),
         "settings": settings,
@@ -136,5 +142,5 @@ def conclude(task: Task, run: pathlib.Path, last: Validation, about: dict) -> li
     lines = read_lines(run / "validation.jsonl")
     of_step = {line.pop("step"): line for line in lines}
     chosen = {"last": last.step, "best": found.step}
-    about = about | {"step": chosen, "validations": len(lines), "config": config}
+    about = about | {"step": chosen, "views": 1, "validations": len(lines), "config": config}
     return task.report(run, {name: of_step[step] for name, step in chosen.items()}, last.findings.details, about)

@@ -82,6 +82,12 @@ def four_leg_chair(rng: np.random.Generator) -> Piece:
 
 def swivel_chair(rng: np.random.Generator) -> Piece:
     """An office chair: five spokes with castors, a gas spring, an upholstered seat and a curved back."""
+    foot, seat = swivel_parts(rng)
+    return Piece("office chair", join([*foot, *seat]))
+
+
+def swivel_parts(rng: np.random.Generator) -> tuple[list[Solid], list[Solid]]:
+    """An office chair's foot, and its seat with all that turns with it."""
     seat_m, width, dark, cloth = rng.uniform(0.42, 0.55), rng.uniform(0.45, 0.54), metal(rng), fabric(rng)
     parts = [rod(0.035, seat_m - 0.12, (0, 0, 0.08), dark), lathe([(0.05, 0.06), (0.06, 0.11)], (0, 0, 0), dark)]
     reach, first = rng.uniform(0.27, 0.33), rng.uniform(0, 1.2)
@@ -91,11 +97,11 @@ def swivel_chair(rng: np.random.Generator) -> Piece:
             tube([(0, 0, 0.1), (0.5 * reach * x, 0.5 * reach * y, 0.09), (reach * x, reach * y, 0.065)], 0.024, dark)
         )
         parts.append(lathe([(0.02, 0.0), (0.03, 0.03), (0.02, 0.06)], (reach * x, reach * y, 0.0), dark, 6))
-    parts.append(cushion((width, rng.uniform(0.44, 0.5), 0.1), (0, 0, seat_m - 0.06), cloth, 4.0))
-    parts.append(_swivel_back(rng, width, seat_m, cloth, dark))
+    seat = [cushion((width, rng.uniform(0.44, 0.5), 0.1), (0, 0, seat_m - 0.06), cloth, 4.0)]
+    seat.append(_swivel_back(rng, width, seat_m, cloth, dark))
     if chance(rng, 0.65):
-        parts += _arms((width + 0.04, 0.34, seat_m + rng.uniform(0.17, 0.24)), seat_m - 0.02, 0.045, dark)
-    return Piece("office chair", join(parts))
+        seat += _arms((width + 0.04, 0.34, seat_m + rng.uniform(0.17, 0.24)), seat_m - 0.02, 0.045, dark)
+    return parts, seat
 
 
 def _swivel_back(rng: np.random.Generator, width: float, seat_m: float, cloth: Tint, dark: Tint) -> Solid:

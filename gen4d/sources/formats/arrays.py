@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gen4d.sources.formats.columns import PointColumns, integers
+from gen4d.sources.formats.columns import PointColumns, has_ids, plain_name, with_ids
 from gen4d.sources.source import SourceError
 
 _MAGIC = b"\x93NUMPY"
@@ -23,8 +23,6 @@ _FORTRAN = re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)""")
 _SHAPE = re.compile(r"""['"]shape['"]\s*:\s*\(([0-9L, ]{0,200})\)""")
 _NUMBER = re.compile(r"[<>|=]?[biuf][1248]")
 _POINT_NAMES = ("points", "point", "coord", "coords", "xyz", "pc", "pcd", "arr_0")
-_LABEL_NAMES = ("label", "labels", "segment", "segment20", "semantic_gt20")
-_INSTANCE_NAMES = ("instance", "instances")
 _SHOWN = 20
 _UNPACKED_LIMIT = 32 * 1024 * 1024  # and 16 bytes for each packed one: coordinates never pack that tightly
 _PACK_RATIO = 16
@@ -36,30 +34,23 @@ def read_npy(path: Path, content: bytes) -> PointColumns:
 
 
 def read_npz(path: Path, content: bytes) -> PointColumns:
-    """Points from an archive of arrays: points, coord, xyz, pc or the only one that is not something else (N, 3+);
-    label or segment (N,); instance (N,).
+    """Points from an archive of arrays: points, coord, xyz, pc, or the only one of the shape (N, 3+) that holds no ids;
+    label or segment (N,); instance (N,); each also by the other names that `columns.py` knows.
 
     Raises SourceError for broken archives, those that unpack to far more than their size, and wrong shapes.
     """
+    limit = _UNPACKED_LIMIT + _PACK_RATIO * len(content)
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
             there = [info.filename.removesuffix(".npy") for info in archive.infolist()]
-            wanted = _wanted(there)
-            arrays = _archive_arrays(path, archive, wanted, _UNPACKED_LIMIT + _PACK_RATIO * len(content))
+            name = _points_name(path, archive, there)
+            arrays = _archive_arrays(path, archive, {name, *filter(has_ids, there)}, limit)
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, LookupError, RuntimeError) as error:
         if isinstance(error, SourceError):
             raise
         raise SourceError(path, f"is not a readable archive of arrays ({error}): copy or write it again") from error
-    name = next((name for name in wanted if name in arrays and name not in _LABEL_NAMES + _INSTANCE_NAMES), None)
-    if name is None:
-        listed = ", ".join(there[:_SHOWN]) or "none"
-        raise SourceError(
-            path, f"has no array points, coord, xyz or pc (its arrays: {listed}): rename the one of points"
-        )
-    label = next((arrays[name] for name in _LABEL_NAMES if name in arrays), None)
-    instance = next((arrays[name] for name in _INSTANCE_NAMES if name in arrays), None)
-    point = _points(path, f"`{name}`", arrays[name])
-    table = PointColumns(point, integers(path, "label", label), integers(path, "instance", instance))
+    point = _points(path, f"`{name}`", arrays.pop(name))
+    table = with_ids(path, point, arrays)
     for column, values in (("label", table.label), ("instance", table.instance)):
         if values is not None and len(values) != len(point):
             raise SourceError(
@@ -68,11 +59,33 @@ def read_npz(path: Path, content: bytes) -> PointColumns:
     return table
 
 
-def _wanted(there: list[str]) -> tuple[str, ...]:
-    """Names of the arrays to read: what has a name that is known, or points by another name if it is the only one."""
-    others = [name for name in there if name not in _LABEL_NAMES + _INSTANCE_NAMES]
-    named = _POINT_NAMES if set(others) & set(_POINT_NAMES) or len(others) != 1 else tuple(others)
-    return named + _LABEL_NAMES + _INSTANCE_NAMES
+def _points_name(path: Path, archive: zipfile.ZipFile, there: list[str]) -> str:
+    """The array of points: one of a name that is known, or else the only one that can be."""
+    known = [name for wanted in _POINT_NAMES for name in there if plain_name(name) == wanted]
+    others = [name for name in there if not has_ids(name)]
+    if known or len(others) == 1:
+        return (known or others)[0]
+    shapes = {name: _member_shape(path, archive, name) for name in others[:_SHOWN]}
+    if len(others) <= _SHOWN and len(fits := [name for name, shape in shapes.items() if _is_points(shape)]) == 1:
+        return fits[0]
+    listed = ", ".join(f"{name} {shape}" if shape is not None else name for name, shape in shapes.items()) or "none"
+    more = ", ..." if len(others) > _SHOWN else ""
+    raise SourceError(
+        path, f"has no array points, coord, xyz or pc (its arrays: {listed}{more}): rename the one of points"
+    )
+
+
+def _is_points(shape: tuple[int, ...] | None) -> bool:
+    return shape is not None and len(shape) == 2 and shape[1] >= 3
+
+
+def _member_shape(path: Path, archive: zipfile.ZipFile, name: str) -> tuple[int, ...] | None:
+    """The shape of an array of an archive by its header alone, None where it holds no numbers."""
+    try:
+        with archive.open(f"{name}.npy") as member:
+            return _npy_header(path, member.read(_HEADER_LIMIT + 12))[2]
+    except (SourceError, KeyError, NotImplementedError, RuntimeError):
+        return None
 
 
 def npy_array(path: Path, content: bytes) -> np.ndarray:
@@ -112,7 +125,7 @@ def _npy_header(path: Path, content: bytes) -> tuple[np.dtype, bool, tuple[int, 
     return np.dtype(kind), fortran[1] == "True", sizes, start + length
 
 
-def _archive_arrays(path: Path, archive: zipfile.ZipFile, wanted: tuple[str, ...], limit: int) -> dict[str, np.ndarray]:
+def _archive_arrays(path: Path, archive: zipfile.ZipFile, wanted: set[str], limit: int) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     for info in archive.infolist():
         name = info.filename.removesuffix(".npy")

@@ -9,22 +9,22 @@ from pathlib import Path
 
 import numpy as np
 
-from gen4d.sources.formats import mesh_kernels
+from gen4d.sources.formats.polygons import Polygons, triangulate
+from gen4d.sources.formats.text import Numbers, as_text, read_numbers, read_rows, without_comments
 from gen4d.sources.source import SourceError
 
-_COMMENT = re.compile(rb"#[^\r\n]*")
-_KEYWORD = re.compile(rb"(?:\xef\xbb\xbf)?\s*((?:ST)?C?N?4?n?OFF)([ \t]+BINARY)?")
+_KEYWORD = re.compile(rb"\s*((?:ST)?C?N?4?n?OFF)([ \t]+BINARY)?")
 _COUNTS = re.compile(rb"\s*([^\r\n]*)")
 _LEAST_VERTEX_BYTES = len("0 0 0\n")
 _LEAST_FACE_BYTES = len("1 0\n")
 
 
-def read_off(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (V, 3) float64 and triangles (F, 3) int64 of an OFF file; polygons become fans, edges are dropped.
+def read_off(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Vertices (V, 3) float64, triangles (F, 3) int64 of an OFF file, and doubts about its faces; edges are dropped.
 
     Raises SourceError for anything whose counts and lines do not agree. Indices are checked by the caller.
     """
-    text = _COMMENT.sub(b"", content) if b"#" in content else content
+    text = without_comments(as_text(path, content))
     vertices, faces, at = _parse_counts(path, text)
     body = text[at:]
     if vertices * _LEAST_VERTEX_BYTES + faces * _LEAST_FACE_BYTES > len(body) + 1:
@@ -33,12 +33,19 @@ def read_off(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray]:
             f"is truncated or its counts are wrong: it declares {vertices} vertices and {faces} faces "
             f"and {len(body)} bytes follow: copy or download it again",
         )
-    numbers = _plain_numbers(body, 3 * vertices + 4 * faces)
-    if numbers is not None:
-        face = numbers[3 * vertices :].reshape(-1, 4)
+    numbers = read_numbers(path, body, (len(body) + 1) // 2)
+    if len(numbers.value) == 3 * vertices + 4 * faces:
+        face = numbers.value[3 * vertices :].reshape(-1, 4)
         if (face[:, 0] == 3).all():
-            return numbers[: 3 * vertices].reshape(-1, 3), _indices(path, face[:, 1:])
-    return _read_lines(path, body, vertices, faces)
+            return numbers.value[: 3 * vertices].reshape(-1, 3), _indices(path, face[:, 1:]), ()
+    starts = numbers.starts
+    if len(starts) == vertices + faces:
+        vertex, starts, lengths = *_vertices(path, numbers, starts, vertices), _lengths(numbers, starts)[vertices:]
+    else:  # lines that go on over the next
+        vertex = _wrapped_vertices(path, numbers, len(starts), vertices, faces)
+        starts, lengths = _wrapped_faces(path, numbers, vertices, faces)
+    polygons = _polygons(path, numbers, starts, lengths)
+    return vertex, *triangulate(vertex, polygons)
 
 
 def _parse_counts(path: Path, text: bytes) -> tuple[int, int, int]:
@@ -58,66 +65,69 @@ def _parse_counts(path: Path, text: bytes) -> tuple[int, int, int]:
     return int(words[0]), int(words[1]), line.end()
 
 
-def _read_lines(path: Path, body: bytes, vertices: int, faces: int) -> tuple[np.ndarray, np.ndarray]:
-    lines = [words for words in map(bytes.split, body.splitlines()) if words]
-    if len(lines) != vertices + faces:
+def _lengths(numbers: Numbers, starts: np.ndarray) -> np.ndarray:
+    """How many numbers each line holds."""
+    return np.diff(np.append(starts, len(numbers.value)))
+
+
+def _vertices(path: Path, numbers: Numbers, starts: np.ndarray, vertices: int) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (V, 3) of as many lines, whatever follows their coordinates there, and where the other lines start."""
+    length = _lengths(numbers, starts)[:vertices]
+    if (length < 3).any():
+        row = int(np.argmax(length < 3))
+        raise SourceError(path, f"has {length[row]} numbers in vertex {row}: x, y and z are needed: repair it")
+    return numbers.value[starts[:vertices, None] + np.arange(3)], starts[vertices:]
+
+
+def _wrapped_vertices(path: Path, numbers: Numbers, lines: int, vertices: int, faces: int) -> np.ndarray:
+    try:
+        return read_rows(path, numbers, vertices, 3, "vertex")
+    except SourceError as error:
+        raise _disagree(path, lines, vertices, faces) from error
+
+
+def _wrapped_faces(path: Path, numbers: Numbers, vertices: int, faces: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where each face starts, and how many numbers it has, its count of corners included."""
+    starts, lengths = np.empty(faces, np.int64), np.empty(faces, np.int64)
+    values, first, at = numbers.value, numbers.first, 3 * vertices
+    for row in range(faces):
+        if at >= len(values) or not first[at] or not 1 <= values[at] < len(values) - at:
+            raise _disagree(path, len(numbers.starts), vertices, faces)
+        starts[row], lengths[row] = at, 1 + int(values[at])
+        at += lengths[row]
+    if at != len(values):
+        raise _disagree(path, len(numbers.starts), vertices, faces)
+    return starts, lengths
+
+
+def _disagree(path: Path, lines: int, vertices: int, faces: int) -> SourceError:
+    return SourceError(
+        path,
+        f"has {lines} lines after its counts and declares {vertices} vertices + {faces} faces: "
+        "truncated, or its counts are wrong: copy it again",
+    )
+
+
+def _polygons(path: Path, numbers: Numbers, starts: np.ndarray, lengths: np.ndarray) -> Polygons:
+    """Corners by their number, without what follows them; faces of one or two corners are lines and dropped."""
+    corners = numbers.value[starts]
+    bad = ~((corners >= 1) & (corners < lengths) & (corners == np.floor(corners)))
+    if bad.any():
+        row = int(np.argmax(bad))
         raise SourceError(
             path,
-            f"has {len(lines)} lines after its counts and declares {vertices} vertices + {faces} faces: "
-            "truncated, or its counts are wrong: copy it again",
+            f"has a face {row} that declares {corners[row]:.9g} corners and lists "
+            f"{lengths[row] - 1}: truncated, copy it again",
         )
-    short = next((row for row, words in enumerate(lines[:vertices]) if len(words) < 3), None)
-    if short is not None:
-        raise SourceError(path, f"has {len(lines[short])} numbers in vertex {short}: x, y and z are needed: repair it")
-    vertex = _numbers(path, [word for words in lines[:vertices] for word in words[:3]]).reshape(-1, 3)
-    return vertex, _fans(path, lines[vertices:])
-
-
-def _fans(path: Path, lines: list[list[bytes]]) -> np.ndarray:
-    corners: dict[int, list[bytes]] = {}
-    for row, words in enumerate(lines):
-        length = int(words[0]) if words[0].isdigit() and len(words[0]) < 10 else 0
-        if not 1 <= length < len(words):
-            raise SourceError(
-                path,
-                f"has a face {row} that declares {_shown(words[0])} corners and lists "
-                f"{len(words) - 1}: truncated, copy it again",
-            )
-        if length > 2:
-            corners.setdefault(length, []).extend(words[1 : length + 1])
-    triangles = [
-        fan(_indices(path, _numbers(path, words).reshape(-1, length))) for length, words in sorted(corners.items())
-    ]
-    return np.concatenate(triangles) if triangles else np.empty((0, 3), np.int64)
-
-
-def fan(polygon: np.ndarray) -> np.ndarray:
-    """Polygons (F, n) to triangles (F * (n - 2), 3): around the first corner, wrong only for concave ones."""
-    first = np.broadcast_to(polygon[:, :1], (len(polygon), polygon.shape[1] - 2))
-    return np.stack([first, polygon[:, 1:-1], polygon[:, 2:]], axis=2).reshape(-1, 3)
-
-
-def _plain_numbers(body: bytes, wanted: int) -> np.ndarray | None:
-    """All numbers (wanted,) of a text, as `float` reads them, or None where there are more, fewer or something else."""
-    text = np.frombuffer(body, np.uint8)
-    numbers, late = np.empty(wanted), np.empty((wanted, 3), np.int64)
-    count, waiting = mesh_kernels.read_numbers(text, numbers, late)
-    if count != wanted:
-        return None
-    for index, start, end in late[:waiting].tolist():
-        numbers[index] = float(body[start:end])
-    return numbers
+    polygons = {}
+    for length in np.unique(corners[corners > 2]).astype(np.int64).tolist():
+        at = starts[corners == length]
+        polygons[length] = _indices(path, numbers.value[at[:, None] + np.arange(1, length + 1)])
+    return polygons
 
 
 def _shown(text: bytes) -> str:
     return repr(text[:20].decode("latin-1"))
-
-
-def _numbers(path: Path, words: list[bytes]) -> np.ndarray:
-    try:
-        return np.array(words, np.float64) if words else np.empty(0)
-    except ValueError as error:
-        raise SourceError(path, f"has something else where a number belongs ({error}): write it again") from error
 
 
 def _indices(path: Path, values: np.ndarray) -> np.ndarray:

@@ -1,18 +1,19 @@
 """PCD points: ascii, binary and binary_compressed, organised clouds with NaN rows included."""
 
-import io
 import math
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from gen4d.sources.formats.lzf import lzf_expand
+from gen4d.sources.formats.text import as_text, header_lines, is_padding, read_numbers, read_rows, without_comments
 from gen4d.sources.source import SourceError
 
-_HEADER_LIMIT = 64 * 1024
 _KINDS = {("F", 4), ("F", 8), ("I", 1), ("I", 2), ("I", 4), ("I", 8), ("U", 1), ("U", 2), ("U", 4), ("U", 8)}
-_KEYS = ("VERSION", "FIELDS", "SIZE", "TYPE", "COUNT", "WIDTH", "HEIGHT", "VIEWPOINT", "POINTS", "DATA")
+_KEY = re.compile("[A-Z_]{2,20}")  # others than those read here say nothing of where the points are
+_ALSO = {"COLUMNS": "FIELDS"}  # as versions before 0.6 call it
 _LZF_RATIO = 88  # a three-byte item writes at most 264 bytes
 
 
@@ -49,23 +50,19 @@ def _parse_header(path: Path, content: bytes) -> Header:
 
 def _header_values(path: Path, content: bytes) -> tuple[dict[str, list[str]], int]:
     values: dict[str, list[str]] = {}
-    at = 0
-    while "DATA" not in values:
-        newline = content.find(b"\n", at, _HEADER_LIMIT)
-        if newline < 0:
+    lines, end = header_lines(path, content, "DATA", "PCD")
+    for line in lines:
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        key = _ALSO.get(words[0], words[0])
+        if not _KEY.fullmatch(key) or key in values:
             raise SourceError(
-                path, f"has no line DATA in its first {_HEADER_LIMIT} bytes: truncated or not a PCD, copy it again"
+                path,
+                f"has an unknown or repeated header line {words[0][:40]!r}: damaged or not a PCD, copy it again",
             )
-        words = content[at:newline].decode("latin-1").split()
-        at = newline + 1
-        if words and not words[0].startswith("#"):
-            if words[0] not in _KEYS or words[0] in values:
-                raise SourceError(
-                    path,
-                    f"has an unknown or repeated header line {words[0][:40]!r}: damaged or not a PCD, copy it again",
-                )
-            values[words[0]] = words[1:]
-    return values, at
+        values[key] = words[1:]
+    return values, end
 
 
 def _row_type(path: Path, values: dict[str, list[str]]) -> np.dtype:
@@ -81,11 +78,13 @@ def _row_type(path: Path, values: dict[str, list[str]]) -> np.dtype:
         )
     fields = []
     for index, (name, size, kind, count) in enumerate(zip(names, sizes, kinds, counts, strict=True)):
-        if (kind, size) not in _KINDS or not 1 <= count <= 4096:
+        if (kind, size) not in _KINDS or count > 4096:
             raise SourceError(
                 path,
                 f"has a field {name!r} of TYPE {kind} SIZE {size} COUNT {count}: not known to PCD, write it as F 4",
             )
+        if not count:  # no bytes of it follow
+            continue
         unique = f"_{index}" if name == "_" else name  # `_` pads, any number of times
         fields.append((unique, f"<{kind.lower()}{size}", (count,)) if count > 1 else (unique, f"<{kind.lower()}{size}"))
     if len({field[0] for field in fields}) < len(fields):
@@ -132,7 +131,8 @@ def _check_size(path: Path, header: Header, needed: int, present: int) -> None:
 def _binary_rows(path: Path, content: bytes, header: Header) -> np.ndarray:
     needed = header.rows * header.dtype.itemsize
     _check_size(path, header, needed, len(content) - header.end)
-    if surplus := content[header.end + needed :].strip(b"\0\r\n"):  # some writers pad
+    surplus = content[header.end + needed :]
+    if not is_padding(surplus):
         raise SourceError(
             path, f"has {len(surplus)} bytes after its {header.rows} points: its counts are wrong, copy it again"
         )
@@ -171,20 +171,16 @@ def _from_planes(out: np.ndarray, header: Header) -> np.ndarray:
 def _ascii_rows(path: Path, content: bytes, header: Header) -> np.ndarray:
     width = sum(math.prod(header.dtype[name].shape) for name in header.dtype.names)
     _check_size(path, header, header.rows * 2 * width, len(content) - header.end + 1)
-    text = content[header.end :].decode("latin-1")
-    lines = sum(1 for line in text.splitlines() if line and not line.isspace())
-    if lines != header.rows:
+    text = as_text(path, without_comments(content[header.end :]))
+    numbers = read_numbers(path, text, (len(text) + 1) // 2)
+    if len(numbers.value) != header.rows * width:
+        lines, found = len(numbers.starts), len(numbers.value)
         raise SourceError(
-            path, f"has {lines} lines of data and declares {header.rows} points: truncated or wrong, copy it again"
+            path,
+            f"has {found} numbers on {lines} lines of data and declares {header.rows} points of {width}: "
+            "truncated or wrong, copy it again",
         )
-    try:
-        values = np.loadtxt(io.StringIO(text), np.float64, comments=None, ndmin=2) if lines else np.empty((0, width))
-    except ValueError as error:
-        raise SourceError(
-            path, f"has a line that is not a row of numbers ({str(error).partition(';')[0]}): write the file again"
-        ) from error
-    if values.shape[1] != width:
-        raise SourceError(path, f"has {values.shape[1]} numbers per line but declares {width}: write the file again")
+    values = read_rows(path, numbers, header.rows, width, "point")
     rows, column = np.empty(header.rows, np.dtype([(name, "f8") for name in header.dtype.names])), 0
     for name in header.dtype.names:
         rows[name] = values[:, column]  # the first value of a field with COUNT > 1: such fields are not used

@@ -3,18 +3,28 @@
 Nothing is allocated before the header's counts were compared with the bytes that are there.
 """
 
-import io
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from gen4d.sources.formats.text import (
+    Numbers,
+    as_text,
+    header_lines,
+    is_padding,
+    read_numbers,
+    read_rows,
+    skip_mark,
+    without_comments,
+)
 from gen4d.sources.source import SourceError
 
-_HEADER_LIMIT = 64 * 1024
 _ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
+_CORNERS = ("vertex_indices", "vertex_index")
 _WHOLE = re.compile("[0-9]{1,20}")
+_COMMENT_LINE = re.compile(rb"^[ \t]*(?:comment|obj_info)\b[^\r\n]*", re.M)
 _TYPES = {
     **{"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"},
     **{"float": "f4", "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2"},
@@ -53,9 +63,10 @@ class Header(NamedTuple):
 
 
 def ply_rows(path: Path, content: bytes) -> np.ndarray:
-    """The vertices of a PLY file, (N,) structured, one field a property; a view into `content` where it is binary.
+    """The vertices of a PLY file, (N,) structured, one field a scalar property; a view into `content` where it is
+    binary and has no lists of several lengths. List properties are skipped.
 
-    Raises SourceError for a broken header, counts that do not fit the bytes, and vertices with lists.
+    Raises SourceError for a broken header, and counts that do not fit the bytes.
     """
     header = _parse_header(path, content)
     _check_counts(path, header, len(content) - header.end)
@@ -63,18 +74,38 @@ def ply_rows(path: Path, content: bytes) -> np.ndarray:
     if vertex is None or not vertex.properties:
         names = ", ".join(item.name for item in header.elements) or "none"
         raise SourceError(path, f"has no element `vertex` with properties (elements: {names}): a scan needs points")
-    if not vertex.scalar:
-        raise SourceError(path, "has a list property in element `vertex`: write the vertices with scalars only")
     return _binary_rows(path, content, header) if header.order else _ascii_rows(path, content, header)
 
 
+def ply_faces(path: Path, content: bytes) -> dict[int, np.ndarray]:
+    """The faces of a PLY file by their number of corners, rows of vertices (F, n) int64 each; none where it has none.
+
+    Raises SourceError for a broken header, and counts that do not fit the bytes.
+    """
+    header = _parse_header(path, content)
+    _check_counts(path, header, len(content) - header.end)
+    for number, element in enumerate(header.elements):
+        columns = [i for i, item in enumerate(element.properties) if item.count and item.name in _CORNERS]
+        if element.name == "face" and element.rows and columns:
+            find = _binary_faces if header.order else _ascii_faces
+            with np.errstate(invalid="ignore"):  # corners that are no whole numbers are refused by who uses them
+                return find(path, content, header, number, columns[0])
+    return {}
+
+
 def _parse_header(path: Path, content: bytes) -> Header:
-    lines, end = _header_lines(path, content)
+    start = skip_mark(path, content)
+    if content[start : start + 64].split()[:1] != [b"ply"]:
+        shown = content[start : start + 8]
+        raise SourceError(
+            path, f"is not a PLY file: it starts with {shown!r} instead of the line `ply`: convert or remove it"
+        )
+    lines, end = header_lines(path, content, "end_header", "PLY")
     order: str | None = None
     elements: list[Element] = []
-    for line in lines[1:]:
+    for line in lines[:-1]:
         words = line.split()
-        if not words or words[0] in ("comment", "obj_info"):
+        if not words or words[0] in ("ply", "comment", "obj_info"):
             continue
         if words[0] == "format" and order is None:
             order = _parse_format(path, line)
@@ -94,21 +125,6 @@ def _parse_format(path: Path, line: str) -> str:
     if len(words) < 2 or words[1] not in _ORDERS:
         raise SourceError(path, f"names an unknown PLY format ({line[:60]!r}): one of {', '.join(_ORDERS)}; convert it")
     return _ORDERS[words[1]]
-
-
-def _header_lines(path: Path, content: bytes) -> tuple[list[str], int]:
-    if content[:3] != b"ply" or content[3:4] not in (b"\n", b"\r"):
-        raise SourceError(
-            path, f"is not a PLY file: it starts with {content[:8]!r} instead of the line `ply`: convert or remove it"
-        )
-    newline = b"\r\n" if content[3:5] == b"\r\n" else content[3:4]
-    start = content.find(newline + b"end_header" + newline, 0, _HEADER_LIMIT)
-    if start < 0:
-        raise SourceError(
-            path, f"has no line `end_header` in its first {_HEADER_LIMIT} bytes: truncated or not a PLY, copy it again"
-        )
-    text = content[:start].decode("latin-1")
-    return [line.strip() for line in text.split(newline.decode())], start + len(b"end_header") + 2 * len(newline)
 
 
 def _with_property(path: Path, element: Element, words: list[str]) -> Element:
@@ -142,13 +158,15 @@ def _check_counts(path: Path, header: Header, remaining: int) -> None:
 def _binary_rows(path: Path, content: bytes, header: Header) -> np.ndarray:
     offset, rows = header.end, None
     for element in header.elements:
-        if element.scalar:
-            dtype = np.dtype([(item.name, header.order + item.type) for item in element.properties])
-            size = element.rows * dtype.itemsize
-            if element.name == "vertex" and rows is None and offset + size <= len(content):
-                rows = np.frombuffer(content, dtype, element.rows, offset) if dtype.itemsize else np.empty(0, dtype)
+        wanted = element.name == "vertex" and rows is None
+        plain = _even_rows(content, offset, element, header.order)
+        if plain is not None:
+            size = element.rows * plain.itemsize
+            if wanted and offset + size <= len(content):
+                rows = np.frombuffer(content, plain, element.rows, offset) if plain.itemsize else np.empty(0, plain)
         else:
-            size = _list_bytes(path, content, offset, element, header.order)
+            at, size = _walk(path, content, offset, element, header.order, keep=wanted)
+            rows = _gathered(content, element, at, header.order) if wanted else rows
         offset += size
         if offset > len(content):
             raise SourceError(
@@ -156,7 +174,7 @@ def _binary_rows(path: Path, content: bytes, header: Header) -> np.ndarray:
                 f"is truncated: element `{element.name}` with {element.rows} rows ends at byte {offset}, "
                 f"the file at {len(content)}: copy or download it again",
             )
-    if offset < len(content):
+    if offset < len(content) and not is_padding(content[offset:]):
         raise SourceError(
             path,
             f"has {len(content) - offset} bytes after its last declared row: the header's counts are wrong, "
@@ -165,17 +183,13 @@ def _binary_rows(path: Path, content: bytes, header: Header) -> np.ndarray:
     return rows
 
 
-def _list_bytes(path: Path, content: bytes, offset: int, element: Element, order: str) -> int:
-    """Bytes that an element with lists takes: exact for lists of one length (triangles), else by a walk."""
-    size = _uniform_bytes(content, offset, element, order)
-    return _walked_bytes(path, content, offset, element, order) if size is None else size
-
-
-def _uniform_bytes(content: bytes, offset: int, element: Element, order: str) -> int | None:
-    if not element.rows:
-        return 0
-    width, counts = 0, []
+def _even_rows(content: bytes, offset: int, element: Element, order: str) -> np.dtype | None:
+    """The scalars of a row, with the bytes of lists between them, where all rows are of one length; else None."""
+    if not element.rows or element.scalar:
+        return np.dtype([(item.name, order + item.type) for item in element.properties if not item.count])
+    width, counts, names, kinds, places = 0, [], [], [], []
     for item in element.properties:
+        size = np.dtype(item.type).itemsize
         if item.count:
             kind = np.dtype(order + item.count)
             at = offset + width
@@ -185,16 +199,19 @@ def _uniform_bytes(content: bytes, offset: int, element: Element, order: str) ->
             if not _least_length(element) <= length <= len(content):
                 return None
             counts.append((kind, width, length))
-            width += kind.itemsize + length * np.dtype(item.type).itemsize
+            width += kind.itemsize + length * size
         else:
-            width += np.dtype(item.type).itemsize
+            names.append(item.name)
+            kinds.append(order + item.type)
+            places.append(width)
+            width += size
     if offset + element.rows * width > len(content):
         return None
     for kind, at, length in counts:
         lengths = np.ndarray((element.rows,), kind, content, offset + at, (width,))
         if not (lengths == length).all():
             return None
-    return element.rows * width
+    return np.dtype({"names": names, "formats": kinds, "offsets": places, "itemsize": width})
 
 
 def _least_length(element: Element) -> int:
@@ -202,61 +219,151 @@ def _least_length(element: Element) -> int:
     return 1 if element.name == "face" else 0
 
 
-def _walked_bytes(path: Path, content: bytes, offset: int, element: Element, order: str) -> int:
+def _walk(path: Path, content: bytes, offset: int, element: Element, order: str, keep: bool) -> tuple[list[int], int]:
+    """Where each value or list of each row starts, if they are kept, and the bytes that the element takes."""
     endian = "big" if order == ">" else "little"
     sizes = [
         (np.dtype(item.count).itemsize if item.count else 0, item.count[:1] == "i", np.dtype(item.type).itemsize)
         for item in element.properties
     ]
-    at, least = offset, _least_length(element)
+    at, least, starts = offset, _least_length(element), []
     for row in range(element.rows):
         for count_bytes, signed, item_bytes in sizes:
+            if keep:
+                starts.append(at)
             length = 1
             if count_bytes:
                 length = int.from_bytes(content[at : at + count_bytes], endian, signed=signed)
                 at += count_bytes
             at += max(length, 0) * item_bytes
-            if length < least or at > len(content):
+            if (count_bytes and length < least) or at > len(content):
                 raise SourceError(
                     path,
                     f"is truncated or broken at row {row} of {element.rows} of element `{element.name}` "
                     f"(a list of {length} values, byte {at} of {len(content)}): copy or download it again",
                 )
-    return at - offset
+    return starts, at - offset
+
+
+def _gathered(content: bytes, element: Element, starts: list[int], order: str) -> np.ndarray:
+    """The scalars of rows of several lengths."""
+    place = np.array(starts, np.int64).reshape(element.rows, len(element.properties))
+    letters = np.frombuffer(content, np.uint8)
+    scalars = [(column, item) for column, item in enumerate(element.properties) if not item.count]
+    rows = np.empty(element.rows, [(item.name, order + item.type) for _, item in scalars])
+    for column, item in scalars:
+        size = np.dtype(item.type).itemsize
+        rows[item.name] = letters[place[:, column, None] + np.arange(size)].view(order + item.type)[:, 0]
+    return rows
+
+
+def _binary_faces(path: Path, content: bytes, header: Header, number: int, column: int) -> dict[int, np.ndarray]:
+    order, offset, element = header.order, header.end, header.elements[number]
+    for before in header.elements[:number]:
+        plain = _even_rows(content, offset, before, order)
+        offset += before.rows * plain.itemsize if plain else _walk(path, content, offset, before, order, keep=False)[1]
+    item, plain = element.properties[column], _even_rows(content, offset, element, order)
+    count_type, kind = np.dtype(order + item.count), np.dtype(order + item.type)
+    if plain:
+        start = _walk(path, content, offset, element._replace(rows=1), order, keep=True)[0][column]
+        corners = int(np.frombuffer(content, count_type, 1, start)[0])
+        steps = (plain.itemsize, kind.itemsize)
+        rows = np.ndarray((element.rows, corners), kind, content, start + count_type.itemsize, steps)
+        return {corners: rows.astype(np.int64)}
+    starts, _ = _walk(path, content, offset, element, order, keep=True)
+    place = np.array(starts, np.int64).reshape(element.rows, -1)[:, column, None]
+    letters = np.frombuffer(content, np.uint8)
+    counts = letters[place + np.arange(count_type.itemsize)].view(count_type)[:, 0]
+    faces = {}
+    for corners in np.unique(counts).tolist():
+        at = place[counts == corners] + count_type.itemsize
+        faces[corners] = letters[at + np.arange(corners * kind.itemsize)].view(kind).astype(np.int64)
+    return faces
+
+
+def _ascii_faces(path: Path, content: bytes, header: Header, number: int, column: int) -> dict[int, np.ndarray]:
+    numbers = _ascii_numbers(path, content, header)
+    starts, element, at = numbers.starts, header.elements[number], 0
+    if len(starts) == sum(item.rows for item in header.elements):
+        at = int(starts[sum(item.rows for item in header.elements[:number])])
+    else:
+        for before in header.elements[:number]:
+            at = _walk_numbers(path, numbers, at, before)[1]
+    faces: dict[int, list[int]] = {}
+    for _ in range(element.rows):
+        for i, item in enumerate(element.properties):
+            length = float(numbers.value[at]) if at < len(numbers.value) else -1.0
+            corners = length if item.count else 0
+            if not (0 <= corners < len(numbers.value) - at and corners == int(corners)):
+                raise _lines_differ(path, len(starts), element.rows)
+            if i == column:
+                faces.setdefault(int(corners), []).extend(range(at + 1, at + 1 + int(corners)))
+            at += 1 + int(corners)
+    places = {corners: np.array(place, np.int64).reshape(-1, corners) for corners, place in faces.items() if corners}
+    return {corners: numbers.value[place].astype(np.int64) for corners, place in places.items()}
+
+
+def _ascii_numbers(path: Path, content: bytes, header: Header) -> Numbers:
+    text = as_text(path, without_comments(content[header.end :]))
+    if b"comment" in text or b"obj_info" in text:
+        text = _COMMENT_LINE.sub(b"", text)
+    return read_numbers(path, text, (len(text) + 1) // 2)
 
 
 def _ascii_rows(path: Path, content: bytes, header: Header) -> np.ndarray:
-    lines = [line for line in content[header.end :].decode("latin-1").splitlines() if line and not line.isspace()]
-    declared = sum(item.rows for item in header.elements)
-    if len(lines) != declared:
-        raise SourceError(
-            path,
-            f"has {len(lines)} lines of data where its header declares {declared}: "
-            "truncated, or its counts are wrong, copy it again",
-        )
-    before = 0
+    numbers = _ascii_numbers(path, content, header)
+    starts, declared = numbers.starts, sum(item.rows for item in header.elements)
+    by_line = len(starts) == declared
+    at, line, found = 0, 0, None
     for element in header.elements:
-        if element.name == "vertex":
-            return _parse_lines(path, lines[before : before + element.rows], element)
-        before += element.rows
-    raise AssertionError("read_ply looked for `vertex` before")
+        wanted = element.name == "vertex" and found is None
+        if by_line:
+            at = int(starts[line]) if line < declared else len(numbers.value)
+        if wanted and element.scalar:
+            found = _named(element, read_rows(path, numbers, element.rows, len(element.properties), "vertex line", at))
+        elif wanted:
+            places = _walk_numbers(path, numbers, at, element)[0]
+            found = _named(element, numbers.value[places])
+        if not by_line:
+            at = _walk_numbers(path, numbers, at, element)[1]
+        line += element.rows
+    if not by_line and at != len(numbers.value):
+        raise _lines_differ(path, len(starts), declared)
+    return found
 
 
-def _reason(error: ValueError) -> str:
-    return str(error).partition(";")[0]  # what follows is advice to programmers
+def _walk_numbers(path: Path, numbers: Numbers, at: int, element: Element) -> tuple[np.ndarray, int]:
+    """Where the scalars of each row are (N, S) among the numbers, and where the element ends."""
+    width, value, first = len(element.properties), numbers.value, numbers.first
+    scalars = sum(not item.count for item in element.properties)
+    if not element.rows or not width:
+        return np.empty((element.rows, scalars), np.int64), at
+    if element.scalar:
+        end = at + element.rows * width
+        if end > len(value) or not first[at:end:width].all():
+            raise _lines_differ(path, len(numbers.starts), element.rows)
+        return np.arange(at, end).reshape(-1, width), end
+    places = []
+    for _ in range(element.rows):
+        if at >= len(value) or not first[at]:
+            raise _lines_differ(path, len(numbers.starts), element.rows)
+        for item in element.properties:
+            length = value[at] if item.count and at < len(value) else 0
+            if not (0 <= length < len(value) - at and length == int(length)):
+                raise _lines_differ(path, len(numbers.starts), element.rows)
+            if not item.count:
+                places.append(at)
+            at += 1 + int(length)
+    return np.array(places, np.int64).reshape(element.rows, scalars), at
 
 
-def _parse_lines(path: Path, lines: list[str], element: Element) -> np.ndarray:
-    names = [item.name for item in element.properties]
-    try:
-        values = np.loadtxt(io.StringIO("\n".join(lines)), np.float64, comments=None, ndmin=2) if lines else None
-    except ValueError as error:
-        raise SourceError(
-            path, f"has a vertex line that is not a row of numbers ({_reason(error)}): write it again"
-        ) from error
-    if values is None or values.shape != (len(lines), len(names)):
-        found = "no" if values is None else str(values.shape[1])
-        raise SourceError(
-            path, f"has {found} numbers on its vertex lines and declares {len(names)}: {', '.join(names)}"
-        )
-    return np.rec.fromarrays(list(values.T), names=names)
+def _lines_differ(path: Path, lines: int, declared: int) -> SourceError:
+    return SourceError(
+        path,
+        f"has {lines} lines of data where its header declares {declared}: truncated, or its counts are wrong, "
+        "copy it again",
+    )
+
+
+def _named(element: Element, values: np.ndarray) -> np.ndarray:
+    return np.rec.fromarrays(list(values.T), names=[item.name for item in element.properties if not item.count])

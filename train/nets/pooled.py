@@ -1,0 +1,115 @@
+"""Features of whole clouds: a backbone, which gives features of points or of voxels, and pooling over each cloud.
+
+Shapes. B clouds, N points of each, n voxels of all of them.
+
+Backbones have `channels`. On points they take (B, N, 3) and give (B, N, channels), on voxels `Voxels` and give
+(n, channels). This is the one place that knows both by name.
+"""
+
+import pathlib
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from train.inputs.voxels import Voxels
+from train.nets.cost import forward_cost
+from train.nets.dgcnn import DGCNN, SegmentingDGCNN
+from train.nets.heads import CHANNELS_IN, occupancy
+from train.nets.pointnet import PointNet
+from train.nets.unet import NETS, UNet
+from train.run import checkpoint
+from train.run.checkpoint import CheckpointError
+from train.run.memory import Forward
+
+POINT_NETS = ("pointnet", "dgcnn", "dgcnn-seg")
+BACKBONES = (*POINT_NETS, *NETS)
+
+
+class Clouds(NamedTuple):
+    """What a backbone reads of `size` clouds: point (B, N, 3) float32, or voxels; the other is None."""
+
+    point: torch.Tensor | None
+    voxels: Voxels | None
+    size: int
+
+
+class Pooled(nn.Module):
+    """A backbone with pooling after it: (B, channels) of B clouds. What others go on with is `backbone` alone."""
+
+    def __init__(self, net: str, k: int, generator: torch.Generator):
+        """net: one of BACKBONES; k: neighbours of DGCNN's; generator (a CPU one) draws the weights."""
+        super().__init__()
+        self.net = net
+        self.backbone = _make_backbone(net, k, generator)
+        self.pools = getattr(self.backbone, "pools", ("max",))
+        self.channels = self.backbone.channels * len(self.pools)
+
+    @property
+    def on_points(self) -> bool:
+        """Whether the backbone takes points, not voxels."""
+        return self.net in POINT_NETS
+
+    def forward(self, clouds: Clouds) -> torch.Tensor:
+        """(B, channels): the maximum over the points of each cloud and, for DGCNN, their mean beside it. Raises
+        sparse.SparseError, and ValueError where a cloud has fewer points than DGCNN's k."""
+        if clouds.voxels is None:
+            features = self.backbone(clouds.point)
+            return torch.cat([features.amax(1) if pool == "max" else features.mean(1) for pool in self.pools], -1)
+        like = next(self.backbone.parameters())
+        features = self.backbone(clouds.voxels, occupancy(clouds.voxels, like), clouds.size)
+        counts = torch.bincount(clouds.voxels.coordinate[:, 0], minlength=clouds.size).tolist()
+        return torch.stack([own.amax(0) for own in features.split(counts)])  # rows of a cloud are neighbours
+
+    def forward_cost(self, clouds: Clouds, element: int) -> Forward:
+        """What a forward costs in memory, given the bytes of a number. Nets on points are not held to what spconv can
+        address."""
+        if clouds.voxels is not None:
+            return forward_cost(self.backbone.shape, 3, clouds.voxels, element)
+        points = clouds.point.shape[0] * clouds.point.shape[1]
+        return Forward(3, points, self.backbone.kept(points, element), 0, 0)
+
+
+def _make_backbone(net: str, k: int, generator: torch.Generator) -> nn.Module:
+    match net:
+        case "pointnet":
+            return PointNet(generator)
+        case "dgcnn":
+            return DGCNN(k, generator)
+        case "dgcnn-seg":
+            return SegmentingDGCNN(k, generator)
+    return UNet(NETS[net], 3, generator, CHANNELS_IN)
+
+
+class Trained(NamedTuple):
+    """A backbone of a run: its name, k, tensors by their names in `Pooled`, voxels, and names of what it has seen.
+    weights None: none is pre-trained."""
+
+    net: str
+    k: int
+    weights: dict[str, torch.Tensor] | None
+    voxel: float
+    seen: tuple[str, ...] = ()
+
+    def encoder(self, k: int | None = None) -> Pooled:
+        """The encoder on the CPU, with another k if there is one: it has no weights."""
+        made = Pooled(self.net, k or self.k, torch.Generator().manual_seed(0))
+        checkpoint.load_weights(self.weights, made, self.net)
+        return made
+
+
+def load_trained(path: pathlib.Path, k: int) -> Trained:
+    """From a run folder of pre-training (its newest checkpoint) or a checkpoint folder. k: of DGCNN's where the run
+    says none. Raises CheckpointError."""
+    found = checkpoint.read(path) if path.name.startswith("checkpoint-") else checkpoint.newest(path)[0]
+    if not found:
+        raise CheckpointError(f"{path}: no checkpoint there: give a run folder of pretrain, or a checkpoint")
+    own = found.config.get("backbone", {})
+    prefix, net = own.get("prefix", "nothing"), own.get("net")
+    weights = {
+        f"backbone.{name.removeprefix(prefix)}": value for name, value in found.model.items() if name.startswith(prefix)
+    }
+    if not weights or net not in BACKBONES:
+        raise CheckpointError(f"{found.path}: holds no backbone of this version: give a run of pretrain")
+    seen = tuple(found.config.get("scans", ()))
+    return Trained(net, own.get("k", k), weights, own.get("voxel_m", 0.0), seen)

@@ -1,0 +1,1 @@
+"""Object detection: VoteNet on a pre-trained backbone."""

@@ -1,0 +1,1 @@
+"""Instance segmentation: PointGroup on a pre-trained backbone."""
