@@ -19,14 +19,18 @@ FOUND   ?= runs/instances
 BOXES   ?= runs/detect
 # Share of the labels to fine-tune with; empty: what the preset says.
 PERCENT ?=
+# Folder of make strl: built-in shapes, their views, the run and its tables.
+STRL    ?= data/strl
 # Processes that pre-train together: spconv takes one core each, so 2 may be faster on an idle machine without a GPU.
 PROCESSES ?= 1
 STUDY   ?= small
 WORKERS ?= 2
+# Processes of the tests.
+JOBS    ?= 2
 SOAK    ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo build pretrain finetune instances detect study test quick soak bench docs lint format clean
+.PHONY: help install demo build pretrain finetune instances detect strl study test quick soak bench docs lint format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,31 +61,37 @@ build: $(VENV)/.gen4d ## build sequences from SCANS and SHAPES into DATA
 
 pretrain: $(VENV)/.train ## pre-train on DATA with PRESET (small or paper) into RUN; again: goes on where it stopped
 	@test -f $(DATA)/dataset.json || { echo "$(DATA) holds no data set: run make demo first, or give DATA=..."; exit 1; }
-	$(BIN)/python -m train.run.together $(PROCESSES) pretrain --data $(DATA) --preset $(PRESET) --run $(RUN)
+	$(BIN)/python -m train together $(PROCESSES) pretrain --data $(DATA) --preset $(PRESET) --run $(RUN)
 
 finetune: $(VENV)/.train ## fine-tune RUN to segment SCANS with PRESET into TUNED, and print the table
 	@test -d $(SCANS) || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
 	@test -d $(RUN) || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
 	$(BIN)/python -m train finetune --data $(SCANS) --weights $(RUN) --preset $(PRESET) --run $(TUNED) $(addprefix --percent ,$(PERCENT))
 
+strl: $(VENV)/.train ## STRL on built-in shapes: views, pre-training, a linear machine and few labels, with their floors
+	@test -d $(STRL)/shapes || $(BIN)/gen4d samples $(STRL) --rooms 1 --shapes 30
+	$(BIN)/gen4d build --kind views --shapes $(STRL)/shapes --out $(STRL)/views --workers $(WORKERS)
+	$(BIN)/python -m train pretrain --data $(STRL)/views --preset strl-small --run $(STRL)/run
+	$(BIN)/python -m train classify --data $(STRL)/shapes --weights $(STRL)/run --preset small --run $(STRL)/classes
+
 instances: $(VENV)/.train ## fine-tune RUN to find the instances in SCANS with PRESET into FOUND
-	@test -d $(SCANS) || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
-	@test -d $(RUN) || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
-	$(BIN)/python -m train finetune --task instances --data $(SCANS) --weights $(RUN) --preset $(PRESET) --run $(FOUND)
+	@test -d "$(SCANS)" || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
+	@test -d "$(RUN)" || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
+	$(BIN)/python -m train finetune --task instances --data "$(SCANS)" --weights "$(RUN)" --preset $(PRESET) --run "$(FOUND)"
 
 detect: $(VENV)/.train ## fine-tune RUN to find boxes around the objects in SCANS with PRESET into BOXES
-	@test -d $(SCANS) || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
-	@test -d $(RUN) || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
-	$(BIN)/python -m train finetune --task detect --data $(SCANS) --weights $(RUN) --preset $(PRESET) --run $(BOXES)
+	@test -d "$(SCANS)" || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
+	@test -d "$(RUN)" || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
+	$(BIN)/python -m train finetune --task detect --data "$(SCANS)" --weights "$(RUN)" --preset $(PRESET) --run "$(BOXES)"
 
 study: $(VENV)/.train ## compare ways of pre-training on built-in rooms: STUDY=small (an hour and a half) or full
 	$(BIN)/python -m train study --size $(STUDY) --out runs/study-$(STUDY) --workers $(WORKERS)
 
 test: $(VENV)/.train ## run every test
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests
 
 quick: $(VENV)/.train ## run the tests that take less than two minutes together, what a change needs
-	$(BIN)/python -m pytest -m 'not slow' tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow' tests
 
 soak: $(VENV)/.train ## the tests of crashes, signals, damage, parts, sameness and loaders at length: hours (SOAK=0.1: a tenth)
 	GEN4D_SOAK=$(SOAK) $(BIN)/python -m pytest -rP $(addprefix tests/test_,$(addsuffix .py,crash signals damage damage_files damage_large parts sameness dataloader))

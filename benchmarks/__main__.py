@@ -6,6 +6,7 @@
     python -m benchmarks scale      a simulated data set of 100,000 scans; only when asked for, it takes minutes
     python -m benchmarks views      views of 1,000 shapes; only when asked for
     python -m benchmarks gpu ...    steps of pre-training on a GPU; `gpu --help` lists what can be varied
+    python -m benchmarks points ... steps of STRL with nets on points; `points --help`
     python -m benchmarks terms ...  what predictors of their own change, three seeds each; `terms --help`
 
 Ratios count; times depend on the machine, which is printed. `loader` and `scale` need the trainer's packages.
@@ -17,7 +18,7 @@ import platform
 import sys
 
 PARTS = ("pipeline", "build", "loader", "shapes", "scale", "views")
-WITH_OPTIONS = ("gpu", "terms")
+WITH_OPTIONS = ("gpu", "points", "terms")
 
 
 def main(parts: list[str]) -> None:

@@ -9,7 +9,10 @@ Every name is loaded when it is first used, so that importing gen4d takes no tim
 """
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
+
+from gen4d import compiled
 
 __version__ = "0.2.0"
 
@@ -56,6 +59,9 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULE:
         raise AttributeError(f"module 'gen4d' has no attribute {name!r}")
     importlib.import_module("gen4d.files")  # says so if this system cannot run gen4d
+    if compiled.NOTE:
+        warnings.warn(compiled.NOTE, stacklevel=2)
+        compiled.NOTE = ""  # once
     value = getattr(importlib.import_module(_MODULE[name]), name)
     globals()[name] = value
     return value

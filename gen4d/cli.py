@@ -8,6 +8,7 @@ What takes long to import is imported by the commands, when signals have their h
 """
 
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -19,8 +20,8 @@ import time
 
 import click
 
-from gen4d import __version__
-from gen4d.config import BUILT, HEIGHT_CLASSES, Config, override
+from gen4d import __version__, compiled
+from gen4d.config import BUILT, HEIGHT_CLASSES, Config, in_words, override
 from gen4d.report import summary as report
 
 try:
@@ -54,6 +55,11 @@ def _raise(number):
 
 def main() -> None:
     """Entry point of `gen4d`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # paths may hold any bytes
+    if compiled.NOTE:
+        click.echo(f"note: {compiled.NOTE}", err=True)
     for number in _STOPPED:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup has it ignored
             signal.signal(number, _stop)
@@ -110,6 +116,26 @@ class _Part(click.ParamType):
         return number, of
 
 
+def _own_data(command):
+    """Options that add to what gen4d's manifest knows; both commands that read raw data have them."""
+
+    def option(name: str, add: str, text: str, **more):
+        def callback(context, parameter, values):
+            from gen4d import sources
+
+            context.call_on_close(sources.forget_manifests)
+            for value in values:
+                getattr(sources, add)(value)
+
+        return click.option(name, multiple=True, expose_value=False, callback=callback, help=text, **more)
+
+    own = "Manifest of your own data sets, label spaces and heights, in the form of datasets_manifest.yaml."
+    height, glob = "Heights of a class of shapes in metres.", "Take what this finds for the scans: '**/*.ply'."
+    command = option("--height", "add_height", height, metavar="NAME=LOW:HIGH")(command)
+    command = option("--glob", "add_glob", glob, metavar="PATTERN")(command)
+    return option("--manifest", "add_manifest", own, type=_FOLDER)(command)
+
+
 class _Range(click.ParamType):
     """LOW-HIGH, or one number for both."""
 
@@ -164,6 +190,7 @@ def _class_names(classes: str | None) -> tuple[str, ...]:
 @click.option(
     "--shape-units", help="Unit of shapes that have one: they keep their sizes and are not scaled to their class."
 )
+@_own_data
 @click.option("--seed", type=int, help=f"Seed of all random draws.  [default: {Config.seed}]")
 @click.option("--sequences", type=int, help=f"Sequences per scan.  [default: {Config.sequences}; frames, sweeps: all]")
 @click.option("--frames", type=int, help=f"Frames per sequence.  [default: {Config.frames}]")
@@ -331,6 +358,10 @@ def _estimate(inputs, out: pathlib.Path, workers: int) -> None:
         raise building.BuildError(
             "none of the scans that were tried can be used: gen4d doctor says what is wrong with each"
         )
+    if not trial.sequences:
+        raise building.BuildError(
+            f"no sequence could be made in a trial of {report.counted(trial.scans, 'scan')}: {trial.reason}"
+        )
     whole = trial.scaled(len(inputs.scans), workers)
     free = shutil.disk_usage(next(p for p in (out, *out.absolute().parents) if p.exists())).free
     took = report.format_seconds(whole.seconds)
@@ -361,7 +392,7 @@ def inspect(dataset, sequence) -> None:
     click.echo(f"{dataset}: gen4d data set, format {manifest['version']}, made by gen4d {manifest['gen4d']}")
     if "kind" in manifest:
         click.echo(f"kind: {manifest['kind']}")
-    shown = {name: _plain(value) for name, value in manifest["config"].items() if name != "height_m"}
+    shown = {name: in_words(value) for name, value in manifest["config"].items() if name != "height_m"}
     click.echo("config: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
     click.echo("versions: " + ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()))
     sidecars = [brief(read_sidecar(opened.home, n)) for n in range(len(manifest["shards"]))]
@@ -373,13 +404,10 @@ def inspect(dataset, sequence) -> None:
         click.echo(line)
 
 
-def _plain(value) -> str:
-    """A value of a config in words: lists by their members."""
-    return "(" + " ".join(map(str, value)) + ")" if isinstance(value, list) else str(value)
-
-
 def _find(opened, sequence: str) -> int:
     """Number of a sequence given by its number or id."""
+    from gen4d.shards import FormatError
+
     reason = "too high"
     try:
         number = int(sequence) if sequence.isdecimal() else opened.find(sequence)
@@ -387,7 +415,9 @@ def _find(opened, sequence: str) -> int:
         number, reason = len(opened), _gap(opened, sequence) or error.args[0]
     if number < len(opened):
         return number
-    first = opened[0].id if len(opened) else "none"
+    if not len(opened):
+        raise FormatError(f"{opened.home.where()}: holds no sequence: gen4d inspect says why")
+    first = opened[0].id
     message = f"{sequence!r} is neither a number below {len(opened)} nor an id like {first} ({reason})"
     raise click.BadParameter(message)
 
@@ -558,8 +588,10 @@ class _Reading:
 @click.option("--classes", help="Classes of shapes, as for build: others are not read.")
 @click.option("--shape-units", help="Unit of shapes that have one, as for build.")
 @click.option("--shape-up", default="auto", show_default=True, help="Up axis of the shapes, as for build.")
+@_own_data
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Number of processes.")
 @click.option("--json", "as_json", is_flag=True, help="Findings as JSON.")
-def doctor_command(kind, scans, shapes, split, up, units, classes, shape_units, shape_up, as_json) -> None:
+def doctor_command(kind, scans, shapes, split, up, units, classes, shape_units, shape_up, workers, as_json) -> None:
     """Read raw folders before a long build, and report everything that is wrong with them at once."""
     if scans is None and shapes is None:
         raise click.UsageError("give --scans, --shapes, or both")
@@ -571,13 +603,15 @@ def doctor_command(kind, scans, shapes, split, up, units, classes, shape_units, 
     if scans is not None:
         given = up is not None or units is not None
         orientation = find_orientation(sources.find_scans(scans, split).entry, up, units) if given else None
-        findings += doctor.examine_scans(scans, split, orientation, progress=_Reading())
+        findings += doctor.examine_scans(scans, split, orientation, progress=_Reading(), workers=workers)
     if shapes is not None and kind == "views":
         findings += _examine_views(shapes, split, classes, shape_up, shape_units)
     if shapes is not None and kind == "moving":
         metres = sources.parse_units(shape_units, "--shape-units") if shape_units else 0.0
-        wanted, reading = _class_names(classes), _Reading()
-        findings += doctor.examine_shapes(shapes, wanted, None, shape_up, metres_per_unit=metres, progress=reading)
+        reading = {"progress": _Reading(), "workers": workers}
+        findings += doctor.examine_shapes(
+            shapes, _class_names(classes), None, shape_up, metres_per_unit=metres, **reading
+        )
     if as_json:
         click.echo(json.dumps([finding._asdict() for finding in findings], indent=1))
     else:

@@ -271,7 +271,9 @@ def from_plain(plain: dict) -> Config:
     """The config from JSON values. Raises ConfigError where a field is unknown, missing or of another type."""
     fields = {field.name for field in dataclasses.fields(Config)}
     if not isinstance(plain, dict) or set(plain) | set(_LATER) != fields:
-        odd = sorted((set(plain) | set(_LATER)) ^ fields) if isinstance(plain, dict) else type(plain).__name__
+        odd = type(plain).__name__
+        if isinstance(plain, dict):
+            odd = ", ".join(sorted((set(plain) | set(_LATER)) ^ fields))
         raise ConfigError(f"the stored config and this version of gen4d differ in fields: {odd}")
     try:
         values = plain | {
@@ -339,7 +341,16 @@ def _parse(text: str, value: str, kind: Any) -> Any:
 def difference(old: dict, new: dict) -> list[str]:
     """Lines that name every field in which two plain configs differ."""
     names = [*new, *(name for name in old if name not in new)]
-    return [f"{name}: {old.get(name)} there, {new.get(name)} here" for name in names if old.get(name) != new.get(name)]
+    return [
+        f"{name}: {in_words(old.get(name))} there, {in_words(new.get(name))} here"
+        for name in names
+        if old.get(name) != new.get(name)
+    ]
+
+
+def in_words(value: Any) -> str:
+    """A value of a plain config for people: lists by their members."""
+    return "(" + " ".join(map(in_words, value)) + ")" if isinstance(value, list) else str(value)
 
 
 def versions() -> dict[str, str]:

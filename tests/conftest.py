@@ -20,9 +20,9 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 # Left out by `make quick`: whole files, and single tests of others that take seconds.
 SLOW_FILES = """
-    bad_input cluster crash damage damage_files damage_large dataloader detect finetune_cli hostile hostile_files
-    instances laws laws_see loop methods nets objects_cli parts probe remote remote_errors sameness samples segment
-    signals sizes sources_fuzz sparse study tilted train_cli
+    bad_input classify cluster crash damage damage_files damage_large dataloader detect finetune_cli hostile
+    hostile_files instances laws laws_see loop methods nets objects_cli parts probe remote remote_errors sameness
+    samples segment signals sizes sources_fuzz sparse strl study tilted train_cli
 """.split()
 SLOW_TESTS = """
     test_a_bad_scan_is_refused_in_one_line_and_the_others_go_on

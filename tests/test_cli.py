@@ -1,5 +1,6 @@
 """Every command as a user types it: what it prints, writes and answers, and its help."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -12,9 +13,11 @@ import sys
 import click
 import numpy as np
 import pytest
+import zarr
 
 from gen4d import cli
 from gen4d.shards import open_dataset
+from tests import faults
 from tests.equal import files_of
 from tests.makers import commands
 from tests.makers.commands import gen4d
@@ -304,7 +307,7 @@ def test_a_build_without_any_sequence_fails_and_stays_readable(tmp_path):
     commands.check_untorn(tmp_path / "out")
     for arguments in (("inspect", tmp_path / "out"), ("export", tmp_path / "out", "--out", tmp_path / "h5")):
         assert gen4d(*arguments).code == 0
-    assert gen4d("view", tmp_path / "out").code == 2
+    assert gen4d("view", tmp_path / "out").code == 1
 
 
 @pytest.mark.parametrize(
@@ -420,6 +423,32 @@ def test_anybody_reads_the_shards_with_zarr_and_numpy_alone(data, tmp_path):
             np.testing.assert_array_equal(identity, np.stack([frame.actor, frame.point_index], axis=1))
         for (i, j), rows in pairs.items():
             np.testing.assert_array_equal(rows, sequence.correspondences(i, j))
+
+
+def workers_that_read(clouds, wanted) -> int:
+    """How many of four forked processes read all clouds several times as they are, after the parent has read one."""
+
+    def use():
+        same = [np.array_equal(clouds[c], wanted[c]) for _ in range(8) for c in range(len(clouds))]
+        return 0 if all(same) else 1
+
+    np.testing.assert_array_equal(clouds[0], wanted[0])
+    return [faults.wait(child) for child in [faults.child(use) for _ in range(4)]].count(0)
+
+
+def test_forked_workers_read_by_the_recipe_for_workers_and_not_by_the_parents_store(data):
+    text = (commands.ROOT / "docs" / "format.md").read_text().split("<!-- recipe for workers -->")[1]
+    recipe = {"zarr": zarr}
+    exec(text.split("```python\n")[1].split("```")[0], recipe)
+    path = data / "shards" / open_dataset(data).manifest["shards"][0]["file"]
+    group = zarr.open_group(zarr.storage.ZipStore(path, mode="r"), mode="r")
+    start, point = group["cloud/start"][:], group["cloud/point"][:]
+    wanted = [point[low:high] for low, high in itertools.pairwise(start)]
+    clouds = recipe["Clouds"](path)
+    assert workers_that_read(clouds, wanted) == 4
+    opened = recipe["opened"]
+    recipe["opened"] = lambda path, process: opened(path, 0)  # what the parent has opened
+    assert workers_that_read(clouds, wanted) < 4
 
 
 WINDOWS = """

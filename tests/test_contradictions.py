@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pytest
 
+import gen4d
 from gen4d.report.contradictions import neighbours_agree
 from gen4d.report.doctor import examine_scans, examine_shapes
 from gen4d.samples import write_samples
 from gen4d.sources import Orientation, SourceError, find_scans, find_shapes, load_scan, scan_from_arrays
 from tests.makers.files import obj, off, ply, write
-from tests.makers.meshes import CUBE_QUADS, CUBE_VERTEX, chair
+from tests.makers.meshes import CUBE_QUADS, CUBE_VERTEX, chair, write_box
 from tests.makers.rooms import furnished_room, pointcept_scan, room_points, scannet_scan
 from tests.shared import SHARED, needs_shared_data
 
@@ -200,6 +201,15 @@ def test_coordinates_in_steps_coarser_than_a_voxel_are_a_doubt(tmp_path, case):
     doubts = load(tmp_path).doubts
     assert len(doubts) == (case in COARSE), doubts
     assert not doubts or (doubts[0].startswith("a.npy: has ") and "coarser than the voxels of 0.02 m" in doubts[0])
+
+
+def test_a_build_keeps_and_says_what_its_scans_contradict(tmp_path):
+    (tmp_path / "scans").mkdir()
+    np.save(tmp_path / "scans" / "a.npy", COARSE["rounded to 5 cm"])
+    write_box(tmp_path / "shapes", size=(0.3, 0.3, 0.5))
+    gen4d.build_dataset(tmp_path / "scans", tmp_path / "shapes", tmp_path / "out", sequences=1, classes=("chair",))
+    (scan,) = json.loads((tmp_path / "out" / "shards" / "00000.json").read_bytes())["scans"]
+    assert scan["doubts"][0].startswith("a.npy: has ")
 
 
 # One folder that holds them all

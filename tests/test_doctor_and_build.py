@@ -1,5 +1,7 @@
 """What the doctor accepts builds, and what a build needs the doctor asks for; builds say why sequences are missing."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -157,3 +159,62 @@ def test_a_split_that_is_not_there_says_what_there_may_be(tmp_path):
     words = "nowhere.txt: is not there: give --split the path of a list"
     for outcome in both(tmp_path, meshes.write_shapes(tmp_path / "shapes"), "--split", "nowhere.txt"):
         assert outcome.code == 1 and words in outcome.text
+
+
+# Nothing that can be used
+
+NO_SCANS = {
+    "folders without points": lambda folder: [(folder / f"scene000{i}_00").mkdir(parents=True) for i in range(2)],
+    "folders named as files": lambda folder: [(folder / f"{i}.ply").mkdir(parents=True) for i in range(2)],
+    "pipes": lambda folder: (folder.mkdir(), os.mkfifo(folder / "a.ply")),
+    "links to nowhere": lambda folder: (folder.mkdir(), (folder / "a.ply").symlink_to("nowhere")),
+}
+NO_SHAPES = {
+    "pipes": lambda folder: (folder.mkdir(parents=True), os.mkfifo(folder / "a.off")),
+    "links to nowhere": lambda folder: (folder.mkdir(parents=True), (folder / "a.off").symlink_to("nowhere")),
+}
+WAYS = [(), ("--dry-run",), ("--part", "1/2"), ("--workers", "2")]
+
+
+@pytest.mark.parametrize("kind", NO_SCANS)
+def test_a_folder_whose_scans_are_all_refused_is_one_line_in_every_way_to_build(tmp_path, kind):
+    NO_SCANS[kind](tmp_path / "scans")
+    places = ("--scans", tmp_path / "scans", "--shapes", meshes.write_shapes(tmp_path / "shapes"))
+    for way in WAYS:
+        outcome = commands.gen4d("build", *places, "--out", tmp_path / "out", *way)
+        assert outcome.code == 1 and len(outcome.text.splitlines()) == 1, outcome.text
+        assert "all of its scans (" in outcome.err and "(first: " in outcome.err
+        assert not (tmp_path / "out").exists()
+    doctor = commands.gen4d("doctor", "--scans", tmp_path / "scans", "--workers", "2")
+    assert doctor.code == 1 and "error: " in doctor.out
+
+
+@pytest.mark.parametrize("kind", NO_SHAPES)
+def test_a_folder_whose_shapes_are_all_refused_is_one_line_in_every_way_to_build(tmp_path, kind):
+    NO_SHAPES[kind](tmp_path / "shapes" / "chair")
+    for way in WAYS:
+        outcome = commands.gen4d("build", "--scans", scans_of(tmp_path), "--shapes", tmp_path / "shapes",
+                                 "--out", tmp_path / "out", "--classes", "chair", *way)  # fmt: skip
+        assert outcome.code == 1 and "all of its shapes (1) are refused (first: " in outcome.err
+        assert len(outcome.text.splitlines()) == 1
+    doctor = commands.gen4d("doctor", "--shapes", tmp_path / "shapes", "--classes", "chair")
+    assert doctor.code == 1 and "error: " in doctor.out
+
+
+def test_a_data_set_without_a_sequence_says_so_in_every_command_that_needs_one(tmp_path):
+    write(tmp_path / "scans" / "a.ply", b"ply\nbroken")
+    shapes, out = meshes.write_shapes(tmp_path / "shapes"), tmp_path / "out"
+    made = commands.gen4d("build", "--scans", tmp_path / "scans", "--shapes", shapes, "--out", out)
+    assert made.code == 1 and "no sequence could be made" in made.err
+    for command in (("view", out), ("inspect", out, "0"), ("inspect", out, "a/000")):
+        outcome = commands.gen4d(*command)
+        assert (outcome.code, outcome.err) == (1, f"Error: {out}: holds no sequence: gen4d inspect says why\n")
+    assert "refused: scans/a.ply: " in commands.gen4d("inspect", out).out
+
+
+def test_a_trial_of_which_nothing_comes_says_why(tmp_path):
+    write(tmp_path / "shapes" / "chair" / "a.off", b"")
+    outcome = commands.gen4d("build", "--scans", scans_of(tmp_path), "--shapes", tmp_path / "shapes", "--classes",
+                             "chair", "--dry-run", "--set", "attempts=1", "--sequences", "1")  # fmt: skip
+    assert outcome.code == 1 and "no sequence could be made in a trial of 1 scan: " in outcome.err
+    assert "a.off: is empty (0 bytes)" in outcome.err

@@ -177,7 +177,7 @@ def _link_of_the_group(file, folder):
 HDF5 = {
     "10^12 rows": (_huge, "not all it should have"),
     "a chunk of a gigabyte": (_huge_chunk, "not all it should have"),
-    "no checksums": (_no_checksum, "has filters []"),
+    "no checksums": (_no_checksum, "has filters none"),
     "another filter": (_other_filter, "has filters"),
     "chunks that were never written": (_missing_chunk, "not all it should have"),
     "5 MB of attributes": (_long_attributes, "is not a text of at most"),

@@ -11,9 +11,10 @@ from train.inputs.labels import NONE, label_table
 from train.inputs.objects import STUFF, instances_of, stuff_classes
 from train.inputs.order import BatchKey, Share
 from train.inputs.views import Augmentation
-from train.nets.unet import Norm
+from train.nets.unet import NETS, Norm, UNet
 from train.run import checkpoint
 from train.run.world import World
+from train.tasks.backbone import WeightsError
 from train.tasks.config import INSTANCES
 from train.tasks.finetune import finetune, make_task
 from train.tasks.instances.batch import InstanceRecipe, InstanceStream
@@ -21,6 +22,7 @@ from train.tasks.instances.evaluate import predict
 from train.tasks.instances.make import make_model, mean_sizes
 from train.tasks.instances.model import ScoreNet
 from train.tasks.instances.report import write_benchmark
+from train.tasks.scene import Scene
 
 ALONE = World(0, 1, torch.device("cpu"))
 TABLE = label_table("nyu40")
@@ -99,6 +101,12 @@ def test_a_batch_without_labels_and_objects_has_a_loss_of_zero_for_them():
     none = [SCANS[0]._replace(label=np.full(len(SCANS[0].label), NONE, np.int16))]
     loss = make_model(TINY, TABLE, None)(batch_of(none))
     assert loss.total.item() == 0
+
+
+def test_a_backbone_that_sees_more_than_occupancy_is_refused():
+    coloured = UNet(NETS["small-4d"], 3, torch.Generator().manual_seed(0), 6)
+    with pytest.raises(WeightsError, match="6 input channels: instances and boxes are found from occupancy alone"):
+        Scene(coloured, False)
 
 
 def test_a_score_net_waits_learns_and_judges():

@@ -112,6 +112,17 @@ def test_built_in_rooms_have_objects_with_boxes(tmp_path):
         assert (np.abs(mine - found.box[number, :3]) <= found.box[number, 3:6] / 2 + 1e-5).all()
 
 
+def test_objects_that_are_listed_twice_are_one(tmp_path):
+    """As in scene0217_00 of ScanNet's validation scans."""
+    expected = instances_of(scannet(tmp_path), STUFF_CLASSES, 20)
+    path = tmp_path / "scene0000_00/scene0000_00.aggregation.json"
+    groups = json.loads(path.read_text())["segGroups"]
+    again = [group | {"id": group["id"] + 9, "objectId": group["objectId"] + 9} for group in groups]
+    path.write_text(json.dumps({"segGroups": groups + again}))
+    found = instances_of(first_of(tmp_path), STUFF_CLASSES, 20)
+    assert np.array_equal(found.number, expected.number) and np.array_equal(found.kind, expected.kind)
+
+
 def test_scans_without_instances_are_left_out_and_said():
     scans = [labelled(0), labelled(1)._replace(instance=np.zeros(1500, np.int32))]
     with pytest.warns(UserWarning, match=r"1 of 2 training scans have no instances and are left out"):

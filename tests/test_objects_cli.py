@@ -11,6 +11,7 @@ from PIL import Image
 from tests.makers.files import write
 from tests.makers.labelled import room, write_room, write_rooms
 from tests.test_train_cli import call, refusal
+from train.run.log import read_lines
 
 TINY = {
     "instances": ("radius_m=0.4", "least_points=20"),
@@ -60,12 +61,12 @@ def test_a_run_leaves_a_table_numbers_and_pictures_and_is_evaluated_to_the_same(
 def test_a_run_goes_on_to_what_it_would_have_been(data, run, tmp_path):
     task = run.name
     assert call(*tune(task, data, tmp_path / "run", steps=4), "--dry-run").exit_code == 0
-    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    last = read_lines(run / "log.jsonl")[-1]
     shutil.copytree(run, tmp_path / "whole")
     shutil.rmtree(tmp_path / "whole" / "checkpoint-00000004")
     result = call(*tune(task, data, tmp_path / "whole"))
     assert result.exit_code == 0, result.output
-    again = json.loads((tmp_path / "whole" / "log.jsonl").read_text().splitlines()[-1])
+    again = read_lines(tmp_path / "whole" / "log.jsonl")[-1]
     assert again["loss"] == last["loss"] and again["terms"] == last["terms"]
 
 
@@ -134,5 +135,5 @@ def test_training_on_a_gpu_starts_close_to_the_cpu(task, precision, data, tmp_pa
     for device, kind in (("cpu", "float32"), ("cuda", precision)):
         result = call(*tune(task, data, tmp_path / device, f"precision={kind}"), "--device", device)
         assert result.exit_code == 0, result.output
-        first[device] = json.loads((tmp_path / device / "log.jsonl").read_text().splitlines()[0])["loss"]
+        first[device] = read_lines(tmp_path / device / "log.jsonl")[0]["loss"]
     assert first["cuda"] == pytest.approx(first["cpu"], rel=1e-2 if precision == "float32" else 0.1)

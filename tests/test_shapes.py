@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
+from gen4d.sources import SourceError
 from tests.makers.meshes import CUBE_QUADS, CUBE_VERTEX, write_shape
 from tests.makers.sequences import keyed
 from tests.shared import SHARED, needs_shared_data
@@ -61,24 +62,28 @@ def write_npz(folder, label=("chair", "chair", "table", "other"), **more):
     return folder
 
 
-def test_modelnet_s_hdf5_is_read_by_the_base_names_of_its_list(tmp_path):
+def test_modelnet_s_hdf5_is_read_by_the_names_of_its_classes(tmp_path):
     found = read_shapes(write_hdf5(tmp_path / "h5"), "train")
-    assert found.classes == NAMES and found.label.tolist() == [0, 1, 2, 1] and len(found.point) == 4
-    assert all(np.array_equal(point, cloud(row)) for row, point in enumerate(found.point))
+    assert [found.classes[label] for label in found.label] == ["airplane", "bed", "night_stand", "night_stand"]
+    of = {name: point for name, point in zip(found.name, found.point, strict=True)}
+    assert np.array_equal(of["ply_data_train1_00001"], cloud(3)) and len(of) == 4
 
 
 def test_resampled_shapes_are_of_the_class_before_their_last_number(tmp_path):
     found = read_shapes(write_resampled(tmp_path), "train")
-    assert found.label.tolist() == [0, 1, 2] and found.name[1] == "night_stand_0001"
-    np.testing.assert_allclose(found.point[1], cloud(1), atol=1e-6)
+    assert [found.classes[label] for label in found.label] == ["airplane", "bed", "night_stand"]
+    np.testing.assert_allclose(found.point[2], cloud(1), atol=1e-6)
 
 
 def test_scanobjectnn_npz_and_folders_of_classes_are_read(tmp_path):
     scanned = read_shapes(write_scanobjectnn(tmp_path / "sonn"), "train")
-    assert scanned.label.tolist() == [0, 1, 2] and scanned.point[2].shape == (20, 3)
-    stored = read_shapes(write_npz(tmp_path / "npz", creator=np.array(list("abcd"))), None)
-    assert stored.classes == ("chair", "table") and stored.label.tolist() == [0, 0, 1, -1]
-    assert stored.group == tuple("abcd") and stored.point[0].max() > 500
+    assert scanned.classes == ("bag", "bin", "box") and scanned.point[2].shape == (20, 3)
+    folder = write_npz(tmp_path / "npz", creator=np.array(list("abcd")))
+    for path in (folder, folder / "points.npz"):
+        stored = read_shapes(path, None)
+        maker = dict(zip(stored.group, stored.label, strict=True))
+        assert stored.classes == ("chair", "table") and maker == {"a": 0, "b": 0, "c": 1, "d": -1}
+        assert stored.point[0].max() > 500
     for number, name in enumerate(("box", "crate")):
         write_shape(tmp_path / "mesh", name, 1, CUBE_VERTEX * [1, 2, 3 + number], CUBE_QUADS)
     drawn, again = (read_shapes(tmp_path / "mesh", "train") for _ in range(2))
@@ -89,42 +94,37 @@ def test_scanobjectnn_npz_and_folders_of_classes_are_read(tmp_path):
 BAD = {
     "absent file of a list": (
         lambda f: write_hdf5(f, listed=["ply_data_train0.h5", "ply_data_train7.h5"]),
-        "train_files.txt names ply_data_train7.h5, which is not there: copy the folder again",
+        "train_files.txt: names ply_data_train7.h5, which is not there: copy the folder again",
     ),
     "points of two coordinates": (
         lambda f: _rewrite(write_hdf5(f), data=np.zeros((2, 20, 2))),
-        "ply_data_train0.h5: data (2, 20, 2) and label (2, 1) uint8: (M, N, 3) numbers and M whole ones are needed",
+        "ply_data_train0.h5: has data of shape (2, 20, 2)",
     ),
     "no HDF5 at all": (
         lambda f: (write_hdf5(f) / "ply_data_train1.h5").write_bytes(b"<html>"),
-        "ply_data_train1.h5: not an HDF5 file with data and label",
+        "ply_data_train1.h5: is damaged, or not what its name says",
     ),
-    "a label without a name": (lambda f: write_hdf5(f, label=(0, 1, 2, 3)), "names 3 classes, a shape has 3"),
-    "an empty class": (lambda f: write_hdf5(f, label=(0, 0, 1, 1)), "train: no shape of the class bed"),
     "NaN": (
         lambda f: _rewrite(write_hdf5(f), data=np.full((2, 20, 3), np.nan)),
-        "train_00000 has points of shape (20, 3), or NaN: repair or remove it",
-    ),
-    "a shape of no class": (
-        lambda f: write_resampled(f, ids=("airplane_0001", "rocket_0001")),
-        "rocket_0001 is of no class of modelnet40_shape_names.txt",
+        "ply_data_train0.h5: ply_data_train0_00000 has no finite point: remove it",
     ),
     "text that is none": (
         lambda f: (write_resampled(f) / "bed" / "bed_0003.txt").write_text("1,2,3\n1,x,3\n"),
-        "bed_0003.txt: not rows of numbers",
+        "bed_0003.txt: has 'x' where a number belongs, on line 2",
     ),
     "a listed shape that is not there": (
         lambda f: (write_resampled(f) / "bed" / "bed_0003.txt").unlink(),
-        "bed_0003.txt: No such file or directory: restore it, or take it out of the list",
+        "modelnet40_train.txt: names bed_0003, which is not there: restore it, or the list",
     ),
     "two variants": (
         lambda f: write_scanobjectnn(write_scanobjectnn(f), name="objectdataset_augmentedrot"),
-        "several variants of the part train (training_objectdataset.h5, training_objectdataset_augmentedrot.h5)",
+        "several variants of one part (training_objectdataset.h5, training_objectdataset_augmentedrot.h5)",
     ),
     "an npz without labels": (
         lambda f: (f.mkdir(), np.savez(f / "a.npz", point=np.zeros((2, 5, 3)))),
-        "has arrays {'point': (2, 5, 3)}: it needs point (M, N, 3) and label (M,)",
+        "none of 2 shapes has a class: give labels, or folders of classes",
     ),
+    "an empty folder": (lambda f: f.mkdir(), "data"),
 }
 
 
@@ -139,19 +139,19 @@ def test_what_is_wrong_with_a_folder_is_one_line(name, tmp_path):
     spoil, message = BAD[name]
     spoil(tmp_path / "data")
     part = None if "npz" in name else "train"
-    with pytest.raises(LabelledShapesError, match=re.escape(message)) as caught:
+    with pytest.raises((LabelledShapesError, SourceError), match=re.escape(message)) as caught:
         read_shapes(tmp_path / "data", part)
     assert "\n" not in str(caught.value)
 
 
 def test_parts_with_other_classes_are_refused_and_data_without_parts_are_cut_in_folds(tmp_path):
     write_npz(tmp_path / "npz", label=["chair", "table"] * 6)
-    with pytest.raises(LabelledShapesError, match="has no part 'train': validate by folds instead, --folds 5"):
+    with pytest.raises(LabelledShapesError, match="has no part 'train': validate by folds instead, --folds 3"):
         read_shapes(tmp_path / "npz", "train")
     data = read_data(tmp_path / "npz", 3, 0)
     assert len(data.splits) == 3 and sorted(np.concatenate([test for _, test in data.splits])) == list(range(12))
     folder = write_resampled(write_resampled(tmp_path / "mn"), "test", ids=("airplane_0001", "bed_0003"))
-    with pytest.raises(LabelledShapesError, match="test: no shape of the class night_stand"):
+    with pytest.raises(LabelledShapesError, match="only one of train and test has the class night_stand"):
         read_data(folder, None, 0)
 
 

@@ -7,7 +7,7 @@ from gen4d.report.doctor import examine_scans, examine_shapes
 from gen4d.sources import Orientation
 from tests.makers.files import off, ply, write
 from tests.makers.meshes import CUBE_TRIANGLES, CUBE_VERTEX
-from tests.makers.rooms import room_points, scannet_scan
+from tests.makers.rooms import pointcept_scan, room_points, scannet_scan
 from tests.shared import SHARED, needs_shared_data
 
 NAMES = ("scene0000_00", "scene0001_00", "scene0002_00")
@@ -67,6 +67,16 @@ def test_everything_that_is_wrong_is_reported_in_one_pass(tmp_path):
     assert "instances need segments and aggregation, scene0003_00 have one" in warnings
 
 
+def test_workers_say_the_same_in_the_same_order_and_count_as_they_go(tmp_path):
+    folder, seen = broken(scannet(tmp_path)), []
+    alone = examine_scans(folder)
+    assert examine_scans(folder, workers=3, progress=lambda *state: seen.append(state)) == alone
+    assert [what for what, _, _ in seen] == ["scans"] * len(seen) and seen[-1] == ("scans", 5, 5)
+    for number in range(4):
+        write(tmp_path / "shapes" / "chair" / f"{number}.off", CUBE if number % 2 else CUBE[:-9])
+    assert examine_shapes(tmp_path / "shapes", workers=2) == examine_shapes(tmp_path / "shapes")
+
+
 def test_quick_examination_opens_no_points_but_finds_what_is_missing_or_empty(tmp_path):
     findings = examine_scans(broken(scannet(tmp_path)), quick=True)
     errors = "\n".join(said(findings, "error"))
@@ -118,6 +128,16 @@ def test_wrong_units_and_wrong_up_are_guessed(tmp_path):
     assert not said(examine_scans(tmp_path, orientation=Orientation("z", 0.001)), "warning")
     write(tmp_path / "a.ply", ply(room_points(9000)[:, [1, 2, 0]] * np.float32([1, 1, 2.5])))
     assert any("check --up" in text for text in said(examine_scans(tmp_path), "warning"))
+
+
+def test_no_finding_is_empty_behind_its_colon(tmp_path):
+    odd = tmp_path / "my: scans"
+    pointcept_scan(odd / "train", "scene0000_00")
+    pointcept_scan(odd / "val", "scene0011_00")
+    findings = [*examine_scans(odd), *examine_scans(scannet(tmp_path / "lists: " / "a"))]
+    assert all(finding.message.strip() and str(tmp_path) in finding.path for finding in findings)
+    (told,) = (finding for finding in findings if "only train/ is used" in finding.message)
+    assert told.path == str(odd)
 
 
 def test_folder_that_is_none_is_one_error(tmp_path):

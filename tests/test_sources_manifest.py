@@ -4,7 +4,8 @@ import pytest
 
 from gen4d.sources import SourceError, class_name_of, default_orientation, find_scans, height_ranges
 from gen4d.sources import manifest as manifest_module
-from gen4d.sources.manifest import load_manifest, manifest
+from gen4d.sources.entries import load_manifest
+from gen4d.sources.manifest import manifest
 from tests.makers.files import write
 
 PAPER_CLASSES = ("chair", "desk", "dresser", "night_stand", "sofa", "table", "bathtub", "toilet")
@@ -80,13 +81,24 @@ datasets:
     "old, new, words",
     [
         ("version: 1", "version: 2", "version 2"),
-        ("role: scans", "role: sacns", "role 'sacns'"),
-        ("title: A", "titel: A", "not a valid manifest"),
-        ("title: A, ", "", "not a valid manifest"),
-        ('path: "(?P<name>.+)"', 'path: "(?P<name>.+"', "not a valid manifest"),
+        ("role: scans", "role: sacns", "role is 'sacns': did you mean scans"),
+        ("title: A", "titel: A", "data set 'a' has the key 'titel': did you mean title"),
+        ("name: a, ", "", "data set 1 has no name"),
+        ("find: ", "fnid: ", "has the key 'fnid': did you mean find"),
+        ("role: scans, ", "", "data set 'a' has no role"),
+        ('path: "(?P<name>.+)"', 'path: "(?P<name>.+"', "is not a regular expression"),
+        ('path: "(?P<name>.+)"', 'path: "(?P<name>.+)", name: "{nme}"', "names 'nme', which path has no group for"),
+        ('path: "(?P<name>.+)"', 'path: "(?P<name>.+)", files: {label: [a]}', "'label': did you mean labels"),
+        ('path: "(?P<name>.+)"', 'path: "(?P<name>.+)", files: {points: 3}', "points is 3, not a list of texts"),
+        ("layouts: [{", "layouts: [7, {", "data set 'a', layout 1 is a int"),
+        ("label_spaces: {}", "label_spaces: {x: {nmaes: {}}}", "'nmaes': did you mean names"),
+        ("label_spaces: {}", "label_spaces: {x: {names: {0: a}, benchmark: [7]}}", "benchmark lists 7, which has no"),
+        ("heights: {chair: {low: 0.5, high: 1}}", "heights: {chair: {lo: 0.5}}", "'lo': did you mean low"),
+        ("heights: {chair: {low: 0.5, high: 1}}", "heights: {chair: 3}", "heights of 'chair' is a int"),
+        ("role: scans", "role: shapes", "has no group"),
         ("low: 0.5", "low: 5", "heights from 5 to 1"),
-        ("datasets:", "dataset:", "not a valid manifest"),
-        ("  - {", "  - {{", "not a valid manifest"),
+        ("datasets:", "dataset:", "the file has the key 'dataset': did you mean datasets"),
+        ("  - {", "  - {{", "not YAML"),
     ],
 )
 def test_manifest_with_a_mistake_is_refused(tmp_path, old, new, words):
@@ -107,8 +119,10 @@ def test_recognition_goes_by_the_manifest_alone(tmp_path, monkeypatch):
         find_scans(tmp_path / "mine")
     changed = GOOD.replace('"(?P<name>.+)"', r"'(?P<name>.+)\.dat'")
     monkeypatch.setattr(manifest_module, "_PLACES", (write(tmp_path / "m.yaml", changed),))
-    manifest.cache_clear()
+    manifest_module._own.cache_clear()
+    manifest_module._merged.cache_clear()
     try:
         assert find_scans(tmp_path / "mine").sources[0].name == "room"
     finally:
-        manifest.cache_clear()
+        manifest_module._own.cache_clear()
+        manifest_module._merged.cache_clear()

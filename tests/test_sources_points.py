@@ -105,7 +105,7 @@ PLY_DAMAGE = {
     "fewer faces": (ply_with(b"face 3", b"face 2"), "after its last declared row"),
     "more faces": (ply_with(b"face 3", b"face 4"), "truncated"),
     "more lines": (ply_with(b"face 3", b"face 2", "ascii"), "lines of data"),
-    "fewer lines": (ply_with(b"vertex 150", b"vertex 151", "ascii"), "lines of data"),
+    "fewer lines": (ply_with(b"vertex 150", b"vertex 151", "ascii"), "4 numbers in vertex line 150"),
     "short row": (ply(POINT, None, "ascii").replace(b"\n4.0 ", b"\n", 1), "vertex line"),
     "word in a row": (ply(POINT, None, "ascii").replace(b"\n4.0 ", b"\nfour ", 1), "where a number belongs"),
     "unknown type": (ply_with(b"float y", b"half y"), "half"),

@@ -3,11 +3,13 @@
 import hashlib
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gen4d.sources import Orientation, SourceError, find_scans, load_scan
+from gen4d.sources import Orientation, SourceError, find_scans, find_shapes, load_scan
+from gen4d.sources.splits import find_listed
 from tests.makers.files import pcd, ply, structured, write
 from tests.makers.rooms import pointcept_scan, room_points, scannet_scan
 from tests.shared import SHARED, needs_shared_data
@@ -173,7 +175,7 @@ def test_split_file_goes_before_the_training_list_and_missing_names_are_one_warn
     found = find_scans(tmp_path, split)
     assert names(found) == ["scene0001_00"]
     (warning,) = found.warnings
-    assert "30 of 31" in warning and "scene0900_00, " in warning and "scene0929_00" not in warning
+    assert "30 of 32" in warning and "scene0900_00, " in warning and "scene0919_00, ..." in warning
 
 
 def test_split_file_may_hold_the_names_of_files(tmp_path):
@@ -181,6 +183,39 @@ def test_split_file_may_hold_the_names_of_files(tmp_path):
         scannet_scan(tmp_path, name)
     split = write(tmp_path / "mine.txt", "scene0001_00.ply\nsomewhere/else/scene0000_00.pcd\n")
     assert names(find_scans(tmp_path, split)) == ["scene0000_00", "scene0001_00"]
+
+
+LISTED = {  # the lines of a list, of folders office, office.2019 and room.v2 -> what is chosen, and what is missing
+    "exact names": ("office.2019", ["office.2019"], []),
+    "a name that another begins with": ("office", ["office"], []),
+    "a dot that is no suffix": ("room", [], ["room"]),
+    "another year": ("office.2020\noffice", ["office"], ["office.2020"]),
+    "suffixes of files": ("office.ply\nroom.v2.npz", ["office", "room.v2"], []),
+    "folders in front": ("a/b/office.2019\nx\\room.v2", ["office.2019", "room.v2"], []),
+    "one thing twice": ("office\nscans/office/\noffice.PLY", ["office"], []),
+}
+
+
+@pytest.mark.parametrize("kind", LISTED)
+def test_lists_mean_exact_names_first_and_every_name_is_accounted_for(kind):
+    lines, chosen, missing = LISTED[kind]
+    there = [(name, f"deep/{name}") for name in ("office", "office.2019", "room.v2")]
+    listed = lines.splitlines()
+    found = find_listed(listed, there)
+    assert sorted(set(found.values())) == chosen and [name for name in listed if name not in found] == missing
+
+
+def test_a_scan_that_is_listed_and_not_there_lets_no_other_in(tmp_path):
+    for name in ("office", "kitchen"):
+        write(tmp_path / f"{name}.ply", ply(room_points()))
+    found = find_scans(tmp_path, write(tmp_path / "train.txt", "office.2019\nkitchen\n"))
+    assert names(found) == ["kitchen"] and found.warnings[0].endswith(": office.2019")
+    shapes = tmp_path / "shapes"
+    for name in ("chair_1", "chair_1.old"):
+        write(shapes / "chair" / f"{name}.off", b"OFF")
+    chosen = find_shapes(shapes, None, write(tmp_path / "shapes.txt", "chair_1.old\nchair_7\n"))
+    assert [source.name for source in chosen.sources] == ["chair_1.old"]
+    assert chosen.warnings[0].endswith("1 of 2 names are not in " + str(shapes) + ": chair_7")
 
 
 def test_split_that_chooses_nothing_is_refused(tmp_path):
@@ -233,7 +268,10 @@ def test_pointcept_folder_gives_the_train_part_with_its_labels(tmp_path):
     assert set(scan.label) == {1, -1} and set(scan.instance) == {3, -1}
     split = write(tmp_path / "val.txt", "scene0011_00\n")
     assert names(find_scans(tmp_path, split)) == ["scene0011_00"]
-    assert names(find_scans(tmp_path / "val")) == ["scene0011_00"]
+    assert names(find_scans(tmp_path, Path("val"))) == ["scene0011_00"]
+    for part, name in (("train", "scene0000_00"), ("val", "scene0011_00")):  # the folders are the split
+        alone = find_scans(tmp_path / part)
+        assert names(alone) == [name] and not alone.warnings
 
 
 def test_pointcept_s3dis_rooms_are_named_after_area_and_room(tmp_path):
@@ -292,9 +330,9 @@ def test_folder_of_shapes_given_as_scans_is_named(tmp_path):
         find_scans(tmp_path)
 
 
-def test_points_one_folder_deeper_are_pointed_to(tmp_path):
-    write(tmp_path / "rooms" / "a.ply", ply(room_points()))
-    with pytest.raises(SourceError, match=r"there are \.ply files in rooms"):
+def test_points_two_folders_deeper_are_pointed_to(tmp_path):
+    write(tmp_path / "house" / "rooms" / "a.ply", ply(room_points()))
+    with pytest.raises(SourceError, match=r"there are \.ply files in house/rooms: give that folder, or --glob"):
         find_scans(tmp_path)
 
 

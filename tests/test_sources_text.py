@@ -102,6 +102,20 @@ def test_a_number_moved_to_another_record_is_refused(name):
         read(name, content[:at] + b"\n".join(lines))
 
 
+def test_a_number_too_many_in_the_last_record_is_refused():
+    content = ply(POINT, None, "ascii", [(0, 1, 2)])
+    at = content.rindex(b"\n3 0 1 2")
+    with pytest.raises(SourceError, match="4 numbers in vertex line 149, where 3 are declared"):
+        read("a.ply", content[:at] + b" 7" + content[at:])
+    assert len(read("a.ply", content).point) == 150
+
+
+def test_a_ply_of_no_vertices_has_none_whatever_their_columns():
+    head = "ply\nformat ascii 1.0\nelement vertex 0\nproperty float x\nproperty float y\nproperty float z\n"
+    for more in ("", "property list uchar int seen\n"):
+        assert read("a.ply", f"{head}{more}end_header\n".encode()).point.shape == (0, 3)
+
+
 @pytest.mark.parametrize("name", ["cube.obj", "points.xyz"])
 def test_a_broken_line_is_refused_where_nothing_says_how_long_records_are(name):
     with pytest.raises(SourceError):

@@ -10,13 +10,15 @@ from gen4d import sources
 from gen4d.building.moving import make_inputs
 from gen4d.config import Config
 from gen4d.moving.generate import generate_scan, group_shapes, prepare_scan
+from gen4d.moving.occupancy import TOP_HEAVY
 from gen4d.report.doctor import examine_scans
+from gen4d.report.summary import BELOW_SHARE
 from gen4d.samples import write_samples
 from gen4d.sources import Orientation, find_scans, load_scan, scan_from_arrays
 from gen4d.sources.level import rotation_to_z
 from tests.makers import builds, commands, meshes
 from tests.makers.files import ply, write
-from tests.makers.rooms import room_of_size, room_points
+from tests.makers.rooms import FLOOR_M, furnished_room, room_of_size, room_points
 from tests.shared import SHARED, needs_shared_data
 
 TILTS = pytest.mark.parametrize("tilt_deg", [3.0, 7.5, 15.0])
@@ -182,3 +184,55 @@ def test_samples_are_level_or_tilted_as_asked_and_never_mixed(tmp_path):
         with pytest.raises(gen4d.samples.SamplesError, match="holds samples of tilted"):
             write_samples(tmp_path / kind, rooms=1, shapes=1, tilted=other)
         assert not write_samples(tmp_path / kind, rooms=1, shapes=1, tilted=not other).written
+
+
+# Scans on their heads
+
+
+def on_its_head(point) -> np.ndarray:
+    return (point * np.float32([1, -1, -1])).astype(np.float32)
+
+
+def doubted(point) -> bool:
+    """Whether a build or the doctor would say that another axis may point up."""
+    prepared = prepare_scan(loaded(point), Config())
+    return prepared.below > BELOW_SHARE or prepared.top_heavy > TOP_HEAVY
+
+
+@needs_shared_data
+@REAL
+def test_a_real_scan_on_its_head_is_doubted_and_none_on_its_feet_is(name, up):
+    point = real_points(name, up)
+    assert doubted(on_its_head(point)) and not doubted(point)
+
+
+def test_rooms_with_a_ceiling_or_without_are_doubted_on_their_heads_alone():
+    for key in range(4):
+        room = furnished_room((8, key))
+        for point in (room, room[room[:, 2] < FLOOR_M + 2.3]):
+            assert doubted(on_its_head(point)) and not doubted(point), key
+    for key in range(12):  # whose furniture is as high as people: nothing says which end is up
+        rng = np.random.default_rng((8, key))
+        assert not doubted(room_of_size(rng, rng.uniform(2.5, 7, 2)).astype(np.float32)), key
+
+
+def test_an_empty_room_is_never_doubted():
+    rng = np.random.default_rng(3)
+    sheets = [((0, 0, 0), (6, 4, 0)), ((0, 0, 2.5), (6, 4, 2.5)), ((0, 0, 0), (6, 0, 2.5)), ((0, 0, 0), (0, 4, 2.5))]
+    room = np.concatenate([rng.uniform(low, high, (12_000, 3)) for low, high in sheets]).astype(np.float32)
+    assert not doubted(room) and not doubted(on_its_head(room))
+
+
+def test_built_in_scans_are_not_doubted(tilted_samples):
+    assert not any(doubted(load_scan(source, Orientation()).point) for source in tilted_samples)
+
+
+def test_doctor_and_build_say_that_a_scan_stands_on_its_head(tmp_path):
+    write(tmp_path / "scans/room.ply", ply(on_its_head(furnished_room(1))))
+    (found,) = (found for found in examine_scans(tmp_path / "scans") if "on its head" in found.message)
+    assert found.level == "warning" and found.path.endswith("room.ply") and "check --up" in found.message
+    places = ("--scans", tmp_path / "scans", "--shapes", meshes.write_shapes(tmp_path / "shapes"))
+    made = commands.gen4d("build", *places, "--out", tmp_path / "out", "--sequences", "1", "--classes", "chair")
+    assert "above the floor in room: scans that stand on their heads, check --up" in made.out
+    right = commands.gen4d("doctor", "--scans", tmp_path / "scans", "--up", "auto:-z")
+    assert right.code == 0 and "head" not in right.out

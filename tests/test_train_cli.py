@@ -486,8 +486,8 @@ def test_two_processes_of_which_one_is_killed_resume_to_the_bits_of_an_unbroken_
 
 
 def together(*arguments):
-    """`train.run.together` with two processes."""
-    command = [sys.executable, "-m", "train.run.together", "2", *map(str, arguments)]
+    """The command in two processes."""
+    command = [sys.executable, "-m", "train", "together", "2", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=600)
 
 

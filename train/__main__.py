@@ -4,6 +4,7 @@ import warnings
 
 import click
 
+from gen4d import compiled
 from train.commands.classify import classify
 from train.commands.compare import compare
 from train.commands.doctor import doctor
@@ -14,6 +15,7 @@ from train.commands.predict import predict
 from train.commands.pretrain import pretrain
 from train.commands.probe import probe
 from train.commands.study import study
+from train.commands.together import together
 from train.commands.weights import export_weights
 
 
@@ -25,10 +27,12 @@ def main() -> None:
     """
     warnings.filterwarnings("always", module=r"train\b")
     warnings.showwarning = lambda message, *rest: click.echo(f"warning: {message}", err=True)
+    if compiled.NOTE:
+        click.echo(f"note: {compiled.NOTE}", err=True)
 
 
-COMMANDS = (pretrain, finetune, classify, evaluate, predict, probe, study, compare, features, export_weights, doctor)
-for command in COMMANDS:
+TRAINING = (pretrain, finetune, classify, together)
+for command in (*TRAINING, evaluate, predict, probe, study, compare, features, export_weights, doctor):
     main.add_command(command)
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from gen4d import files
+from gen4d import files, sources
 from gen4d.building import estimate, parts
 from gen4d.building.errors import BuildError, unwritable
 from gen4d.building.inputs import Found, Given, Inputs
@@ -66,6 +66,8 @@ def build_dataset(
     units: str | None = None,
     shape_units: str | None = None,
     limit: int | None = None,
+    manifest: str | os.PathLike | None = None,
+    glob: str | None = None,
     heights: Mapping[str, Heights] | None = None,
     strict: bool = False,
     note: Callable[[str], object] = lambda line: None,
@@ -79,15 +81,21 @@ def build_dataset(
     a Dask cluster that does the work instead. part: (I, N), only a fixed share of the shards; then `merge`. split:
     file with the names of the scans to use. up, units: axis and unit of the scans, if they differ from those of the
     known data set. shape_units: unit of shapes that have one; their sizes are then kept. limit: use only the first
-    scans by name. heights: class -> (lowest, highest) height in metres, or several of (lowest, highest, share), for
-    classes that are not known. strict: stop at the first scan that cannot be used. note: called with each line that a
-    user should see before the work starts. progress: called with how far the build is. settings: fields of the kind's
-    config: `gen4d.Config`, `gen4d.FramesConfig` or `gen4d.SweepsConfig`.
+    scans by name. manifest: file of the user's own data sets, label spaces and heights; this process knows them from
+    then on. glob: pattern of the scans' files below their folder. heights: class -> (lowest, highest) height in
+    metres, or several of (lowest, highest, share), for classes that are not known. strict: stop at the first scan that
+    cannot be used. note: called with each line that a user should see before the work starts. progress: called with
+    how far the build is. settings: fields of the kind's config: `gen4d.Config`, `gen4d.FramesConfig` or
+    `gen4d.SweepsConfig`.
 
     Raises ValueError (SourceError, ConfigError, BuildError, BusyError and so on) with value, rule and remedy. What is
     done stays valid.
     """
     share = None if part is None else _part_of(*part)
+    if manifest is not None:
+        sources.add_manifest(pathlib.Path(manifest))
+    if glob is not None:
+        sources.add_glob(glob)
     folders = {"scans": scans, "shapes": shapes, "split": split}
     given = Given(
         **{name: None if path is None else pathlib.Path(path) for name, path in folders.items()},

@@ -35,6 +35,7 @@ class Trial(NamedTuple):
     seconds: float
     memory: int
     failed: tuple[str, ...]
+    reason: str  # an example of what most attempts of the last scan failed by
 
     def scaled(self, scans: int, workers: int) -> "Estimate":
         """What a build of a number of scans like these will take."""
@@ -56,11 +57,14 @@ def try_scans(inputs: Inputs, chosen: tuple[Source, ...]) -> Trial:
     """Generate and encode scans without writing anything, to estimate a build."""
     kind = kind_of(inputs.kind)
     shared = kind.share(inputs)
-    recordings, failed = [], []
+    recordings, failed, reason = [], [], ""
     started = time.perf_counter()
     for source in chosen:
         try:
-            recordings.append(kind.make(source, shared, inputs.config).recording)
+            made = kind.make(source, shared, inputs.config)
+            recordings.append(made.recording)
+            if rejections := made.described.get("rejections"):
+                reason = made.described["examples"][max(rejections, key=rejections.__getitem__)]
         except kind.UNUSABLE as error:
             failed.append(f"{source.root}/{describe_error(source, error)}")
     content = shard_bytes(tuple(recordings), inputs.config.frames, to_plain(inputs.config), inputs.config.pairs)
@@ -72,4 +76,4 @@ def try_scans(inputs: Inputs, chosen: tuple[Source, ...]) -> Trial:
     raw = sum(cloud.point.nbytes * 2 for cloud in clouds.values())
     raw += sum(actor.planes.nbytes for sequence in sequences for actor in sequence.actors)
     shard = _COPIES * inputs.config.scans_per_shard * (raw + len(content)) // max(len(recordings), 1)
-    return Trial(len(recordings), len(sequences), len(content), seconds, peak + shard, tuple(failed))
+    return Trial(len(recordings), len(sequences), len(content), seconds, peak + shard, tuple(failed), reason)

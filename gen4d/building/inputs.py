@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from gen4d import sources
-from gen4d.building.errors import GivenError
+from gen4d.building.errors import BuildError, GivenError
 from gen4d.config import GENERATOR, AnyConfig, to_plain
 from gen4d.moving.feasible import Heights
 from gen4d.sequence import Recording
@@ -86,6 +86,13 @@ class Found:
     inputs: Inputs
     notes: tuple[str, ...]
     refused: tuple[str, ...]
+
+
+def refuse_empty(folder: pathlib.Path, what: str, found: sources.FoundScans | sources.FoundShapes) -> None:
+    """Raise BuildError where all scans, or shapes, of a folder were refused."""
+    if not found.sources:
+        count, first = len(found.refused), found.refused[0][1]
+        raise BuildError(f"{folder}: all of its {what} ({count}) are refused (first: {first}): gen4d doctor lists them")
 
 
 class Made(NamedTuple):

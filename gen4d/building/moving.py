@@ -8,14 +8,14 @@ import numpy as np
 
 from gen4d import sources
 from gen4d.building.errors import BuildError
-from gen4d.building.inputs import Found, Given, Inputs, Made
+from gen4d.building.inputs import Found, Given, Inputs, Made, refuse_empty
 from gen4d.config import Config
 from gen4d.lanes import lane
 from gen4d.moving import accept, augment, candidates, kernels, shape, trajectory
 from gen4d.moving.cloud import CloudError
 from gen4d.moving.feasible import Heights, refuse_hopeless, with_heights
 from gen4d.moving.generate import Counts, Shapes, generate_scan, group_shapes, prepare_scan
-from gen4d.moving.occupancy import OccupancyError
+from gen4d.moving.occupancy import TOP_HEAVY, OccupancyError
 from gen4d.sequence import ROLE_STATIC, Actor, Sequence
 
 CONFIGS = {"moving": Config}
@@ -26,6 +26,8 @@ def find(kind: str, given: Given, config: Config) -> Found:
     """The scans and shapes of two folders, for a config whose classes say which shapes are wanted."""
     given.check(kind, ("scans", "shapes"), ("split", "up", "units", "shape_units", "limit", "heights"))
     found, meshes = sources.find_scans(given.scans, given.split), sources.find_shapes(given.shapes, config.classes)
+    refuse_empty(given.scans, "scans", found)
+    refuse_empty(given.shapes, "shapes", meshes)
     orientation = find_orientation(found.entry, given.up, given.units)
     config = dataclasses.replace(config, up=orientation.up, metres_per_unit=orientation.metres_per_unit)
     unit = sources.entry_units(meshes.entry) if given.shape_units is None else given.shape_units
@@ -75,7 +77,7 @@ def share(inputs: Inputs) -> Shapes:
 
 def load_scan(source: sources.ScanSource, config: Config) -> sources.Scan:
     """A scan as a build reads it. Raises SourceError."""
-    return sources.load_scan(source, sources.Orientation(config.up, config.metres_per_unit))
+    return sources.load_scan(source, sources.Orientation(config.up, config.metres_per_unit), config.voxel_m)
 
 
 def make(source: sources.ScanSource, shapes: Shapes, config: Config) -> Made:
@@ -83,6 +85,8 @@ def make(source: sources.ScanSource, shapes: Shapes, config: Config) -> Made:
     scan = load_scan(source, config)
     made = generate_scan(scan, shapes, config)
     levelled = {"tilt_deg": round(scan.tilt_deg, 3), "below": round(made.below, 4)}
+    if made.top_heavy > TOP_HEAVY:
+        levelled["top_heavy"] = round(made.top_heavy, 2)
     described = levelled | _attempts(made.counts) | {"files": [list(file) for file in scan.files]}
     described |= {"doubts": list(scan.doubts)} if scan.doubts else {}
     return Made(made.recording, described, made.files, made.counts.unreadable)

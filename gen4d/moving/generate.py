@@ -40,6 +40,7 @@ class Prepared(NamedTuple):
     space: candidates.FreeSpace
     still: np.ndarray  # (t, 4, 4) float32: the scan's poses
     below: float  # share of the points that lie below the floor
+    top_heavy: float  # see occupancy.top_heaviness
 
 
 class Drawn(NamedTuple):
@@ -82,12 +83,13 @@ class Made(NamedTuple):
 
 
 class Generated(NamedTuple):
-    """A scan's sequences, what became of all attempts, the shapes' files that were used, and a sign of a wrong axis."""
+    """A scan's sequences, what became of all attempts, the shapes' files that were used, and signs of a wrong axis."""
 
     recording: Recording
     counts: "Counts"
     files: tuple[sources.SourceFile, ...]
     below: float  # share of the scan's points that lie below its floor
+    top_heavy: float  # see occupancy.top_heaviness
 
 
 class Counts(NamedTuple):
@@ -302,9 +304,10 @@ def prepare_scan(scan: sources.Scan, config: Config) -> Prepared:
     floor = occupancy.find_floor_plan(point, config.cell_m, config.ceiling_m, config.near_floor_m, config.close_m)
     space = candidates.find_free_space(floor)
     still = np.tile(np.eye(4, dtype=np.float32), (config.frames, 1, 1))
-    quantised, below = augment.quantise(point), occupancy.share_below(point, floor.floor_m)
+    below = occupancy.share_below(point, floor.floor_m)
+    top_heavy = occupancy.top_heaviness(point, floor.floor_m, config.cell_m)
     thinned = Cloud(point, scan.row[row], label, instance)
-    return Prepared(scan.name, thinned, quantised, floor, space, still, below)
+    return Prepared(scan.name, thinned, augment.quantise(point), floor, space, still, below, top_heavy)
 
 
 def generate_scan(scan: sources.Scan, shapes: Shapes, config: Config) -> Generated:
@@ -322,7 +325,8 @@ def generate_scan(scan: sources.Scan, shapes: Shapes, config: Config) -> Generat
     files = {file.path: file for one in made for file in one.files}
     counts = _count(rejections, sequences, config)
     recording = _record(scan, prepared, sequences)
-    return Generated(recording, counts, tuple(files[path] for path in sorted(files)), prepared.below)
+    read = tuple(files[path] for path in sorted(files))
+    return Generated(recording, counts, read, prepared.below, prepared.top_heavy)
 
 
 def _count(rejections: list[Rejection], sequences: tuple[Sequence, ...], config: Config) -> Counts:

@@ -95,7 +95,7 @@ def _place(source: sources.ShapeSource, up: str) -> pathlib.Path | None:
         return None
     if folder is None:
         return None
-    key = "\0".join((_VERSION, path, str(status.st_size), str(status.st_mtime_ns), up, source.entry))
+    key = "\0".join((_VERSION, path, str(status.st_size), str(status.st_mtime_ns), up, source.up))
     name = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
     return folder / name[:2] / f"{name}.shape"
 

@@ -12,6 +12,9 @@ _PEAK_BIN_M = 0.05
 _PEAK_SHARE = 0.25  # of the strongest bin: what makes a peak strong
 _INLIER_M = 0.05
 _BELOW_M = 0.2
+TOP_HEAVY = 1.3  # 11 real and built-in rooms with a ceiling have 0.63 at most, on their heads 1.59 at least
+_ROOM_M = 2.0  # a plane so far above the floor is a ceiling
+_BAND_M = (0.3, 1.0)  # from the floor, where furniture is, and from the ceiling, where it is not
 
 
 class OccupancyError(ValueError):
@@ -50,6 +53,27 @@ def find_floor_plan(
 def share_below(point: np.ndarray, floor_m: float) -> float:
     """Share of a scan's points (N, 3) that lie more than 20 cm below its floor: many where another axis points up."""
     return float((point[:, 2] < np.float32(floor_m - _BELOW_M)).mean())
+
+
+def top_heaviness(point: np.ndarray, floor_m: float, cell_m: float) -> float:
+    """How many of a scan's points (N, 3) lie 0.3 to 1.0 m below its ceiling for each that lies as far above its floor:
+    more than one in a room that stands on its head, whose ceiling is then taken for its floor. 0 without a ceiling.
+
+    The ceiling is the highest strong peak of the columns' highest points, as the floor is the lowest of the lowest.
+    """
+    mirrored = point * np.float32([1, 1, -1])
+    origin, shape = make_grid(mirrored, cell_m)
+    minimum = np.full(shape, np.inf)
+    kernels.column_minimum(mirrored, 1.0 / cell_m, origin, minimum)
+    ceiling_m = -find_floor(minimum[np.isfinite(minimum)])
+    if ceiling_m - floor_m < _ROOM_M:
+        return 0.0
+    low, high = (_in_band(distance) for distance in (point[:, 2] - floor_m, ceiling_m - point[:, 2]))
+    return high / max(low, 1)
+
+
+def _in_band(distance_m: np.ndarray) -> int:
+    return int(((distance_m >= _BAND_M[0]) & (distance_m < _BAND_M[1])).sum())
 
 
 def find_valid(

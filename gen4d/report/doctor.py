@@ -1,17 +1,19 @@
 """Examining raw folders before a long run: everything that is wrong with them, in one pass."""
 
 import dataclasses
+import functools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from gen4d.building import workers as processes
 from gen4d.config import Config
 from gen4d.moving.cloud import CloudError
 from gen4d.moving.generate import prepare_scan
-from gen4d.moving.occupancy import OccupancyError
+from gen4d.moving.occupancy import TOP_HEAVY, OccupancyError
 from gen4d.report.contradictions import mesh_contradictions, scan_contradictions
 from gen4d.report.summary import BELOW_SHARE, UNSEEN_SHARE, counted, format_bytes
 from gen4d.sources import (
@@ -21,6 +23,7 @@ from gen4d.sources import (
     Orientation,
     Scan,
     ScanSource,
+    ShapeSource,
     SourceError,
     default_orientation,
     find_scans,
@@ -29,8 +32,9 @@ from gen4d.sources import (
     load_scan,
     load_shape,
 )
-from gen4d.sources.manifest import Entry, Split, entry_of, manifest
-from gen4d.sources.source import file_size
+from gen4d.sources.entries import Entry, Split
+from gen4d.sources.manifest import entry_of, manifest
+from gen4d.sources.source import escaped, file_size
 from gen4d.sources.splits import read_split
 
 _SHOWN = 5
@@ -65,11 +69,12 @@ def examine_scans(
     orientation: Orientation | None = None,
     quick: bool = False,
     progress: Progress = _silent,
+    workers: int = 1,
 ) -> list[Finding]:
     """What is wrong with a folder of scans, and what is in it. quick: no file but split lists is opened.
 
-    orientation: None takes the data set's own. progress: called for every scan. Never raises SourceError: such errors
-    are findings.
+    orientation: None takes the data set's own. progress: called for every scan. workers: processes that read scans.
+    Never raises SourceError: such errors are findings.
     """
     folder = Path(folder)
     try:
@@ -79,12 +84,13 @@ def examine_scans(
     entry = entry_of(found.entry)
     findings = [Finding("note", str(folder), f"{entry.title}: {counted(len(found.sources), 'scan')}")]
     findings += _lists(folder, entry, found)
-    findings += [_from_text("warning", message) for message in found.warnings]
-    findings += [_from_text("error", message) for _, message in found.refused]
+    findings += [_from_text("warning", message, folder) for message in found.warnings]
+    findings += [_from_text("error", message, folder) for _, message in found.refused]
     findings += _missing_files(folder, entry, found.sources)
     findings += _empty_files(found.sources)
     if not quick:
-        findings += _read_scans(folder, entry, found.sources, orientation or default_orientation(entry.name), progress)
+        examine = functools.partial(_read_scan, orientation=orientation or default_orientation(entry.name))
+        findings += _sum_up(folder, _each(examine, found.sources, "scans", progress, workers))
     return list(dict.fromkeys(findings))
 
 
@@ -96,11 +102,13 @@ def examine_shapes(
     quick: bool = False,
     metres_per_unit: float = 0.0,
     progress: Progress = _silent,
+    workers: int = 1,
 ) -> list[Finding]:
     """What is wrong with a folder of shapes, and what is in it. quick: no mesh is opened.
 
     classes: those that a build would use, of which each needs a height, all if None. metres_per_unit: of shapes that
-    keep their size. progress: called for every shape. Never raises SourceError: such errors are findings.
+    keep their size. progress: called for every shape. workers: processes that read shapes. Never raises SourceError:
+    such errors are findings.
     """
     folder = Path(folder)
     try:
@@ -109,12 +117,31 @@ def examine_shapes(
         return [_from_error(error)]
     entry = entry_of(found.entry)
     findings = [Finding("note", str(folder), f"{entry.title}: {counted(len(found.sources), 'shape')}")]
-    findings += [_from_text("warning", message) for message in found.warnings]
-    findings += [_from_text("error", message) for _, message in found.refused]
+    findings += [_from_text("warning", message, folder) for message in found.warnings]
+    findings += [_from_text("error", message, folder) for _, message in found.refused]
     findings += _class_counts(folder, entry, found, split, _no_height_level(classes, metres_per_unit))
     if not quick:
-        findings += _read_shapes(folder, found, up, metres_per_unit, progress)
+        examine = functools.partial(_read_shape, up=up, metres_per_unit=metres_per_unit)
+        findings += _same_meshes(folder, found, _each(examine, found.sources, "shapes", progress, workers))
     return findings
+
+
+def _each(
+    examine: Callable, sources: Sequence, what: str, progress: Progress, workers: int
+) -> list[tuple[list[Finding], Any]]:
+    """What `examine` says of each source, in order: findings, and what it found. The first is examined here, so that
+    no kernel is compiled by several processes."""
+    said = []
+    for number, source in enumerate(sources[:1] if workers > 1 else sources):
+        progress(what, number, len(sources))
+        said.append(examine(source))
+    if rest := sources[len(said) :]:
+        later = {}
+        for number, result in processes.run(examine, rest, min(workers, len(rest))):
+            later[number] = result
+            progress(what, len(said) + len(later), len(sources))
+        said += [later[number] for number in range(len(rest))]
+    return said
 
 
 def _no_height_level(classes: tuple[str, ...] | None, metres_per_unit: float) -> str:
@@ -125,13 +152,14 @@ def _no_height_level(classes: tuple[str, ...] | None, metres_per_unit: float) ->
 
 
 def _from_error(error: SourceError) -> Finding:
-    return Finding("error", error.path, error.problem)
+    return Finding("error", escaped(error.path), error.problem)
 
 
-def _from_text(level: str, text: str) -> Finding:
-    """A finding from a message that names its file in front."""
-    path, _, message = text.partition(": ")
-    return Finding(level, path, message)
+def _from_text(level: str, text: str, folder: Path) -> Finding:
+    """A finding from a message that names its file in front, in a folder whose own path may have a colon in it."""
+    start = len(escaped(str(folder))) if text.startswith(escaped(str(folder))) else 0
+    path, _, message = text[start:].partition(": ")
+    return Finding(level, text[:start] + path, message) if message else Finding(level, str(folder), text)
 
 
 def _some(names: Iterable[str]) -> str:
@@ -203,47 +231,46 @@ def _empty_files(sources: tuple[ScanSource, ...]) -> Iterator[Finding]:
                 yield _from_error(error)
 
 
-class _Tally:
-    """What is summed up over all scans that could be read."""
+class _Read(NamedTuple):
+    """What is summed up of a scan that could be read."""
 
-    def __init__(self):
-        self.points: list[int] = []
-        self.dropped: dict[str, int] = {}
-        self.labels: dict[str, Counter[int]] = defaultdict(Counter)  # label space -> points of each id
-        self.copies: dict[str, list[str]] = defaultdict(list)  # hash of the points file -> scans
-
-    def add(self, scan: Scan) -> None:
-        self.points.append(len(scan.point))
-        self.copies[scan.files[0].sha256].append(scan.name)
-        if scan.dropped:
-            self.dropped[scan.name] = scan.dropped
-        if scan.label is not None:
-            ids, counts = np.unique(scan.label, return_counts=True)
-            self.labels[scan.label_space].update(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
+    name: str
+    points: int
+    dropped: int
+    sha256: str  # of the points file
+    label_space: str
+    labels: dict[int, int]  # points of each id
+    disk: float  # bytes that its sequences will take
 
 
-def _read_scans(
-    folder: Path, entry: Entry, sources: tuple[ScanSource, ...], orientation: Orientation, progress: Progress
-) -> Iterator[Finding]:
-    tally, disk = _Tally(), 0.0
-    for number, source in enumerate(sources):
-        progress("scans", number, len(sources))
-        scan, errors = _load_whole(source, orientation)
-        yield from map(_from_error, errors)
-        if scan is not None:
-            tally.add(scan)
-            yield from _odd_size(source, scan)
-            yield from (Finding(*said) for said in scan_contradictions(source, scan))
-            finding, size = _free_space(source, scan)
-            yield finding
-            disk += size
-    yield from _summary(folder, tally)
-    if disk:
+def _read_scan(source: ScanSource, orientation: Orientation) -> tuple[list[Finding], _Read | None]:
+    scan, errors = _load_whole(source, orientation)
+    findings = [_from_error(error) for error in errors]
+    if scan is None:
+        return findings, None
+    findings += _odd_size(source, scan)
+    findings += [Finding(*said) for said in scan_contradictions(source, scan)]
+    finding, disk = _free_space(source, scan)
+    ids, counts = np.unique(scan.label, return_counts=True) if scan.label is not None else np.zeros((2, 0), int)
+    labels = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+    digest = scan.files[0].sha256
+    return [*findings, finding], _Read(scan.name, len(scan.point), scan.dropped, digest, scan.label_space, labels, disk)
+
+
+def _sum_up(folder: Path, said: list[tuple[list[Finding], _Read | None]]) -> Iterator[Finding]:
+    for findings, _ in said:
+        yield from findings
+    read = [one for _, one in said if one is not None]
+    yield from _summary(folder, read)
+    if disk := sum(one.disk for one in read):
         yield Finding(
             "note", str(folder), f"a build takes about {format_bytes(disk)}, with {_SEQUENCES} sequences per scan"
         )
-    for space, counts in tally.labels.items():
-        yield from _label_counts(folder, space, counts, len(tally.points))
+    for space in dict.fromkeys(one.label_space for one in read if one.labels):
+        counts: Counter[int] = Counter()
+        for one in read:
+            counts.update(one.labels if one.label_space == space else {})
+        yield from _label_counts(folder, space, counts, len(read))
 
 
 def _load_whole(source: ScanSource, orientation: Orientation) -> tuple[Scan | None, list[SourceError]]:
@@ -252,7 +279,7 @@ def _load_whole(source: ScanSource, orientation: Orientation) -> tuple[Scan | No
     files = dict(source.files)
     while True:
         try:
-            return load_scan(dataclasses.replace(source, files=files), orientation), errors
+            return load_scan(dataclasses.replace(source, files=files), orientation, Config().voxel_m), errors
         except SourceError as error:
             errors.append(error)
             role = next((role for role, path in files.items() if str(source.root / path) == error.path), "points")
@@ -272,9 +299,13 @@ def _free_space(source: ScanSource, scan: Scan) -> tuple[Finding, float]:
     text = f"{len(prepared.cloud)} points at 2 cm, free floor {floor.valid_m2:.1f} m2 ({floor.unseen:.0%} unseen), "
     text += f"widest free disc {widest_m:.2f} m"
     text += f", levelled by {scan.tilt_deg:.1f} degrees" if scan.tilt_deg else ""
+    text += ", points put on its coarse surface" if scan.row[0] < 0 else ""
     doubts = []
     if prepared.below > BELOW_SHARE:
         doubts.append(f"{prepared.below:.0%} of the points lie more than 20 cm below the floor: check --up")
+    if prepared.top_heavy > TOP_HEAVY:
+        times = f"{prepared.top_heavy:.1f} times as many points lie below the ceiling as above the floor"
+        doubts.append(f"{times}: a scan that stands on its head, check --up")
     if widest_m < _NARROW_M:
         doubts.append("hardly any shape fits: check --up and --units")
     elif floor.unseen > UNSEEN_SHARE:
@@ -294,19 +325,26 @@ def _odd_size(source: ScanSource, scan: Scan) -> Iterator[Finding]:
         yield Finding("warning", path, f"is {extent[2]:.1f} m high and {side:.1f} m wide: check --up")
 
 
-def _summary(folder: Path, tally: _Tally) -> Iterator[Finding]:
-    if tally.points:
-        low, middle, high = np.percentile(tally.points, (0, 50, 100)).astype(int)
-        message = f"{counted(len(tally.points), 'scan')} read, {low} to {high} points, median {middle}"
+def _summary(folder: Path, read: list[_Read]) -> Iterator[Finding]:
+    if read:
+        low, middle, high = np.percentile([one.points for one in read], (0, 50, 100)).astype(int)
+        message = f"{counted(len(read), 'scan')} read, {low} to {high} points, median {middle}"
         yield Finding("note", str(folder), message)
-    if tally.dropped:
-        rows = sum(tally.dropped.values())
-        whose = f"{counted(len(tally.dropped), 'scan')} ({_some(tally.dropped)})"
+    if dropped := [one for one in read if one.dropped]:
+        rows = sum(one.dropped for one in dropped)
+        whose = f"{counted(len(dropped), 'scan')} ({_some(one.name for one in dropped)})"
         message = f"{rows} rows with NaN or infinity are dropped from {whose}"
         yield Finding("note", str(folder), message)
-    for names in tally.copies.values():
-        if len(names) > 1:
-            yield Finding("warning", str(folder), f"the points of {_some(names)} are the same file: copy them again")
+    for names in _copies((one.sha256, one.name) for one in read):
+        yield Finding("warning", str(folder), f"the points of {_some(names)} are the same file: copy them again")
+
+
+def _copies(digests: Iterable[tuple[str, str]]) -> Iterator[list[str]]:
+    """Names of what has the same digest as others, for (digest, name) of all."""
+    names = defaultdict(list)
+    for digest, name in digests:
+        names[digest].append(name)
+    return (group for group in names.values() if len(group) > 1)
 
 
 def _label_counts(folder: Path, space: str, counts: Counter[int], scans: int) -> Iterator[Finding]:
@@ -343,28 +381,30 @@ def _class_counts(
             yield Finding("note", str(folder), f"class {name}: {counted(count, 'shape')}")
 
 
-def _read_shapes(
-    folder: Path, found: FoundShapes, up: str, metres_per_unit: float, progress: Progress
-) -> Iterator[Finding]:
-    copies: dict[str, list[str]] = defaultdict(list)
-    for number, source in enumerate(found.sources):
-        progress("shapes", number, len(found.sources))
-        try:
-            mesh = load_shape(source, up)
-        except SourceError as error:
-            yield _from_error(error)
-            continue
-        copies[mesh.file.sha256].append(source.name)
-        yield from (Finding(*said) for said in mesh_contradictions(source, mesh))
-        if _lies_flat(mesh):
-            yield Finding("warning", str(source.root / source.path), "is a plate lying on the floor: check --shape-up")
-        height_m = float(np.ptp(mesh.vertex[:, 2])) * metres_per_unit
-        if metres_per_unit and not _LEAST_M <= height_m <= _MOST_M:
-            path = str(source.root / source.path)
-            yield Finding("warning", path, f"is {height_m:.3g} m high, no size of furniture: check --shape-units")
-    for names in copies.values():
-        if len(names) > 1:
-            yield Finding("note", str(folder), f"{_some(names)} are the same mesh")
+def _read_shape(source: ShapeSource, up: str, metres_per_unit: float) -> tuple[list[Finding], str]:
+    """Findings, and the digest of the mesh's file, empty where it cannot be read."""
+    try:
+        mesh = load_shape(source, up)
+    except SourceError as error:
+        return [_from_error(error)], ""
+    path = str(source.root / source.path)
+    findings = [Finding(*said) for said in mesh_contradictions(source, mesh)]
+    if _lies_flat(mesh):
+        findings.append(Finding("warning", path, "is a plate lying on the floor: check --shape-up"))
+    height_m = float(np.ptp(mesh.vertex[:, 2])) * metres_per_unit
+    if metres_per_unit and not _LEAST_M <= height_m <= _MOST_M:
+        findings.append(
+            Finding("warning", path, f"is {height_m:.3g} m high, no size of furniture: check --shape-units")
+        )
+    return findings, mesh.file.sha256
+
+
+def _same_meshes(folder: Path, found: FoundShapes, said: list[tuple[list[Finding], str]]) -> Iterator[Finding]:
+    for findings, _ in said:
+        yield from findings
+    pairs = zip(said, found.sources, strict=True)
+    for names in _copies((digest, source.name) for (_, digest), source in pairs if digest):
+        yield Finding("note", str(folder), f"{_some(names)} are the same mesh")
 
 
 def _lies_flat(mesh: Mesh) -> bool:

@@ -93,6 +93,7 @@ def _levelled(scans: list[dict]) -> list[str]:
 def doubts(scans: list[dict]) -> list[str]:
     """What in the figures of scans makes one doubt their up axis or their floor, one line each with the remedy."""
     wrong = [scan for scan in scans if scan.get("below", 0.0) > BELOW_SHARE]
+    turned = [scan for scan in scans if "top_heavy" in scan]
     thin = [scan for scan in scans if (scan.get("unseen") or 0.0) > UNSEEN_SHARE]
     lines = []
     if wrong:
@@ -100,6 +101,12 @@ def doubts(scans: list[dict]) -> list[str]:
         lines.append(
             f"warning: up to {share:.0%} of the points lie more than 20 cm below the floor in {some(wrong)}: another "
             "axis may point up, check --up"
+        )
+    if turned:
+        times = max(scan["top_heavy"] for scan in turned)
+        lines.append(
+            f"warning: up to {times:.1f} times as many points lie below the ceiling as above the floor in "
+            f"{some(turned)}: scans that stand on their heads, check --up"
         )
     if thin:
         share = max(scan["unseen"] for scan in thin)

@@ -89,7 +89,7 @@ ARRAYS = {
     "scan/valid_start": ArraySpec("<i8", (), _TABLE, "byte offset of a floor plan, and the end of the last"),
     "scan/free_m": ArraySpec("<f8", (), _TABLE, "radius of the widest disc of free floor"),
     "scan/unseen": ArraySpec("<f8", (), _TABLE, "share of the valid cells without a point, NaN = not known", True),
-    "scan/transform": ArraySpec("<f8", (4, 4), 1024, "source file -> cloud: units, levelling, map offset"),
+    "scan/transform": ArraySpec("<f8", (4, 4), 1024, "source file -> cloud: units and levelling"),
     "scan/axis_alignment": ArraySpec("<f8", (4, 4), 1024, "the source's own alignment, not applied; NaN = none"),
     "scan/source_points": ArraySpec("<i4", (), _TABLE, "finite points in the source file"),
     "scan/dropped": ArraySpec("<i4", (), _TABLE, "points of the source file that are not finite"),

@@ -95,9 +95,8 @@ class Hdf5Shard:
             data.id.get_create_plist().get_filter(i)[0] for i in range(data.id.get_create_plist().get_nfilters())
         }
         if not {h5py.h5z.FILTER_FLETCHER32} <= filters <= _FILTERS:
-            raise FormatError(
-                f"{self.where}: {name} has filters {sorted(filters)}: deflate, shuffle, fletcher32 are read"
-            )
+            listed = ", ".join(map(str, sorted(filters))) or "none"
+            raise FormatError(f"{self.where}: {name} has filters {listed}: deflate, shuffle, fletcher32 are read")
         rows, chunks = data.chunks[0], data.id.get_num_chunks()
         if rows > 4 * spec.chunk or data.chunks[1:] != data.shape[1:] or chunks != -(-data.shape[0] // rows):
             stored = f"{chunks} chunks of {data.chunks} for shape {data.shape}"

@@ -184,7 +184,8 @@ class ZipShard:
         except (KeyError, TypeError, IndexError, AttributeError):
             raise FormatError(f"{self.where}: {name}/zarr.json lacks what a Zarr v3 array has") from None
         if names != ["bytes", "blosc", "crc32c"]:
-            raise FormatError(f"{self.where}: {name} has codecs {names}, this reader takes bytes, blosc, crc32c")
+            listed = ", ".join(map(str, names)) or "none"
+            raise FormatError(f"{self.where}: {name} has codecs {listed}, this reader takes bytes, blosc, crc32c")
         sizes = [*shape, *chunk]
         whole = all(isinstance(size, int) and 0 <= size < 2**40 for size in sizes) and len(shape) == len(chunk)
         if not (known and plain and whole and shape[1:] == chunk[1:] == row and 1 <= chunk[0] <= 4 * spec.chunk):

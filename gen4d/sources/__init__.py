@@ -2,7 +2,15 @@
 
 from gen4d.sources.articulated import Joint
 from gen4d.sources.level import Orientation, parse_units, split_up, up_rotation
-from gen4d.sources.manifest import class_name_of, entry_units, height_ranges
+from gen4d.sources.manifest import (
+    add_glob,
+    add_height,
+    add_manifest,
+    class_name_of,
+    entry_units,
+    forget_manifests,
+    height_ranges,
+)
 from gen4d.sources.scans import (
     FoundScans,
     Scan,
@@ -37,11 +45,15 @@ __all__ = [
     "ShapeSource",
     "SourceError",
     "SourceFile",
+    "add_glob",
+    "add_height",
+    "add_manifest",
     "class_name_of",
     "default_orientation",
     "entry_units",
     "find_scans",
     "find_shapes",
+    "forget_manifests",
     "height_ranges",
     "is_articulated",
     "load_scan",

@@ -108,6 +108,8 @@ def _read_matching(
 def _count_elsewhere(point: np.ndarray, where: np.ndarray) -> int:
     """How many points (N, 3) are not where they should be, by their coordinates, or by their distances to the point
     before them, which turning and moving a scan leaves as they are."""
+    if np.array_equal(point, where):
+        return 0
     with np.errstate(all="ignore"):
         limit = _ELSEWHERE * float(np.nanmax(np.abs(point - np.nanmean(point, axis=0)), initial=0))
         apart = ~(np.abs(point - where).max(axis=1) <= limit) & ~np.isnan(point).any(axis=1)

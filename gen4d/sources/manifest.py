@@ -1,93 +1,23 @@
-"""`datasets_manifest.yaml`: which data sets there are, and which of them a folder is."""
+"""Which data sets there are, and which of them a folder is: `datasets_manifest.yaml` of gen4d and users' own."""
 
 import functools
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import yaml
-
-from gen4d.sources.recorded import Recorded, parse_recorded
+from gen4d.sources.entries import Entry, HeightRange, Layout, Manifest, load_manifest
 from gen4d.sources.source import SourceError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_PLACES = (_PACKAGE / "datasets_manifest.yaml", _PACKAGE.parent / "datasets_manifest.yaml")
-_ROLES = ("scans", "shapes", "pointsets", "frames", "sweeps")
+_NAME = "datasets_manifest.yaml"
+_PLACES = (_PACKAGE / _NAME, _PACKAGE.parent / _NAME)
 # What systems and editors leave beside data: hidden files (`._room.ply` of macOS among them), backups, caches.
 _LITTER = re.compile(
     r"\..*|~\$.*|.*~|#.*#|thumbs\.db|desktop\.ini|icon\r|__macosx|@eadir|\$recycle\.bin|lost\+found", re.I
 )
-
-
-@dataclass(frozen=True)
-class Split:
-    """A split's list file, its number of entries (0: not known), and whether it is taken unasked."""
-
-    file: str
-    count: int = 0
-    default: bool = False
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How one scan or shape lies in a data set's folder; see the head of the manifest for the fields."""
-
-    find: tuple[str, ...]
-    path: re.Pattern
-    name: str = "{name}"
-    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    shared: Mapping[str, str] = field(default_factory=dict)
-    recorded: Recorded | None = None  # of frames and sweeps
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One data set of the manifest."""
-
-    name: str
-    title: str
-    role: str
-    built: bool
-    units: str
-    up: str
-    home: str
-    terms: str
-    layouts: tuple[Layout, ...]
-    label_space: str = ""
-    marker: str = ""
-    note: str = ""
-    default_part: str = ""
-    places: tuple[str, ...] = (".", "..")
-    splits: Mapping[str, Split] = field(default_factory=dict)
-    counts: Mapping[str, Any] = field(default_factory=dict)
-    classes: Mapping[str, str] = field(default_factory=dict)
-
-
-class LabelSpace(NamedTuple):
-    """Names of label ids, the ids that count in the benchmark, and the ids that mean no label."""
-
-    names: Mapping[int, str]
-    benchmark: tuple[int, ...]
-    ignore: tuple[int, ...]
-
-
-class HeightRange(NamedTuple):
-    """Lowest and highest metric height of a share of a class's shapes."""
-
-    low: float
-    high: float
-    share: float = 1.0
-
-
-@dataclass(frozen=True)
-class Manifest:
-    label_spaces: Mapping[str, LabelSpace]
-    heights: Mapping[str, tuple["HeightRange", ...]]  # by class
-    names: Mapping[str, str]  # of classes, the first of each and its aliases -> the first
-    entries: tuple[Entry, ...]
+_added: dict[Path, Manifest] = {}  # of users, by file, in the order in which they were added
 
 
 class Hit(NamedTuple):
@@ -101,69 +31,87 @@ class Hit(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1)
-def manifest() -> Manifest:
-    """The manifest in the package (installed) or at the repository's root. Raises SourceError if it is not whole."""
+def _own() -> Manifest:
+    """The manifest in the package (installed) or at the repository's root."""
     for place in _PLACES:
         if place.is_file():
             return load_manifest(place)
     raise SourceError(_PLACES[0], "is missing: install gen4d again")
 
 
-def load_manifest(path: Path) -> Manifest:
-    """The manifest at `path`. Raises SourceError that names the entry and the key that is wrong."""
+def manifest() -> Manifest:
+    """All that is known: users' own data sets, label spaces and heights first, then gen4d's; of two of one name the
+    user's counts, and of two of the user's the later one. Raises SourceError if gen4d's own is not whole."""
+    return _merged(tuple(_added.values()))
+
+
+@functools.lru_cache(maxsize=4)
+def _merged(added: tuple[Manifest, ...]) -> Manifest:
+    spaces, heights, names, entries = {}, {}, {}, {}
+    for one in (*reversed(added), _own()):
+        entries = entries | {entry.name: entry for entry in one.entries if entry.name not in entries}
+        spaces = spaces | {name: space for name, space in one.label_spaces.items() if name not in spaces}
+        heights = dict(one.heights) | heights
+        names = dict(one.names) | names
+    for entry in entries.values():
+        if entry.label_space not in ("", "unknown", *spaces):
+            where = next((path for path, one in _added.items() if entry in one.entries), _PLACES[0])
+            text = f"data set {entry.name!r}: label_space {entry.label_space!r} is none of {', '.join(spaces)}: add it"
+            raise SourceError(where, text)
+    return Manifest(spaces, heights, names, tuple(entries.values()))
+
+
+def add_manifest(path: Path) -> None:
+    """From now on this process knows what a user's own manifest declares, in the form of gen4d's. Raises SourceError
+    where it is wrong, or where another file that was added declares a data set of one name otherwise."""
+    path = Path(path).absolute()
+    found = load_manifest(path)
+    for other, one in _added.items():
+        both = {entry.name: entry for entry in one.entries}
+        for entry in found.entries:
+            if other != path and both.get(entry.name, entry) != entry:
+                raise SourceError(path, f"declares {entry.name!r}, which {other} declares otherwise: rename one")
+    before = dict(_added)
+    _added[path] = found
     try:
-        tree = yaml.safe_load(path.read_text("utf-8"))
-        if tree.get("version") != 1:
-            raise SourceError(path, f"has version {tree.get('version')!r}: this gen4d reads version 1")
-        entries = tuple(_entry(path, item) for item in tree["datasets"])
-        spaces = {name: _label_space(item) for name, item in tree["label_spaces"].items()}
-        heights = _heights(path, tree["heights"])
-        aliases = {alias: name for name, item in tree["heights"].items() for alias in (name, *item.get("also", ()))}
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, UnicodeDecodeError, re.error) as error:
-        raise SourceError(
-            path, f"is not a valid manifest ({type(error).__name__}: {error}): install gen4d again"
-        ) from error
-    names = [entry.name for entry in entries]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise SourceError(path, f"declares {twice[0]!r} twice: one name, one data set")
-    return Manifest(spaces, heights, aliases, entries)
+        manifest()
+    except SourceError:
+        _added.clear()
+        _added.update(before)
+        raise
 
 
-def _entry(path: Path, item: dict) -> Entry:
-    values = dict(item)
-    if values["role"] not in _ROLES:
-        raise SourceError(path, f"gives {values['name']!r} the role {values['role']!r}: one of {', '.join(_ROLES)}")
-    values["layouts"] = tuple(_layout(path, values["role"], layout) for layout in values["layouts"])
-    values["splits"] = {name: Split(**split) for name, split in values.get("splits", {}).items()}
-    values["places"] = tuple(values.get("places", (".", "..")))
-    return Entry(**values)
+def add_glob(pattern: str) -> None:
+    """From now on this process takes what a pattern finds below a folder for its scans, `**/*.ply` for example, each
+    named after its path. Raises SourceError."""
+    if not pattern or pattern.startswith("/") or ".." in pattern.split("/"):
+        raise SourceError("--glob", f"{pattern!r} is no pattern below the folder of scans, like **/*.ply")
+    layout = Layout((pattern,), re.compile(r"(?P<name>.+)\.[^./]+"))
+    general = {"built": True, "units": "m", "up": "z", "home": "yours", "terms": "yours", "label_space": "unknown"}
+    entry = Entry(name="glob", title=f"files found by {pattern}", role="scans", layouts=(layout,), **general)
+    _added[Path("--glob")] = Manifest({}, {}, {}, (entry,))
 
 
-def _layout(path: Path, role: str, item: dict) -> Layout:
-    values = dict(item)
-    if role in values:
-        values["recorded"] = parse_recorded(path, role, values.pop(role))
-    values["find"] = tuple(values["find"])
-    values["path"] = re.compile(values["path"])
-    values["files"] = {role: tuple(names) for role, names in values.get("files", {}).items()}
-    return Layout(**values)
+def add_height(text: str) -> None:
+    """From now on this process scales shapes of a class to a range of heights in metres: "robot=0.5:0.6", over what
+    manifests say. Raises SourceError."""
+    name, _, numbers = text.partition("=")
+    low, _, high = numbers.partition(":")
+    try:
+        found = HeightRange(float(low), float(high or low))
+        fits = 0 < found.low <= found.high < 10
+    except ValueError:
+        fits = False
+    if not name.strip() or not fits:
+        wanted = "NAME=LOW:HIGH in metres, rising and below 10: write robot=0.5:0.6 for example"
+        raise SourceError("--height", f"{text!r} is not {wanted}")
+    name = class_name_of(name)
+    _added[Path(f"--height {name}")] = Manifest({}, {name: (found,)}, {name: name}, ())
 
 
-def _label_space(item: dict) -> LabelSpace:
-    return LabelSpace(dict(item["names"]), tuple(item["benchmark"]), tuple(item["ignore"]))
-
-
-def _heights(path: Path, items: dict) -> dict[str, tuple[HeightRange, ...]]:
-    heights = {}
-    for name, item in items.items():
-        rows = item.get("ranges") or [item]
-        ranges = tuple(HeightRange(float(row["low"]), float(row["high"]), float(row.get("share", 1))) for row in rows)
-        for low, high, share in ranges:
-            if not 0 < low <= high < 10 or not 0 < share <= 1:
-                raise SourceError(path, f"gives {name} heights from {low:g} to {high:g} m: rising, below 10 m")
-        for alias in (name, *item.get("also", ())):
-            heights[alias] = ranges
-    return heights
+def forget_manifests() -> None:
+    """Know gen4d's own data sets alone again."""
+    _added.clear()
 
 
 def entry_of(name: str) -> Entry:
@@ -197,11 +145,14 @@ def height_ranges(class_name: str) -> tuple[HeightRange, ...]:
 def recognise(folder: Path, role: str) -> tuple[Entry, list[Hit]]:
     """The first data set of a role whose layout `folder` has, and its hits sorted by path.
 
-    One whose scans have their points goes before one whose scans lack them. No file is opened.
-    Raises SourceError where the folder is none, cannot be listed, or nothing in it matches.
+    One whose scans have their points goes before one whose scans lack them. No file is opened, except for a manifest
+    of the user's in the folder, `datasets_manifest.yaml`, which is added. Raises SourceError where the folder is none,
+    cannot be listed, or nothing in it matches.
     """
     if not folder.is_dir():
         raise SourceError(folder, "is not a folder, or does not exist: give the folder that holds the data")
+    if (folder / _NAME).is_file() and not any(os.path.samefile(folder / _NAME, one) for one in _PLACES if one.exists()):
+        add_manifest(folder / _NAME)
     partial = None
     for entry in manifest().entries:
         if entry.role != role:
@@ -241,6 +192,8 @@ def is_litter(relative: str) -> bool:
 def _glob(folder: Path, pattern: str) -> list[Path]:
     try:
         return list(folder.glob(pattern))
+    except (ValueError, NotImplementedError) as error:
+        raise SourceError(folder, f"{pattern!r} is no pattern of files ({error}): use *, ? and **/ alone") from error
     except OSError as error:
         raise SourceError(folder, f"cannot be listed ({error.strerror or error}): check its permissions") from error
 
@@ -250,7 +203,7 @@ def _hit(path: Path, relative: str, matched: re.Match, layout: Layout) -> Hit:
     if "name" not in groups and layout.recorded:
         groups["name"] = path.resolve().parents[relative.count("/")].name
     parent = relative if layout.files and path.is_dir() else str(Path(relative).parent.as_posix())
-    return Hit(relative, parent, layout.name.format_map(groups), groups, layout)
+    return Hit(relative, parent, layout.name.format_map(groups).replace("/", "_"), groups, layout)
 
 
 def has_points(folder: Path, hit: Hit) -> bool:
@@ -282,9 +235,9 @@ def _nothing_found(folder: Path, role: str) -> str:
             how = f"give it as {how}, or another folder" if entry.built else entry.note
             return f"holds no {role}, it looks like {entry.title}: {how}"
     known = ", ".join(dict.fromkeys(entry.title for entry in manifest().entries if entry.built and entry.role == role))
-    deeper = sorted(
-        {path.parent.name for path in _glob(folder, "*/*.pl[y]") if not is_litter(path.relative_to(folder).as_posix())}
-    )[:3]
-    hint = f"; there are .ply files in {', '.join(deeper)}: give that folder" if deeper and role == "scans" else ""
+    below = [path.relative_to(folder).as_posix() for path in _glob(folder, "*/*/*.pl[y]")]
+    deeper = sorted({path.rpartition("/")[0] for path in below if not is_litter(path)})[:3]
+    give = f"; there are .ply files in {', '.join(deeper)}: give that folder, or --glob '**/*.ply'"
+    hint = give if deeper and role == "scans" else ""
     hint = "; any other folder can be described in a gen4d.yaml in it" if role in ("frames", "sweeps") else hint
     return f"holds no {role} that gen4d knows (it looked for: {known}){hint}"

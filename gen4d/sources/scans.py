@@ -1,5 +1,6 @@
 """Scans: which there are in a folder, without opening any, and loading one."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 
 from gen4d.config import Config
 from gen4d.sources.annotations import read_alignment, read_annotations
+from gen4d.sources.entries import Entry, Layout
 from gen4d.sources.formats.columns import PointColumns
 from gen4d.sources.formats.points import read_points
 from gen4d.sources.level import (
@@ -20,14 +22,15 @@ from gen4d.sources.level import (
     split_up,
     up_rotation,
 )
-from gen4d.sources.manifest import Entry, Hit, Layout, entry_of, files_of, recognise
-from gen4d.sources.source import SourceError, SourceFile, file_size, read_file
+from gen4d.sources.manifest import Hit, entry_of, files_of, recognise
+from gen4d.sources.source import SourceError, SourceFile, check_name, escaped, file_size, read_file
 from gen4d.sources.splits import choose_split
+from gen4d.sources.surface import MESHES, is_coarse, read_surface, sample
 
 _LEAST_POINTS = 100
 _FAR_M = 2**20 * 0.02  # beyond it no voxel of 2 cm has a number
 _ROUND_M = 100.0  # offsets are whole hundreds, so that people recognise them
-_SAMPLED = 4096  # coordinates an axis that are looked at for the steps between them
+_SAMPLED = 1024  # coordinates an axis that are looked at for the steps between them
 _LEAST_VALUES = 4  # an axis with fewer is flat
 _VOXEL_M = Config().voxel_m
 _COARSE_REACH_M = 100.0
@@ -39,7 +42,8 @@ class ScanSource:
 
     files: role -> path relative to `root`, the folder given by the user: points, and where there are any labels,
     instance, segments, aggregation, label_table, alignment. entry: the data set's name in the manifest. size: bytes of
-    the points file.
+    the points file. label_space: of its labels. surface:
+    whether it may be covered where it is a coarse mesh.
     """
 
     name: str
@@ -47,6 +51,8 @@ class ScanSource:
     files: Mapping[str, str]
     entry: str
     size: int
+    label_space: str = ""
+    surface: bool = True
 
     @property
     def path(self) -> str:
@@ -69,7 +75,8 @@ class FoundScans(NamedTuple):
 class Scan:
     """A static reconstruction in metres, z up, right-handed.
 
-    point (N, 3) float32, finite; row (N,) int32, each point's index in the points file; label, instance (N,) int32 or
+    point (N, 3) float32, finite; row (N,) int32, each point's index in the points file, -1 if
+    it was put on a surface; label, instance (N,) int32 or
     None, -1 = no instance, in `label_space` of the manifest ("" without labels); transform (4, 4) float64 from the
     source's frame to this one; axis_alignment (4, 4) float64 or None, stored and not applied; dropped: rows with NaN or
     infinity; files: everything that was read; tilt_deg: what levelling took out, part of the transform; doubts: what in
@@ -108,7 +115,7 @@ def find_scans(folder: Path, split: Path | None = None) -> FoundScans:
         try:
             sources.append(_source(folder, entry, hit, shared))
         except SourceError as error:
-            refused.append((hit.name, str(error)))
+            refused.append((escaped(hit.name), str(error)))
     return FoundScans(tuple(sources), entry.name, chosen.warnings, tuple(refused), chosen.split)
 
 
@@ -132,11 +139,13 @@ def _shared_files(folder: Path, entry: Entry, layout: Layout) -> dict[str, str]:
 
 
 def _source(folder: Path, entry: Entry, hit: Hit, shared: dict[str, str]) -> ScanSource:
+    check_name(folder, hit.path)
     files = files_of(folder, hit)
     if "points" not in files:
         wanted = hit.layout.files["points"][0].format_map({"name": hit.name})
         raise SourceError(folder / hit.path, f"has no {wanted}: without points there is no scan, download it again")
-    return ScanSource(hit.name, folder, files | shared, entry.name, file_size(folder, files["points"]))
+    size = file_size(folder, files["points"])
+    return ScanSource(hit.name, folder, files | shared, entry.name, size, entry.label_space, entry.surface)
 
 
 def default_orientation(entry: str) -> Orientation:
@@ -145,15 +154,20 @@ def default_orientation(entry: str) -> Orientation:
     return Orientation("auto" if known.up == "z" else f"auto:{known.up}", parse_units(known.units))
 
 
-def load_scan(source: ScanSource, orientation: Orientation) -> Scan:
+def load_scan(source: ScanSource, orientation: Orientation, spacing_m: float = 0.0) -> Scan:
     """Read a scan, bring it to metres with z up, and drop rows that are not finite. Each file is read once.
 
+    spacing_m: where the scan is a mesh whose vertices are too far apart, its surface is covered by points at this
+    distance instead, each with the label and the instance of the nearest vertex of its triangle; 0: never.
     Raises SourceError for every way in which its files can be wrong.
     """
     path = source.root / source.files["points"]
     files: list[SourceFile] = []
-    table = _read_table(source, files)
+    spacing = spacing_m / orientation.metres_per_unit if source.surface else 0.0
+    table, cover = _read_table(source, files, spacing, orientation.metres_per_unit)
     label, instance, doubts = read_annotations(source.root, source.files, table, files)
+    if cover is not None:
+        return _covered(source, cover, label, instance, orientation, files, doubts)
     row = _finite_rows(path, table.point)
     whole = len(row) == len(table.point)
     oriented = _orient(path, table.point if whole else table.point[row], orientation)
@@ -163,7 +177,7 @@ def load_scan(source: ScanSource, orientation: Orientation) -> Scan:
         row=row,
         label=label if whole or label is None else label[row],
         instance=instance if whole or instance is None else instance[row],
-        label_space="" if label is None else entry_of(source.entry).label_space,
+        label_space="" if label is None else source.label_space,
         transform=oriented.transform,
         axis_alignment=read_alignment(source.root, source.files, files),
         dropped=len(table.point) - len(row),
@@ -188,10 +202,42 @@ def scan_from_arrays(
     return Scan(name, turned, row, label, instance, "", transform, None, 0, (), tilt_deg, doubts)
 
 
-def _read_table(source: ScanSource, files: list[SourceFile]) -> PointColumns:
+def _read_table(
+    source: ScanSource, files: list[SourceFile], spacing: float, metres_per_unit: float
+) -> tuple[PointColumns, tuple[np.ndarray, np.ndarray] | None]:
+    """The rows of the points file and, where it is a mesh that they do not stand for, points on its surface with the
+    row nearest to each."""
+    path = source.root / source.files["points"]
     content, file = read_file(source.root, source.files["points"])  # freed on return: the next file takes its pages
     files.append(file)
-    return read_points(source.root / source.files["points"], content)
+    mesh = read_surface(path, content) if spacing or path.suffix.lower() in MESHES else None
+    table = PointColumns(mesh[0]) if mesh and path.suffix.lower() in MESHES else read_points(path, content)
+    if not spacing or mesh is None or not is_coarse(*mesh, metres_per_unit):
+        return table, None
+    return table, sample(path, *mesh, spacing)
+
+
+def _covered(
+    source: ScanSource,
+    cover: tuple[np.ndarray, np.ndarray],
+    label: np.ndarray | None,
+    instance: np.ndarray | None,
+    orientation: Orientation,
+    files: list[SourceFile],
+    doubts: tuple[str, ...],
+) -> Scan:
+    """A scan of points on a surface, which are no rows of its file."""
+    point, nearest = cover
+    label, instance = (None if values is None else values[nearest] for values in (label, instance))
+    scan = scan_from_arrays(source.name, point, label, instance, orientation)
+    return dataclasses.replace(
+        scan,
+        row=np.full(len(point), -1, np.int32),
+        label_space="" if label is None else source.label_space,
+        axis_alignment=read_alignment(source.root, source.files, files),
+        files=tuple(files),
+        doubts=doubts + scan.doubts,
+    )
 
 
 def _finite_rows(path: Path, point: np.ndarray) -> np.ndarray:

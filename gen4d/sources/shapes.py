@@ -8,11 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from gen4d.sources.articulated import Joint, load_parts
+from gen4d.sources.entries import Entry
 from gen4d.sources.formats.meshes import read_mesh, sound_mesh
 from gen4d.sources.level import up_rotation
-from gen4d.sources.manifest import Entry, Hit, class_name_of, entry_of, recognise
-from gen4d.sources.source import SourceError, SourceFile, file_size, read_file
-from gen4d.sources.splits import default_part, read_split
+from gen4d.sources.manifest import Hit, class_name_of, recognise
+from gen4d.sources.source import SourceError, SourceFile, check_name, escaped, file_size, read_file
+from gen4d.sources.splits import default_part, find_listed, missing_names, read_split
 
 _SHOWN = 20
 
@@ -27,6 +28,7 @@ class ShapeSource:
     path: str
     size: int
     entry: str = ""
+    up: str = "auto"  # as the manifest declares it for the data set
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +81,9 @@ def find_shapes(folder: Path, classes: tuple[str, ...] | None = None, split: str
     """
     folder = Path(folder)
     entry, hits = recognise(folder, "shapes")
+    if not entry.built:
+        raise SourceError(folder, f"is {entry.title}, which gen4d cannot build from: {entry.note}")
+    hits = _by_class_file(folder, entry, hits)
     hits, warnings = _choose(folder, entry, hits, split)
     sources, refused = [], []
     if any("class" not in hit.groups for hit in hits):
@@ -88,7 +93,7 @@ def find_shapes(folder: Path, classes: tuple[str, ...] | None = None, split: str
         try:
             sources.append(_source(folder, entry, hit))
         except SourceError as error:
-            refused.append((hit.name, str(error)))
+            refused.append((escaped(hit.name), str(error)))
     _refuse_twins(folder, sources)
     sources.sort(key=lambda source: (source.class_name, source.path))
     return FoundShapes(tuple(sources), entry.name, warnings + unknown, tuple(refused))
@@ -96,18 +101,44 @@ def find_shapes(folder: Path, classes: tuple[str, ...] | None = None, split: str
 
 def _choose(folder: Path, entry: Entry, hits: list[Hit], split: str | Path | None) -> tuple[list[Hit], tuple[str, ...]]:
     if split is None:
-        chosen = default_part(entry, hits)
-        return chosen.hits, tuple(f"{folder}: {note}" for note in chosen.warnings)
+        chosen = default_part(folder, entry, hits)
+        return chosen.hits, chosen.warnings
+    warnings: tuple[str, ...] = ()
     if str(split) in ("train", "test"):
         kept = [hit for hit in hits if hit.groups.get("part") == str(split)]
     else:
-        wanted = set(read_split(Path(split)))
+        names = read_split(Path(split))
+        found = find_listed(names, ((hit.name, hit.path) for hit in hits))
+        wanted = set(found.values())
         kept = [hit for hit in hits if hit.name in wanted]
+        warnings = missing_names(folder, Path(split), names, found)
     if not kept:
         raise SourceError(
             folder, f"has no shape of the split {split}: of {len(hits)} shapes the first is {hits[0].path}"
         )
-    return kept, ()
+    return kept, warnings
+
+
+def _by_class_file(folder: Path, entry: Entry, hits: list[Hit]) -> list[Hit]:
+    """Hits with the class that the data set's file gives each, `object` where it gives none. Raises SourceError."""
+    if entry.class_file is None:
+        return hits
+    place = next((place for place in entry.places if (folder / place / entry.class_file.file).is_file()), None)
+    if place is None:
+        wanted = f"has no {entry.class_file.file}, which says the class of each shape of {entry.title}: put it there"
+        raise SourceError(folder, wanted)
+    path = folder / place / entry.class_file.file
+    content, _ = read_file(path.parent, path.name)
+    try:
+        tree = json.loads(content)
+        if isinstance(tree, dict):
+            classes = {str(name): str(key) for key, names in tree.items() for name in names}
+        else:
+            classes = {str(item[entry.class_file.id]): str(item[entry.class_file.cls]) for item in tree}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        text = f"is no table of classes of {entry.title} ({type(error).__name__}: {error}): copy it again"
+        raise SourceError(path, text) from error
+    return [hit._replace(groups={**hit.groups, "class": classes.get(hit.name, "object")}) for hit in hits]
 
 
 def _with_classes(folder: Path, hits: list[Hit]) -> tuple[list[Hit], list[tuple[str, str]]]:
@@ -153,12 +184,13 @@ def _of_classes(
 
 
 def _source(folder: Path, entry: Entry, hit: Hit) -> ShapeSource:
+    check_name(folder, hit.path)
     size = file_size(folder, hit.path)
     class_name = _class_of(entry, hit)
     given = hit.groups["class"].lower()
     starts = hit.name.lower().startswith((class_name.lower(), given))
     name = hit.name if starts else f"{class_name}_{hit.name}"
-    return ShapeSource(name, class_name, folder, hit.path, size, entry.name)
+    return ShapeSource(name, class_name, folder, hit.path, size, entry.name, entry.up)
 
 
 def _refuse_twins(folder: Path, sources: list[ShapeSource]) -> None:
@@ -178,8 +210,7 @@ def load_shape(source: AnyShape, up: str = "auto") -> Mesh:
     if isinstance(source, MeshSource):
         vertex, face, doubts = sound_mesh(Path(source.name), source.vertex, source.face, "z" if up == "auto" else up)
         return Mesh(vertex, face, None, doubts)
-    if up == "auto" and source.entry:
-        up = entry_of(source.entry).up
+    up = source.up if up == "auto" else up
     if is_articulated(source):
         return _load_articulated(source, "z" if up == "auto" else up)
     content, file = read_file(source.root, source.path)

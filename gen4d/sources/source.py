@@ -23,7 +23,13 @@ class SourceError(ValueError):
         self.problem = line
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.problem}"
+        return f"{escaped(self.path)}: {self.problem}"
+
+
+def escaped(path: str) -> str:
+    """A path for people: bytes that are not UTF-8 as \\xff, line ends and other letters that cannot be seen as \\n."""
+    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 class SourceFile(NamedTuple):
@@ -32,6 +38,13 @@ class SourceFile(NamedTuple):
     path: str
     size: int
     sha256: str
+
+
+def check_name(root: Path, relative: str) -> None:
+    """Raise SourceError where the path of a scan or a shape is no name: bytes that are not UTF-8, or not printable."""
+    if not relative.isprintable():
+        text = "has a name with bytes that are not UTF-8, or with letters that cannot be seen: rename it"
+        raise SourceError(root / relative, text)
 
 
 def file_size(root: Path, relative: str) -> int:

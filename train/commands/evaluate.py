@@ -10,6 +10,7 @@ from train.commands import frame
 @click.command()
 @click.argument("run", type=frame.PATH)
 @click.option("--data", type=frame.PATH, required=True, help="Folder of scans, as for finetune.")
+@frame.manifest
 @click.option("--part", default="val", show_default=True, help="Part of the data set: val, train or test.")
 @click.option("--split", type=frame.PATH, help="File with the names of the scans, in place of --part.")
 @click.option("--checkpoint", "which", type=click.Choice(["both", "last", "best"]), default="both", show_default=True)

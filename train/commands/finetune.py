@@ -14,6 +14,7 @@ TITLES = {"segment": "segmentation", "instances": "instance segmentation", "dete
 
 @click.command()
 @click.option("--data", type=frame.PATH, required=True, help="Folder of labelled scans: ScanNet, Pointcept's, samples.")
+@frame.manifest
 @click.option("--task", type=click.Choice(list(TITLES)), default="segment", show_default=True, help="What is learned.")
 @click.option("--weights", required=True, help="Run folder, checkpoint or exported weights; none: from scratch.")
 @click.option("--preset", default="paper", show_default=True, help="paper, efficient, or small: minutes on a CPU.")

@@ -35,6 +35,24 @@ no_memory_check = click.option(
 percent = click.option("--percent", type=float, help="Of the training scans whose labels are used, by room.")
 split = click.option("--split", type=PATH, help="File with the names of the training scans.")
 val_split = click.option("--val-split", type=PATH, help="File with the names of the scans to validate on.")
+
+
+def _add_manifest(context, parameter, path):
+    if path is None:
+        return
+    from gen4d import sources
+
+    context.call_on_close(sources.forget_manifests)
+    try:
+        sources.add_manifest(path)
+    except sources.SourceError as error:
+        raise click.ClickException(str(error)) from None
+
+
+manifest = click.option(
+    "--manifest", type=PATH, expose_value=False, callback=_add_manifest,
+    help="Manifest of your own data sets and label spaces, in the form of datasets_manifest.yaml.",
+)  # fmt: skip
 points = click.option("--points", type=PATH, help="The benchmark's file of limited points: others lose their labels.")
 
 

@@ -13,6 +13,7 @@ from train.commands import frame
 @click.option("--units", default="m", show_default=True, help="Of a file: m, cm, mm, ... or metres per unit.")
 @click.option("--part", help="Of a folder: train, val or test.  [default: every scan]")
 @click.option("--split", type=frame.PATH, help="Of a folder: file with the names of the scans.")
+@frame.manifest
 @click.option("--out", type=frame.PATH, default="predictions", show_default=True, help="Folder to write to.")
 @frame.device
 @frame.as_json

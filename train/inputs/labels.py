@@ -34,7 +34,7 @@ class LabelTable(NamedTuple):
             raise SceneError(
                 f"has the label {odd[0]} on {number} of {len(label)} points, which {self.space} does not know: repair "
                 f"the labels, name the right table by --set label_space=..., or list {odd[0]} under `ignore` of "
-                f"{self.space} in datasets_manifest.yaml"
+                f"{self.space} in a manifest of yours (--manifest)"
             )
         number_of = {source: number for number, source in enumerate(self.ids)}
         return np.array([number_of.get(int(i), NONE) for i in ids], np.int16)[inverse]

@@ -1,31 +1,25 @@
-"""Labelled shapes as sets of points: read from what lies on users' disks, split, and few of them chosen.
-
-    <class>/{train,test}/*.off            ModelNet; .obj and .glb too, and without parts: any folder of classes
-    modelnet40_normal_resampled/          10,000 rows of x, y, z and normals a shape, lists of train and test
-    modelnet40_ply_hdf5_2048/             ply_data_*.h5 with lists of their files
-    h5_files/main_split/                  ScanObjectNN: training_objectdataset*.h5, test_objectdataset*.h5
-    *.npz                                 point (M, N, 3), label (M,), and if there are any name and creator
+"""Labelled shapes as sets of points: read by gen4d's readers from whatever it recognises, split, and few chosen.
 
 Points are those of the files, in any unit. Where a shape is a mesh, they are drawn on its surface, by its own name.
 """
 
 import hashlib
 import pathlib
-import zipfile
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import h5py
 import numpy as np
 
-from gen4d import sources
 from gen4d.moving.shape import ShapeError, make_model, sample_surface
+from gen4d.sources import SourceError, load_shape
+from gen4d.sources.pointsets import UNLABELLED, PointSource, find_any_shapes, load_points
+from gen4d.sources.splits import read_split
 from train.errors import Refused
 
-PARTS = ("train", "test")
-NO_CLASS = "other"  # a label that says that there is none
+PARTS = {"train": ("train", "training"), "test": ("test",)}  # as folders and files name them
+NO_CLASS = ("other", UNLABELLED)  # labels that say that there is none
 _SURFACE = 2048  # points that are drawn on a mesh
-_LISTED = 8
 
 
 class LabelledShapesError(Refused):
@@ -63,162 +57,103 @@ class Shapes(NamedTuple):
 
 
 def read_shapes(path: pathlib.Path, part: str | None) -> Shapes:
-    """The shapes of a folder or .npz file. part: `train` or `test`, or None for those of data that have no parts.
+    """The shapes of a folder, or of one file of many in it. part: `train` or `test`, or None for all of them.
 
     Raises LabelledShapesError, SourceError.
     """
     if not path.exists():
-        raise LabelledShapesError(f"{path}: is not there: give a folder of shapes, or an .npz file")
-    npz = path if path.is_file() else next(iter(sorted(path.glob("*.npz"))), None)
-    if npz is not None:
-        found = None if part else _read_npz(npz)
-    elif list(path.glob("*.h5")):
-        found = _read_hdf5(path, part)
-    elif list(path.glob("*_shape_names.txt")):
-        found = _read_resampled(path, part)
-    else:
-        found = _read_meshes(path, part)
-    if found is None:
-        raise LabelledShapesError(f"{path}: has no part {part!r}: validate by folds instead, --folds 5")
-    return _checked(path, found, part)
+        raise LabelledShapesError(f"{path}: is not there: give a folder of shapes, or a file of many")
+    folder = path if path.is_dir() else path.parent
+    if part:
+        _check_list(folder, part)
+    found = _find(folder, part)
+    if found.refused:
+        raise LabelledShapesError(found.refused[0][1])
+    for warning in found.warnings:
+        warnings.warn(warning, stacklevel=2)
+    sources = [source for source in found.sources if path.is_dir() or folder / source.path == path]
+    _check_variants(folder, sources)
+    classes = tuple(sorted({source.class_name for source in sources} - set(NO_CLASS)))
+    if not classes:
+        raise LabelledShapesError(
+            f"{path}: none of {len(sources)} shapes has a class: give labels, or folders of classes"
+        )
+    number = {name: i for i, name in enumerate(classes)} | dict.fromkeys(NO_CLASS, -1)
+    label = np.array([number[source.class_name] for source in sources], np.int64)
+    points = [_load(source) for source in sources]
+    return Shapes(tuple(source.name for source in sources), points, label, _makers(folder, sources), classes)
+
+
+def _find(folder: pathlib.Path, part: str | None):
+    """The sources of a part: of the files that are named by it, or of those in its list."""
+    listed = sorted(folder.glob(f"*_{part}.txt")) if part else []
+    if listed:  # of ModelNet40 where there are ModelNet10's too
+        found = find_any_shapes(folder, split=listed[-1])
+        absent = sorted(set(read_split(listed[-1])) - {source.name for source in found.sources})
+        if absent:
+            raise LabelledShapesError(f"{listed[-1]}: names {absent[0]}, which is not there: restore it, or the list")
+        return found
+    refused = None
+    for split in PARTS[part] if part else (None,):
+        try:
+            return find_any_shapes(folder, split=split)
+        except (SourceError, OSError) as error:
+            refused = refused or error
+    if isinstance(refused, SourceError) and not has_parts(folder):
+        raise LabelledShapesError(f"{folder}: has no part {part!r}: validate by folds instead, --folds 3")
+    raise refused
+
+
+def _check_list(folder: pathlib.Path, part: str) -> None:
+    """Raises LabelledShapesError where ModelNet40's list of files names one that is not there. Its lines have folders
+    of whoever wrote them."""
+    listed = folder / f"{part}_files.txt"
+    names = [pathlib.PurePosixPath(line).name for line in listed.read_text().split()] if listed.is_file() else []
+    absent = next((name for name in names if not (folder / name).is_file()), None)
+    if absent:
+        raise LabelledShapesError(f"{listed}: names {absent}, which is not there: copy the folder again")
+
+
+def _check_variants(folder: pathlib.Path, sources) -> None:
+    """Raises LabelledShapesError where several variants of ScanObjectNN lie together."""
+    files = sorted({source.path for source in sources if "_objectdataset" in source.path})
+    if len(files) > 1:
+        raise LabelledShapesError(f"{folder}: several variants of one part ({', '.join(files)}): leave one there")
 
 
 def has_parts(path: pathlib.Path) -> bool:
     """Whether shapes lie in parts train and test."""
-    if path.is_file() or list(path.glob("*.npz")):
-        return False
-    return bool(list(path.glob("*.h5")) or list(path.glob("*_shape_names.txt")) or list(path.glob("*/test")))
+    found = ("*/test", "test_*.h5", "*/test_*.h5", "*_test.txt", "*_test*.h5")
+    return path.is_dir() and any(next(path.glob(pattern), None) for pattern in found)
 
 
-def _checked(path: pathlib.Path, shapes: Shapes, part: str | None) -> Shapes:
-    """Raises LabelledShapesError where a class is empty or a shape has no finite points."""
-    where = f"{path}: {part + ': ' if part else ''}"
-    if not len(shapes.point):
-        raise LabelledShapesError(f"{where}holds no shape: give a folder of classes with files in them")
-    count = np.bincount(shapes.label[shapes.label >= 0], minlength=len(shapes.classes))
-    empty = [name for name, number in zip(shapes.classes, count, strict=True) if not number]
-    if empty:
-        listed = ", ".join(empty[:_LISTED])
-        raise LabelledShapesError(f"{where}no shape of the class {listed}: add some, or remove the class everywhere")
-    for name, point in zip(shapes.name, shapes.point, strict=True):
-        if point.ndim != 2 or point.shape[1] != 3 or not len(point) or not np.isfinite(point).all():
-            raise LabelledShapesError(f"{where}{name} has points of shape {point.shape}, or NaN: repair or remove it")
-    return shapes
-
-
-def _read_npz(path: pathlib.Path) -> Shapes:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            tables = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise LabelledShapesError(f"{path}: no .npz of plain arrays ({error}): write it again") from None
-    point, label = tables.get("point"), tables.get("label")
-    if point is None or label is None or point.ndim != 3 or point.shape[2] != 3 or label.shape != point.shape[:1]:
-        shapes = {name: value.shape for name, value in tables.items()}
-        raise LabelledShapesError(f"{path}: has arrays {shapes}: it needs point (M, N, 3) and label (M,)")
-    names = [str(name) for name in tables.get("name", np.arange(len(point)))]
-    names = [f"{number:04d} {name}" for number, name in enumerate(names)]
-    classes = tuple(sorted({str(name) for name in label} - {NO_CLASS}))
-    number = {name: i for i, name in enumerate(classes)} | {NO_CLASS: -1}
-    own = np.array([number[str(name)] for name in label], np.int64)
-    group = tuple(str(name) for name in tables.get("creator", names))
-    return Shapes(tuple(names), list(point.astype(np.float32)), own, group, classes)
-
-
-def _read_hdf5(path: pathlib.Path, part: str | None) -> Shapes:
-    """ModelNet40 and ScanObjectNN."""
-    if part is None:
-        raise LabelledShapesError(f"{path}: has the parts train and test: leave --folds out")
-    listed = path / f"{part}_files.txt"
-    if listed.is_file():  # its lines name folders of whoever wrote them
-        files = [path / pathlib.PurePosixPath(line).name for line in listed.read_text().split()]
-    else:
-        stem = {"train": "training", "test": "test"}[part]
-        files = sorted(path.glob(f"{stem}_objectdataset*.h5"))
-        if len(files) > 1:
-            names = ", ".join(file.name for file in files)
-            raise LabelledShapesError(f"{path}: several variants of the part {part} ({names}): leave one in the folder")
-    absent = [file.name for file in files if not file.is_file()]
-    if absent or not files:
-        what = f"{listed.name} names {absent[0]}, which is not there" if absent else f"no .h5 of the part {part}"
-        raise LabelledShapesError(f"{path}: {what}: copy the folder again")
-    points, labels = zip(*map(_read_h5, files), strict=True)
-    point, label = np.concatenate(points), np.concatenate(labels)
-    names_file = path / "shape_names.txt"
-    classes = tuple(names_file.read_text().split()) if names_file.is_file() else tuple(map(str, range(label.max() + 1)))
-    if label.max() >= len(classes):
-        raise LabelledShapesError(f"{names_file}: names {len(classes)} classes, a shape has {label.max()}: restore it")
-    names = tuple(f"{part}_{number:05d}" for number in range(len(point)))
-    return Shapes(names, list(point), label, names, classes)
-
-
-def _read_h5(file: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        with h5py.File(file) as stored:
-            point, label = stored["data"][:], stored["label"][:]
-    except (OSError, KeyError) as error:
-        raise LabelledShapesError(f"{file}: not an HDF5 file with data and label ({error}): copy it again") from None
-    if point.ndim != 3 or point.shape[2] != 3 or label.size != len(point) or label.dtype.kind not in "iu":
-        rule = "(M, N, 3) numbers and M whole ones are needed"
-        raise LabelledShapesError(f"{file}: data {point.shape} and label {label.shape} {label.dtype}: {rule}")
-    return point.astype(np.float32), label.reshape(-1).astype(np.int64)
-
-
-def _read_resampled(path: pathlib.Path, part: str | None) -> Shapes:
-    """ModelNet40 or 10 as points with normals. A shape's class is its name without the last number."""
-    if part is None:
-        raise LabelledShapesError(f"{path}: has the parts train and test: leave --folds out")
-    names_file = sorted(path.glob("*_shape_names.txt"))[-1]  # of ModelNet40 where both are there
-    classes = tuple(names_file.read_text().split())
-    listed = names_file.with_name(names_file.name.replace("shape_names", part))
-    if not listed.is_file():
-        raise LabelledShapesError(f"{listed}: is not there: restore the list of the part {part}")
-    names = tuple(listed.read_text().split())
-    number = {name: i for i, name in enumerate(classes)}
-    unknown = next((name for name in names if name.rpartition("_")[0] not in number), None)
-    if unknown:
-        raise LabelledShapesError(f"{listed}: {unknown} is of no class of {names_file.name}: restore either")
-    label = np.array([number[name.rpartition("_")[0]] for name in names], np.int64)
-    points = [_read_rows(path / name.rpartition("_")[0] / f"{name}.txt") for name in names]
-    return Shapes(names, points, label, names, classes)
-
-
-def _read_rows(file: pathlib.Path) -> np.ndarray:
-    """x, y and z of a text file of points, with commas or blanks between."""
-    try:
-        text = file.read_text()
-        separator = "," if "," in text[:200] else None
-        rows = np.loadtxt(text.splitlines(), np.float32, delimiter=separator, ndmin=2)
-    except OSError as error:
-        raise LabelledShapesError(f"{file}: {error.strerror}: restore it, or take it out of the list") from None
-    except ValueError as error:
-        raise LabelledShapesError(f"{file}: not rows of numbers ({error}): copy it again") from None
-    if rows.shape[1] < 3:
-        raise LabelledShapesError(f"{file}: {rows.shape[1]} numbers a row: x, y and z are needed")
-    return np.ascontiguousarray(rows[:, :3])
-
-
-def _read_meshes(path: pathlib.Path, part: str | None) -> Shapes:
-    """A folder of classes, as gen4d finds them; points are drawn on the surfaces."""
-    found = sources.find_shapes(path, split=part)
-    if found.refused:
-        raise LabelledShapesError(found.refused[0][1])
-    classes = tuple(sorted({source.class_name for source in found.sources}))
-    number = {name: i for i, name in enumerate(classes)}
-    points = [_draw_surface(source) for source in found.sources]
-    names = tuple(source.name for source in found.sources)
-    label = np.array([number[source.class_name] for source in found.sources], np.int64)
-    return Shapes(names, points, label, names, classes)
-
-
-def _draw_surface(source) -> np.ndarray:
-    mesh = sources.load_shape(source)
+def _load(source) -> np.ndarray:
+    """A shape's points (n, 3) float32, those that are finite."""
+    if isinstance(source, PointSource):
+        point = load_points(source)[0].astype(np.float32)
+        point = point[np.isfinite(point).all(axis=1)]
+        if not len(point):
+            raise LabelledShapesError(f"{source.root / source.path}: {source.name} has no finite point: remove it")
+        return point
+    mesh = load_shape(source)
     key = int.from_bytes(hashlib.sha256(source.name.encode()).digest()[:8], "little")
     try:
         model = make_model(mesh.vertex, mesh.face)
     except ShapeError as error:
         raise LabelledShapesError(f"{source.root / source.path}: {error}: remove it") from None
-    return sample_surface(model, 1.0, _SURFACE, np.random.Generator(np.random.Philox(key=[key, 0])))
+    return sample_surface(model, 1.0, _SURFACE, np.random.Generator(np.random.Philox(key=[key, 0])))[0]
+
+
+def _makers(folder: pathlib.Path, sources) -> tuple[str, ...]:
+    """Who made each shape, where an .npz says so (`creator`), or its own name."""
+    creators: dict[str, np.ndarray] = {}
+    for name in {source.path for source in sources if source.path.endswith(".npz")}:
+        with np.load(folder / name, allow_pickle=False) as stored:
+            if "creator" in stored.files:
+                creators[name] = stored["creator"]
+    return tuple(
+        str(creators[source.path][source.row]) if source.path in creators else source.name for source in sources
+    )
 
 
 def same_classes(train: Shapes, test: Shapes) -> None:

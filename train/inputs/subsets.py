@@ -16,7 +16,7 @@ import torch
 
 from gen4d import sources
 from gen4d.sources.manifest import entry_of, recognise
-from gen4d.sources.splits import read_split
+from gen4d.sources.splits import find_listed, read_split
 from train.inputs.labels import NONE, SceneError
 from train.inputs.scans import LabelledScan
 
@@ -115,7 +115,7 @@ def choose_subset(data: pathlib.Path, entry: str, names: Sequence[str], percent:
 
 
 def _listed(path: pathlib.Path, names: Sequence[str]) -> tuple[str, ...]:
-    wanted = set(read_split(path))
+    wanted = set(find_listed(read_split(path), ((name, name) for name in names)).values())
     kept = tuple(name for name in names if name in wanted)
     if not kept:
         raise SceneError(f"{path}: names none of the {len(names)} training scans (first: {names[0]}): replace the list")

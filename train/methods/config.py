@@ -60,15 +60,15 @@ PRESETS = {
     "strl": PretrainConfig(
         method="strl",
         optim=Optim(optimiser="lars", lr=0.45, schedule="cosine-rest", weight_decay=1e-6),
-        run=Running(steps=22_440, batch=256),
+        run=Running(steps=22_440, batch=256, precision="float32"),  # float16 saves a tenth of DGCNN's time alone
         warmup_epochs=10,
     ),
     # For CPUs, in minutes.
     "strl-small": PretrainConfig(
         method="strl",
-        strl=Strl(net="pointnet", points=512, head_width=512, head_out=128, redraw=True),
+        strl=Strl(net="pointnet", points=256, head_width=512, head_out=128, redraw=True),
         optim=Optim(optimiser="adamw", lr=0.001, schedule="cosine", weight_decay=0.0),
-        run=Running(steps=300, batch=16, checkpoint_steps=50, log_steps=10),
+        run=Running(steps=200, batch=16, checkpoint_steps=50, log_steps=10),
         warmup_epochs=1,
     ),
 }

@@ -92,7 +92,11 @@ class EdgeConv(nn.Module):
         of_other, difference = self.first.weight.chunk(2, 1)
         other = widened(nn.functional.linear(rows, of_other))
         own = widened(nn.functional.linear(rows, difference - of_other))
-        made = self._edges(other, own, row) if len(self.rest) else self._greatest(other, own, row)
+        if len(self.rest):
+            made = self._edges(other, own, row)
+        else:
+            with torch.autocast(x.device.type, enabled=False):  # sums over edges would overflow half precision
+                made = self._greatest(other, own, row)
         return made.unflatten(0, x.shape[:2])
 
     def _greatest(self, other: torch.Tensor, own: torch.Tensor, row: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,8 @@
-"""Several processes of the trainer on one machine's CPU: `python -m train.run.together N COMMAND ...`.
+"""Several processes of the trainer on one machine's CPU.
 
 spconv takes one core. N processes that share every batch take N. What is said is what the first one says; an error is
-one line of one of them. Ctrl-C and SIGTERM end all of them after the step that is being made, which is saved. On GPUs,
-and on several machines, `torchrun` starts them.
+told once. Ctrl-C and SIGTERM end all of them after the step that is being made, which is saved. On GPUs, and on several
+machines, `torchrun` starts them.
 """
 
 import os
@@ -26,9 +26,15 @@ class Process(NamedTuple):
     errors: IO[bytes] | None
 
 
-def run_together(size: int, arguments: list[str]) -> int:
-    """`python -m train` with the arguments, in `size` processes. Returns the exit code of the first that failed, or
-    0."""
+class Outcome(NamedTuple):
+    """Exit code of the first process that failed, or 0, and what it said, where it was not shown as it came."""
+
+    code: int
+    said: str = ""
+
+
+def run_together(size: int, arguments: list[str]) -> Outcome:
+    """`python -m train` with the arguments, in `size` processes."""
     port = _free_port()
     processes = [_start(rank, size, port, arguments) for rank in range(size)]
     before = {
@@ -61,24 +67,24 @@ def _start(rank: int, size: int, port: int, arguments: list[str]) -> Process:
     return Process(rank, subprocess.Popen(command, env=environment, stdout=output, stderr=errors), errors)
 
 
-def _wait(processes: list[Process]) -> int:
+def _wait(processes: list[Process]) -> Outcome:
     """Until all have ended, or one has failed and the rest has had time to."""
     failed = None
     while failed is None and any(process.running.poll() is None for process in processes):
         time.sleep(0.1)
         failed = next((process for process in processes if process.running.poll()), None)
     if failed is None:
-        return next((process.running.returncode for process in processes if process.running.returncode), 0)
-    first = processes[0]
-    if not _ended([first], _AGREE_S):
-        print(f"process {failed.rank} of {len(processes)} failed:", file=sys.stderr)
+        return Outcome(next((process.running.returncode for process in processes if process.running.returncode), 0))
+    said = ""
+    if not _ended(processes[:1], _AGREE_S):
         failed.errors.seek(0)
-        sys.stderr.write(failed.errors.read().decode(errors="replace"))
+        said = f"process {failed.rank} of {len(processes)} failed:\n{failed.errors.read().decode(errors='replace')}"
     for process in processes:
         if process.running.poll() is None:
             process.running.terminate()
     _ended(processes, _END_S)
-    return failed.running.returncode if failed.running.returncode > 0 else 128 - failed.running.returncode
+    code = failed.running.returncode
+    return Outcome(code if code > 0 else 128 - code, said)
 
 
 def _ended(processes: list[Process], seconds: float) -> bool:
@@ -89,9 +95,3 @@ def _ended(processes: list[Process], seconds: float) -> bool:
             return False
         time.sleep(0.1)
     return True
-
-
-if __name__ == "__main__":
-    if len(sys.argv) < 3 or not sys.argv[1].isdecimal() or int(sys.argv[1]) < 1:
-        sys.exit("usage: python -m train.run.together N COMMAND ...: N processes, at least 1")
-    sys.exit(run_together(int(sys.argv[1]), sys.argv[2:]))

@@ -9,15 +9,23 @@ from torch import nn
 
 from train.inputs.voxels import Grid, Rows, Voxels
 from train.nets.cost import forward_cost
-from train.nets.heads import occupancy
+from train.nets.heads import CHANNELS_IN, occupancy
+from train.nets.unet import UNet
 from train.run.memory import Forward
+from train.tasks.backbone import WeightsError
 
 
 class Scene(nn.Module):
-    """A backbone under heads. frozen: it is a fixed function, its norms included."""
+    """A backbone under heads. frozen: it is a fixed function, its norms included. Raises WeightsError for a backbone
+    that sees more than occupancy."""
 
     def __init__(self, backbone: nn.Module, frozen: bool):
         super().__init__()
+        if isinstance(backbone, UNet) and (given := backbone.stem.conv.weight.shape[-1]) != CHANNELS_IN:
+            raise WeightsError(
+                f"a backbone of {given} input channels: instances and boxes are found from occupancy alone, which has "
+                f"{CHANNELS_IN}: leave colour and normals out"
+            )
         self.backbone, self.frozen = backbone, frozen
         if frozen:
             backbone.requires_grad_(False).eval()

@@ -45,6 +45,23 @@ def columns_of(path: Path, rows: np.ndarray) -> PointColumns:
 
     Raises SourceError where one is missing, or a label is no integer.
     """
+    axes = _axes(path, rows)
+    columns = {name: rows[name] for name in rows.dtype.names or () if name not in axes}
+    return with_ids(path, points_of(path, rows), columns)
+
+
+def points_of(path: Path, rows: np.ndarray) -> np.ndarray:
+    """The points (N, 3), float32 or float64, of a structured array. Raises SourceError where x, y or z is missing."""
+    axes = _axes(path, rows)
+    wide = any(rows.dtype[axis].itemsize > 4 or rows.dtype[axis].kind in "iu" for axis in axes)
+    point = np.empty((len(rows), 3), np.float64 if wide else np.float32)
+    for column, axis in enumerate(axes):
+        point[:, column] = rows[axis]
+    return point
+
+
+def _axes(path: Path, rows: np.ndarray) -> list[str]:
+    """The names of the columns x, y and z."""
     names = rows.dtype.names or ()
     axes = [axis if axis in names else axis.upper() for axis in "xyz"]
     if missing := [axis.lower() for axis in axes if axis not in names]:
@@ -57,11 +74,7 @@ def columns_of(path: Path, rows: np.ndarray) -> PointColumns:
             path,
             "has several values in x, y or z of one point: must be one number each, write it again",
         )
-    wide = any(rows.dtype[axis].itemsize > 4 or rows.dtype[axis].kind in "iu" for axis in axes)
-    point = np.empty((len(rows), 3), np.float64 if wide else np.float32)
-    for column, axis in enumerate(axes):
-        point[:, column] = rows[axis]
-    return with_ids(path, point, {name: rows[name] for name in names if name not in axes})
+    return axes
 
 
 def with_ids(path: Path, point: np.ndarray, columns: Mapping[str, np.ndarray]) -> PointColumns:

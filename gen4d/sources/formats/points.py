@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from gen4d.sources.formats.arrays import npy_array, read_npy, read_npz
-from gen4d.sources.formats.columns import PointColumns, columns_of, integers, label_column
+from gen4d.sources.formats.columns import PointColumns, columns_of, integers, label_column, points_of
 from gen4d.sources.formats.pcd import pcd_rows
 from gen4d.sources.formats.ply import ply_rows
 from gen4d.sources.formats.survey import read_e57, read_las
@@ -43,4 +43,4 @@ def read_column(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray | No
     label = label_column(path, rows)
     if label is None:
         raise SourceError(path, "has no property `label`: copy it again, or remove it to go without labels")
-    return label, columns_of(path, rows).point if {"x", "y", "z"} <= set(rows.dtype.names) else None
+    return label, points_of(path, rows) if {"x", "y", "z"} <= set(rows.dtype.names) else None

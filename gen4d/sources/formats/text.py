@@ -134,10 +134,10 @@ def _number(path: Path, text: bytes, start: int, end: int) -> float:
 def read_rows(path: Path, numbers: Numbers, rows: int, width: int, what: str, at: int = 0) -> np.ndarray:
     """Records (rows, width) float64 of a fixed number of values, from the number `at` on.
 
-    Raises SourceError where there are too few numbers, or a record begins in the middle of a line.
+    Raises SourceError where there are too few numbers, or a record begins or the last one ends in the middle of a line.
     """
     end = at + rows * width
-    if end > len(numbers.value) or not numbers.first[at:end:width].all():
+    if end > len(numbers.value) or not numbers.first[at:end:width].all() or not numbers.first[end : end + 1].all():
         raise SourceError(
             path, f"{_odd_line(numbers, at, width, what)}: truncated, or its counts are wrong, copy it again"
         )

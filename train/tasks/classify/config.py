@@ -78,7 +78,7 @@ PRESETS = {
     # For CPUs, in minutes: as pre-training's preset of this name.
     "small": ClassifyConfig(
         net="pointnet",
-        points=512,
+        points=256,
         tuning=Tuning(percents=(20.0, 1.0), subsets=2, points=256, epochs=20.0, batch=16, validations=4),
     ),
 }

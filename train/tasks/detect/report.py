@@ -16,7 +16,7 @@ from gen4d import files
 from train.tasks.detect.boxes import corners
 from train.tasks.detect.evaluate import Detected, Evaluation
 from train.tasks.pictures import draw_above
-from train.tasks.tables import aligned, percent
+from train.tasks.tables import class_table, figures_line
 
 _FIGURES = ("ap25", "ap50")
 _SHOWN_SCORE, _WRITTEN_SCORE = 0.3, 0.01  # of boxes in pictures and in files, at least
@@ -39,29 +39,13 @@ def as_json(value: float) -> float | None:
 
 def headline(summarised: dict) -> str:
     """The scores on one line."""
-    return " ".join(f"{name.upper()} {percent(summarised[name])}" for name in _FIGURES)
-
-
-def table(summaries: dict[str, dict]) -> list[str]:
-    """Lines of a Markdown table: a row per class and one of the means. All evaluations are of the same scans."""
-    first = next(iter(summaries.values()))
-    head = ["class", "boxes", *(f"{name} {kind.upper()}" for name in summaries for kind in _FIGURES)]
-    rows = [
-        [name, first["classes"][name]["count"], *_cells(one["classes"][name] for one in summaries.values())]
-        for name in first["classes"]
-    ]
-    rows.append(["mean", first["count"], *_cells(summaries.values())])
-    return aligned(head, rows)
-
-
-def _cells(scored) -> list[str]:
-    return [percent(one[kind]) for one in scored for kind in _FIGURES]
+    return figures_line(summarised, _FIGURES)
 
 
 def write_results(folder: pathlib.Path, summaries: dict[str, dict], drawn: Evaluation, about: dict) -> list[str]:
     """results.json, results.md and pictures in a folder; returns the table's lines. about: JSON values: `step` of each
     named summary, `machine`, and whatever else explains the numbers."""
-    lines = table(summaries)
+    lines = class_table(summaries, "boxes", _FIGURES)
     heads = [f"{name} (step {about['step'][name]}): {headline(found)}" for name, found in summaries.items()]
     rule = "area under precision over recall, mean over the classes that have boxes"
     lines = [*lines, "", *heads, f"{drawn.scans} scans, {rule}; {about['machine']}"]

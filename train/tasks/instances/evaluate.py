@@ -36,7 +36,7 @@ def predict(model: Grouper, scan: LabelledScan, own: Instances, device: torch.de
     points = np.bincount(row, minlength=len(voxels.coordinate))
     with torch.no_grad():
         try:
-            found, _ = model.proposals(to_device(voxels, device), points)
+            found = model.proposals(to_device(voxels, device), points)
         except ValueError as error:
             raise InstanceError(f"scan {scan.name}: {error}") from None
     found = found.at(np.flatnonzero((found.score > own.least_score) & (found.points >= own.kept_points)))

@@ -107,9 +107,10 @@ class Grouper(Scene):
         centre = (voxels.coordinate[:, 1:].cpu().numpy() + 0.5) * self.voxel_m
         return centre, offset.detach().cpu().numpy(), logits.detach().softmax(dim=1).cpu().numpy()
 
-    def proposals(self, voxels: Voxels, points: np.ndarray) -> tuple[Proposals, np.ndarray]:
-        """Proposals of one scan, before any is left out, and the class (m,) of each voxel. points (m,): of the scan in
-        each voxel. Raises ValueError where the output is not finite."""
+    def proposals(self, voxels: Voxels, points: np.ndarray) -> Proposals:
+        """Proposals of one scan, before any is left out. points (m,): of the scan in each voxel.
+
+        Raises ValueError where the output is not finite."""
         features = self.features(voxels, 1)
         logits, offset = self.head(features).float(), self.offset(features).float()
         if not (torch.isfinite(logits).all() and torch.isfinite(offset).all()):
@@ -119,7 +120,7 @@ class Grouper(Scene):
         if self.score is not None and found.rows:
             score = self.score(features, centre, found.rows).sigmoid()
             found = found._replace(score=score.double().cpu().numpy())
-        return found, probability.argmax(axis=1)
+        return found
 
 
 class ScoreNet(nn.Module):

@@ -19,7 +19,7 @@ from train.inputs.scans import LabelledScan
 from train.tasks.instances.ap import Found
 from train.tasks.instances.evaluate import Evaluation
 from train.tasks.pictures import draw_above
-from train.tasks.tables import aligned, percent
+from train.tasks.tables import class_table, figures_line
 
 _FIGURES = ("ap", "ap50", "ap25")
 
@@ -42,23 +42,7 @@ def as_json(value: float) -> float | None:
 
 def headline(summarised: dict) -> str:
     """The scores on one line."""
-    return " ".join(f"{name.upper()} {percent(summarised[name])}" for name in _FIGURES)
-
-
-def table(summaries: dict[str, dict]) -> list[str]:
-    """Lines of a Markdown table: a row per class and one of the means. All evaluations are of the same scans."""
-    first = next(iter(summaries.values()))
-    head = ["class", "instances", *(f"{name} {kind.upper()}" for name in summaries for kind in _FIGURES)]
-    rows = [
-        [name, first["classes"][name]["count"], *_cells(one["classes"][name] for one in summaries.values())]
-        for name in first["classes"]
-    ]
-    rows.append(["mean", first["count"], *_cells(summaries.values())])
-    return aligned(head, rows)
-
-
-def _cells(scored) -> list[str]:
-    return [percent(one[kind]) for one in scored for kind in _FIGURES]
+    return figures_line(summarised, _FIGURES)
 
 
 def write_results(
@@ -66,7 +50,7 @@ def write_results(
 ) -> list[str]:
     """results.json, results.md and pictures in a folder; returns the table's lines. about: JSON values: `step` of each
     named summary, `machine`, and whatever else explains the numbers."""
-    lines = table(summaries)
+    lines = class_table(summaries, "instances", _FIGURES)
     heads = [f"{name} (step {about['step'][name]}): {headline(found)}" for name, found in summaries.items()]
     rule = "instances of at least 100 points, by the rules of ScanNet's benchmark"
     lines = [*lines, "", *heads, f"{drawn.scans} scans, {rule}; {about['machine']}"]

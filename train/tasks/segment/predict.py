@@ -3,6 +3,7 @@
 import contextlib
 import json
 import pathlib
+import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -58,10 +59,15 @@ def _in_folder(source: Source) -> list[sources.ScanSource]:
     """Scans of the part that is asked for, or of all parts that are there."""
     if source.part or source.split:
         return list(find_part(source.path, source.part or "val", source.split).scans)
-    found = {scan.name: scan for scan in sources.find_scans(source.path).sources}
+    there = sources.find_scans(source.path)
+    for _, message in there.refused:
+        warnings.warn(f"refused: {message}", stacklevel=2)
+    found = {scan.name: scan for scan in there.sources}
     for part in ("train", "val", "test"):
         with contextlib.suppress(SceneError, sources.SourceError):
             found |= {scan.name: scan for scan in find_part(source.path, part).scans}
+    if not found:
+        raise SceneError(f"{source.path}: all of its scans ({len(there.refused)}) are refused: {there.refused[0][1]}")
     return [found[name] for name in sorted(found)]
 
 
