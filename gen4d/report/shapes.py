@@ -9,7 +9,7 @@ from gen4d.report.doctor import Finding, Progress
 from gen4d.report.summary import counted, format_bytes
 from gen4d.sources import SourceError
 from gen4d.sources.manifest import entry_of
-from gen4d.sources.pointsets import PointSource, find_any_shapes
+from gen4d.sources.pointsets import AnySource, PointSource, find_any_shapes
 from gen4d.views.shapes import Shape, read_shape
 
 _SHOWN = 5
@@ -43,9 +43,15 @@ def examine_shape_views(
             findings.append(Finding("error", error.path, error.problem))
             continue
         read.append(shape._replace(cloud=None))
-        if isinstance(source, PointSource):
-            copies[hashlib.sha256(shape.cloud.point.tobytes()).hexdigest()].append(source.name)
+        copies[_content(source, shape)].append(source.name)
     return findings + _whole(where, read, copies, config)
+
+
+def _content(source: AnySource, shape: Shape) -> str:
+    """What is equal if two shapes are copies: their files, or their points where a file holds many."""
+    if isinstance(source, PointSource) and source.row >= 0:
+        return hashlib.sha256(shape.cloud.point.tobytes()).hexdigest()
+    return shape.files[0].sha256
 
 
 def _whole(where: str, read: list[Shape], copies: dict[str, list[str]], config: ViewsConfig) -> list[Finding]:
@@ -62,7 +68,7 @@ def _whole(where: str, read: list[Shape], copies: dict[str, list[str]], config: 
     for names in copies.values():
         if len(names) > 1:
             more = ", ..." if len(names) > _SHOWN else ""
-            message = f"{', '.join(names[:_SHOWN])}{more} are the same points: they count {len(names)} times"
+            message = f"{', '.join(names[:_SHOWN])}{more} are the same: they count {len(names)} times"
             findings.append(Finding("warning", where, message))
     if read:
         size = format_bytes(_BYTES_A_POINT * config.points * len(read))

@@ -78,7 +78,11 @@ def _sources(folder: Path, entry: Entry, hit: Hit) -> list[PointSource]:
     check_name(folder, hit.path)
     size = file_size(folder, hit.path)
     if "class" in hit.groups:
-        return [PointSource(hit.name, class_name_of(hit.groups["class"]), folder, hit.path, size, -1, entry.name)]
+        given = hit.groups["class"]
+        class_name = class_name_of(given)
+        starts = hit.name.lower().startswith((class_name.lower(), given.lower()))
+        name = hit.name if starts else f"{class_name}_{hit.name}"  # numbers are often those within the class
+        return [PointSource(name, class_name, folder, hit.path, size, -1, entry.name)]
     listing = list_sets(folder, hit.path)
     names = _class_names(folder, entry, hit)
     labels = [UNLABELLED] * listing.count if listing.label is None else [_class(one, names) for one in listing.label]
