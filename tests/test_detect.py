@@ -105,7 +105,7 @@ BOX = [[2.0, 0, 0, 1, 1, 1]]
 
 
 def test_losses_equal_plain_sums():
-    model = make_model(change(TINY, iou_weight=0.0), TABLE, None)
+    model = make_model(change(TINY, iou_weight=0.0, vote_weight=3.0), TABLE, None)
     middle = [[2.1, 0, 0], [2.45, 0, 0], [5.0, 0, 0], [0.05, 0, 0]]  # an object, neither, none, none at the origin
     centre = [[2.2, 0, 0], [2.0, 0, 0], [5.0, 0, 0], [0.0, 0, 0]]
     found, batch = handmade(middle, centre, BOX, [4], owner=(0, NONE), vote=((1.5, 0.25, 0), (9.0, 9, 9)))
@@ -123,7 +123,7 @@ def test_losses_equal_plain_sums():
     total = 10 * sum(
         weight * terms[name].item()
         for name, weight in {
-            "vote": 1,
+            "vote": 3,
             "objectness": 0.5,
             "centre": 1,
             "size class": 0.1,

@@ -113,7 +113,7 @@ def test_an_unknown_label_is_refused_with_file_number_and_remedy(tmp_path):
     label = np.full(len(point), 2, np.uint16)
     label[:7] = 57
     write(tmp_path / "scene0000_00" / "scene0000_00_vh_clean_2.labels.ply", ply(point, {"label": label}))
-    message = r"labels.ply: has the label 57 on 7 of 400 points, which nyu40 does not know: .*datasets_manifest.yaml"
+    message = r"labels.ply: has the label 57 on 7 of 400 points, which nyu40 does not know: .*--manifest"
     with pytest.raises(SceneError, match=message):
         read_one(tmp_path)
 

@@ -105,7 +105,9 @@ DETECT = {
     "small": FinetuneConfig(
         task="detect",
         backbone=BackboneUse(net="small", voxel_m=0.05, norm_momentum=0.1),
-        detect=Detect(width=64, sample=20_000, momentum_steps=0, iou_weight=3.3, moved_by_boxes=False),
+        detect=Detect(
+            width=64, sample=10_000, momentum_steps=0, iou_weight=3.3, moved_by_boxes=False, vote_weight=10.0
+        ),
         optim=Optim(optimiser="adamw", lr=4e-3, schedule="poly", power=0.9, weight_decay=0.0),
         run=Running(steps=300, batch=2, checkpoint_steps=50, log_steps=10),
         validate_steps=100,

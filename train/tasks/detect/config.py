@@ -26,6 +26,7 @@ class Detect:
     ball_votes: int = 16  # (F)
     centres: str = "vote"  # proposals are votes far apart, or votes of seeds far apart (F)
     moved_by_boxes: bool = True  # votes are moved by the losses of boxes too (F); else by their own alone (A)
+    vote_weight: float = 1.0  # of the vote loss among the others (F); more of it helps short runs (A)
     near_m: float = 0.3  # a proposal is of an object if its middle is nearer to one (F)
     far_m: float = 0.6  # and of none if it is farther from all; between, it does not count (F)
     iou_weight: float = 0.0  # of one minus IoU of decoded boxes; 3.33 is worth 3 points of AP50 in other code (F)
@@ -41,7 +42,7 @@ class Detect:
             one_of(self, "centres", CENTRES),
             one_of(self, "seen_by", SEERS),
             *positive(self, "seeds", "proposals", "width", "ball_votes"),
-            *not_negative(self, "sample", "turn_deg", "iou_weight", "momentum_steps", "least_inside"),
+            *not_negative(self, "sample", "turn_deg", "iou_weight", "vote_weight", "momentum_steps", "least_inside"),
             *shares(self, "mirror", "least_objectness", "box_overlap", "momentum_start"),
             ("resize", 0 <= self.resize < 1, "from 0 to below 1"),
             ("ball_m", self.ball_m > 0, "above 0"),

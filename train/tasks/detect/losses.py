@@ -52,7 +52,14 @@ def losses(model, found, batch: DetectBatch) -> Loss:
         "size": _mean(size, positive),
         "class": _mean(kind, positive),
     }
-    weights = {"vote": 1.0, "objectness": 0.5, "centre": 1.0, "size class": 0.1, "size": 1.0, "class": 0.1}
+    weights = {
+        "vote": model.own.vote_weight,
+        "objectness": 0.5,
+        "centre": 1.0,
+        "size class": 0.1,
+        "size": 1.0,
+        "class": 0.1,
+    }
     total = 10 * sum(weights[name] * value for name, value in terms.items())
     if model.own.iou_weight:
         decoded = torch.cat([found.centre, model.decode(found, assigned.kind)], dim=-1)
