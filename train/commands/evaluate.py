@@ -46,9 +46,10 @@ def evaluate(run, which, out, device, no_labels, as_json, **given) -> None:
         from train.tasks import trained
         from train.tasks.segment.trained import Wanted, evaluate_run
 
-        evaluate_of = trained.evaluate_run if trained.task_of(run, which) in ("instances", "detect") else evaluate_run
         wanted = Wanted(labels=not no_labels, **given)
         with join_world(device) as world:
+            objects = trained.task_of(run, which) in ("instances", "detect")
+            evaluate_of = trained.evaluate_run if objects else evaluate_run
             frame.check_machine(world)
             place = out or run / ("evaluation" if wanted.views == 1 else f"evaluation-tta{wanted.views}")
             for line in evaluate_of(run, which, wanted, place, world.device, machine(world.device)):

@@ -33,8 +33,8 @@ def features(weights, scan, data, name, up, units, out, device, as_json) -> None
 
         if (scan is None) == (data is None):
             raise click.UsageError("give either --scan or --data")
-        point, row, rows = task.read_scan(scan, up, units) if scan else task.read_stored_scan(data, name)
         with join_world(device) as world:
+            point, row, rows = task.read_scan(scan, up, units) if scan else task.read_stored_scan(data, name)
             found = task.point_features(load_backbone(weights), point, world.device)
         shape = task.write_features(out, point, found, row, rows)
     picture = out.with_suffix(".png")
