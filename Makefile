@@ -50,29 +50,29 @@ $(VENV)/.train: pyproject.toml constraints.txt | $(VENV)/.gen4d
 install: $(VENV)/.train ## make .venv with gen4d, the trainer and the test tools
 
 demo: $(VENV)/.gen4d ## write built-in scans and shapes, build 20 sequences per scan, verify, show one
-	$(BIN)/gen4d samples $(SAMPLES)
-	$(BIN)/gen4d build --scans $(SCANS) --shapes $(SHAPES) --out $(DATA) --pairs --workers $(WORKERS)
-	$(BIN)/gen4d verify $(DATA)
-	$(BIN)/gen4d view $(DATA) --out data/sequence.png
-	$(BIN)/gen4d view $(DATA) --out data/scan.html
+	$(BIN)/gen4d samples "$(SAMPLES)"
+	$(BIN)/gen4d build --scans "$(SCANS)" --shapes "$(SHAPES)" --out "$(DATA)" --pairs --workers $(WORKERS)
+	$(BIN)/gen4d verify "$(DATA)"
+	$(BIN)/gen4d view "$(DATA)" --out data/sequence.png
+	$(BIN)/gen4d view "$(DATA)" --out data/scan.html
 
 build: $(VENV)/.gen4d ## build sequences from SCANS and SHAPES into DATA
-	$(BIN)/gen4d build --scans $(SCANS) --shapes $(SHAPES) --out $(DATA) --workers $(WORKERS)
+	$(BIN)/gen4d build --scans "$(SCANS)" --shapes "$(SHAPES)" --out "$(DATA)" --workers $(WORKERS)
 
 pretrain: $(VENV)/.train ## pre-train on DATA with PRESET (small or paper) into RUN; again: goes on where it stopped
-	@test -f $(DATA)/dataset.json || { echo "$(DATA) holds no data set: run make demo first, or give DATA=..."; exit 1; }
-	$(BIN)/python -m train together $(PROCESSES) pretrain --data $(DATA) --preset $(PRESET) --run $(RUN)
+	@test -f "$(DATA)/dataset.json" || { echo "$(DATA) holds no data set: run make demo first, or give DATA=..."; exit 1; }
+	$(BIN)/python -m train together $(PROCESSES) pretrain --data "$(DATA)" --preset $(PRESET) --run "$(RUN)"
 
 finetune: $(VENV)/.train ## fine-tune RUN to segment SCANS with PRESET into TUNED, and print the table
-	@test -d $(SCANS) || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
-	@test -d $(RUN) || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
-	$(BIN)/python -m train finetune --data $(SCANS) --weights $(RUN) --preset $(PRESET) --run $(TUNED) $(addprefix --percent ,$(PERCENT))
+	@test -d "$(SCANS)" || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }
+	@test -d "$(RUN)" || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
+	$(BIN)/python -m train finetune --data "$(SCANS)" --weights "$(RUN)" --preset $(PRESET) --run "$(TUNED)" $(addprefix --percent ,$(PERCENT))
 
 strl: $(VENV)/.train ## STRL on built-in shapes: views, pre-training, a linear machine and few labels, with their floors
-	@test -d $(STRL)/shapes || $(BIN)/gen4d samples $(STRL) --rooms 1 --shapes 30
-	$(BIN)/gen4d build --kind views --shapes $(STRL)/shapes --out $(STRL)/views --workers $(WORKERS)
-	$(BIN)/python -m train pretrain --data $(STRL)/views --preset strl-small --run $(STRL)/run
-	$(BIN)/python -m train classify --data $(STRL)/shapes --weights $(STRL)/run --preset small --run $(STRL)/classes
+	@test -d "$(STRL)/shapes" || $(BIN)/gen4d samples "$(STRL)" --rooms 1 --shapes 30
+	$(BIN)/gen4d build --kind views --shapes "$(STRL)/shapes" --out "$(STRL)/views" --workers $(WORKERS)
+	$(BIN)/python -m train pretrain --data "$(STRL)/views" --preset strl-small --run "$(STRL)/run"
+	$(BIN)/python -m train classify --data "$(STRL)/shapes" --weights "$(STRL)/run" --preset small --run "$(STRL)/classes"
 
 instances: $(VENV)/.train ## fine-tune RUN to find the instances in SCANS with PRESET into FOUND
 	@test -d "$(SCANS)" || { echo "$(SCANS) is not there: run make demo first, or give SCANS=..."; exit 1; }

@@ -227,7 +227,8 @@ def build_command(
     """Build a data set of sequences: by default of shapes that move through scans.
 
     With --kind frames or sweeps, of posed depth images or lidar sweeps: windows of neighbouring ones, or pairs that
-    overlap (--set choose=pairs).
+    overlap (--set choose=pairs). With --kind views, of shapes alone, meshes or points: each turned, shifted and scaled
+    from frame to frame.
 
     The same command continues where an interrupted build stopped.
     """
@@ -578,6 +579,7 @@ class _Reading:
     short_help="Check raw folders before a long build.",
     epilog=_example("gen4d doctor --scans scannet/ --shapes ModelNet40/"),
 )
+@click.option("--kind", default="moving", show_default=True, type=click.Choice(BUILT), help="As for build.")
 @click.option("--scans", type=_FOLDER, help="Folder of scans.")
 @click.option("--shapes", type=_FOLDER, help="Folder of shapes.")
 @click.option("--split", type=_FOLDER, help="File with the names of the scans to use.")
@@ -589,7 +591,7 @@ class _Reading:
 @_own_data
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Number of processes.")
 @click.option("--json", "as_json", is_flag=True, help="Findings as JSON.")
-def doctor_command(scans, shapes, split, up, units, classes, shape_units, shape_up, workers, as_json) -> None:
+def doctor_command(kind, scans, shapes, split, up, units, classes, shape_units, shape_up, workers, as_json) -> None:
     """Read raw folders before a long build, and report everything that is wrong with them at once."""
     if scans is None and shapes is None:
         raise click.UsageError("give --scans, --shapes, or both")
@@ -602,7 +604,9 @@ def doctor_command(scans, shapes, split, up, units, classes, shape_units, shape_
         given = up is not None or units is not None
         orientation = find_orientation(sources.find_scans(scans, split).entry, up, units) if given else None
         findings += doctor.examine_scans(scans, split, orientation, progress=_Reading(), workers=workers)
-    if shapes is not None:
+    if shapes is not None and kind == "views":
+        findings += _examine_views(shapes, split, classes, shape_up, shape_units)
+    if shapes is not None and kind == "moving":
         metres = sources.parse_units(shape_units, "--shape-units") if shape_units else 0.0
         reading = {"progress": _Reading(), "workers": workers}
         findings += doctor.examine_shapes(
@@ -614,3 +618,15 @@ def doctor_command(scans, shapes, split, up, units, classes, shape_units, shape_
         for finding in findings:
             click.echo(f"{finding.level}: {finding.path}: {finding.message}")
     sys.exit(any(finding.level == "error" for finding in findings))
+
+
+def _examine_views(shapes: pathlib.Path, split, classes, shape_up: str, shape_units: str | None):
+    from gen4d import sources
+    from gen4d.config import ViewsConfig
+    from gen4d.report.shapes import examine_shape_views
+
+    metres = sources.parse_units(shape_units, "--shape-units") if shape_units else 0.0
+    wanted = _class_names(classes) if classes else ()
+    return examine_shape_views(
+        shapes, ViewsConfig(classes=wanted, shape_up=shape_up, shape_metres=metres), split, _Reading()
+    )

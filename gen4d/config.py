@@ -63,6 +63,7 @@ class Config:
     turn_max_deg: float = 150.0  # between steps
     movers_min: int = 1  # shapes that move at once, whose discs never overlap; how many is drawn per sequence (A)
     movers_max: int = 1
+    joints: bool = True  # parts of articulated shapes move on one another; false: they stay as they are at rest (A)
     step_tries: int = 32  # draws for one step before the walk is given up (A)
 
     keep: float = 0.95  # probability that a frame keeps a point (A)
@@ -169,7 +170,8 @@ class ViewsConfig:
 AnyConfig = Config | FramesConfig | ViewsConfig  # of the kinds of sequences that are built
 Made = TypeVar("Made", bound=AnyConfig)
 
-_LATER = {name: getattr(Config, name) for name in ("movers_min", "movers_max")}  # fields that generator 3 began without
+# Fields that generator 3 began without, and their defaults.
+_LATER = {name: getattr(Config, name) for name in ("movers_min", "movers_max", "joints")}
 
 
 def _broken_rules(c: Config) -> list[tuple[str, object, str]]:

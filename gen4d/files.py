@@ -15,12 +15,15 @@ except ImportError:
     raise ImportError("gen4d runs on Linux and macOS: this Python has no fcntl to lock files with") from None
 
 CHUNK = 1 << 20
-_LEFTOVER = re.compile(r"(build|dataset|export|parts|\d{5,})\.(json|zarr\.zip|h5)\.([A-Za-z0-9-]+\.)?\d+\.tmp")
+TEMPORARY = r"\.([A-Za-z0-9-]+\.)?\d+\.tmp"  # what follows a file's name until its content is whole
+_LEFTOVER = re.compile(r"(build|dataset|export|parts|\d{5,})\.(json|zarr\.zip|h5)" + TEMPORARY)
 _SCAFFOLD = re.compile(r"build\.lock|plan\.lock|parts\.json|part-\d+\.lock")
 
 
 class BusyError(ValueError):
-    """Another process works in the folder."""
+    """Another process works in the folder. holder: which, and what for, if it says so."""
+
+    holder = "another process"
 
 
 def effect(name: str, path: pathlib.Path) -> None:
@@ -51,9 +54,10 @@ def write(path: pathlib.Path, content: bytes) -> None:
         _write_synced(temporary, content)
         effect("rename", path)
         os.replace(temporary, path)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)  # a full disk does not say where
         raise
     _sync_folder(path.parent)
 
@@ -104,9 +108,12 @@ def remove(path: pathlib.Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def leftovers(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Temporary files that a killed writer left in a folder, sorted. Files of other names are not ours to remove."""
-    return sorted(path for path in folder.glob("*.tmp") if _LEFTOVER.fullmatch(path.name)) if folder.is_dir() else []
+def leftovers(folder: pathlib.Path, names: re.Pattern = _LEFTOVER) -> list[pathlib.Path]:
+    """Temporary files that a killed writer left in a folder, sorted. Files of other names are not ours to remove.
+
+    names: of temporary files, by default those of data sets.
+    """
+    return sorted(path for path in folder.glob("*.tmp") if names.fullmatch(path.name)) if folder.is_dir() else []
 
 
 def own_leftovers(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -200,5 +207,7 @@ def _sign(file, text: str) -> None:
 
 def _busy(file, path: pathlib.Path) -> BusyError:
     file.seek(0)
-    holder = file.read().strip() or "another process"
-    return BusyError(f"{path.parent}: {holder} is building here; wait, or use another --out")
+    holder = file.read().strip() or BusyError.holder
+    error = BusyError(f"{path.parent}: {holder} is building here; wait, or use another --out")
+    error.holder = holder
+    return error

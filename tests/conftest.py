@@ -8,6 +8,7 @@ of other counts set them themselves. What is kept of shapes goes to a folder of 
 import os
 import pathlib
 import shutil
+import subprocess
 import tempfile
 
 import pytest
@@ -20,9 +21,9 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 # Left out by `make quick`: whole files, and single tests of others that take seconds.
 SLOW_FILES = """
-    bad_input classify cluster crash damage damage_files damage_large dataloader detect finetune_cli hostile
-    hostile_files instances laws laws_see loop methods nets objects_cli parts probe remote remote_errors sameness
-    samples segment signals sizes sources_fuzz sparse strl study tilted train_cli
+    appearance bad_input classify cluster crash damage damage_files damage_large dataloader detect finetune_cli
+    hostile hostile_files instances laws laws_see loop methods nets objects_cli parts probe remote remote_errors
+    sameness samples segment signals sizes sources_fuzz sparse strl study tilted train_cli watch windows
 """.split()
 SLOW_TESTS = """
     test_a_bad_scan_is_refused_in_one_line_and_the_others_go_on
@@ -88,3 +89,26 @@ def copy_of_one(one_sequence, tmp_path):
 @pytest.fixture
 def copy_of_three(three_shards, tmp_path):
     return pathlib.Path(shutil.copytree(three_shards, tmp_path / "copy"))
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A function that mounts a file system of so many bytes."""
+    place = tmp_path / "disk"
+    mounted = []
+
+    def mount(size: int):
+        place.mkdir(exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "gen4d-test", str(place)]
+        try:
+            run = subprocess.run(command, capture_output=True, text=True)
+        except FileNotFoundError:
+            pytest.skip("there is no mount command to make a small disk with")
+        if run.returncode:
+            pytest.skip(f"a small disk cannot be mounted here: {run.stderr.strip()}")
+        mounted.append(place)
+        return place
+
+    yield mount
+    for item in mounted:
+        subprocess.run(["umount", str(item)], check=True)

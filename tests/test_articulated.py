@@ -17,6 +17,7 @@ from scipy import stats
 from scipy.spatial import ConvexHull
 from scipy.spatial.transform import Rotation
 
+import gen4d
 from gen4d import sources
 from gen4d.building import moving
 from gen4d.config import Config
@@ -237,6 +238,22 @@ def test_a_disc_holds_a_shape_at_every_value_of_its_joints(tmp_path):
     assert reach <= model.disc < 1.02 * reach and tall <= model.sphere < 1.02 * tall
     assert [joint.name for joint in model.joints] == ["hinge", "slide", "latch"]
     assert [joint.parent for joint in model.joints] == [0, 0, 1]
+
+
+def test_joints_that_are_not_to_move_stay_nearest_to_rest_and_nothing_else_changes(tmp_path):
+    write_cupboard(tmp_path / "shapes")
+    scans = write_furnished(tmp_path / "scans", 1, 4000)
+    for name in ("on", "off"):
+        run_build(tmp_path / name, make_inputs(scans, tmp_path / "shapes", sequences=3, joints=name == "on"))
+    on, off = (gen4d.open_dataset(tmp_path / name) for name in ("on", "off"))
+    assert "joints" not in on.config and off.config["joints"] is False
+    for one, other in zip(on, off, strict=True):
+        assert [a.planes.tobytes() for a in one.actors] == [a.planes.tobytes() for a in other.actors]
+        assert one.actors[1].pose.tobytes() == other.actors[1].pose.tobytes()
+        own = [np.linalg.inv(other.actors[1].pose.astype(float)) @ actor.pose for actor in other.actors[2:]]
+        assert all(np.abs(pose - pose[0]).max() < 1e-5 for pose in own)
+        turn = Rotation.from_matrix(own[0][0, :3, :3]).magnitude()
+        assert turn == pytest.approx(0.2, abs=1e-5), "the hinge's range begins at 0.2"
 
 
 def test_a_shape_that_is_turned_turns_with_its_joints(tmp_path):

@@ -335,29 +335,6 @@ def test_views_and_exports_that_cannot_be_written_are_refused(rooms, place):
         assert "Not a directory" in outcome.err
 
 
-@pytest.fixture
-def full_disk(tmp_path):
-    """A function that mounts a file system of so many bytes."""
-    place = tmp_path / "disk"
-    mounted = []
-
-    def mount(size: int):
-        place.mkdir(exist_ok=True)
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "gen4d-test", str(place)]
-        try:
-            run = subprocess.run(command, capture_output=True, text=True)
-        except FileNotFoundError:
-            pytest.skip("there is no mount command to make a small disk with")
-        if run.returncode:
-            pytest.skip(f"a small disk cannot be mounted here: {run.stderr.strip()}")
-        mounted.append(place)
-        return place
-
-    yield mount
-    for item in mounted:
-        subprocess.run(["umount", str(item)], check=True)
-
-
 @pytest.mark.parametrize("kilobytes", [4, 8, 16, 32, 48, 64, 80])
 def test_a_full_disk_stops_the_build_cleanly_and_it_goes_on_with_space(rooms, full_disk, kilobytes):
     unbroken = files_of(commands.build(rooms, out="unbroken"))

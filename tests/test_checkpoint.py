@@ -80,6 +80,15 @@ def test_the_last_two_are_kept(tmp_path):
     assert names(tmp_path) == ["checkpoint-00000009", "checkpoint-00000010"]
 
 
+def test_temporary_files_of_killed_writers_go_with_the_next_checkpoint_and_those_of_others_stay(tmp_path):
+    model, optimiser = make()
+    ours = ("config.json", "log.jsonl", "curves.png", "results.md", "train_scans.txt")
+    for name in (*(f"{name}.host-a-12.345.tmp" for name in ours), "notes.tmp", "My.json.12.tmp"):
+        (tmp_path / name).write_text("half")
+    save(tmp_path, 1, model, optimiser)
+    assert names(tmp_path) == ["My.json.12.tmp", "checkpoint-00000001", "notes.tmp"]
+
+
 def test_a_run_without_checkpoints_starts_anew(tmp_path):
     assert checkpoint.newest(tmp_path) == (None, [])
 

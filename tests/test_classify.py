@@ -176,7 +176,10 @@ def test_a_figure_is_the_mean_over_folds_of_each_model_and_then_over_models():
 
 def test_the_command_compares_pretrained_encoders_with_their_floors(tmp_path):
     point = np.stack([(1000 * p).astype(np.int16) for p in shapes_of(24).point])
-    np.savez(tmp_path / "shapes.npz", point=point, label=np.array(["flat", "long", "round"])[shapes_of(24).label])
+    (tmp_path / "data").mkdir()
+    np.savez(
+        tmp_path / "data" / "shapes.npz", point=point, label=np.array(["flat", "long", "round"])[shapes_of(24).label]
+    )
     for seed in range(2):
         config = change(small(), **{"run.seed": seed})
         list(pretrain(config, Shapes(map(views_of, range(4))), tmp_path / f"run{seed}", CPU))
@@ -185,7 +188,7 @@ def test_the_command_compares_pretrained_encoders_with_their_floors(tmp_path):
     runs = [f"--weights={tmp_path / f'run{seed}'}" for seed in range(2)]
     given = [
         "classify",
-        f"--data={tmp_path / 'shapes.npz'}",
+        f"--data={tmp_path / 'data' / 'shapes.npz'}",
         *runs,
         *settings,
         f"--run={tmp_path / 'out'}",
@@ -210,7 +213,7 @@ def test_the_command_compares_pretrained_encoders_with_their_floors(tmp_path):
 @pytest.mark.parametrize(
     "given, message",
     [
-        (["--data=nothing"], "nothing: is not there: give a folder of shapes, or an .npz file"),
+        (["--data=nothing"], "nothing: is not there: give a folder of shapes, or a file of many"),
         (["--data=.", "--weights=."], "no checkpoint there: give a run folder of pretrain"),
         (["--data=.", "--set=rows=last"], "rows = last: one of random, first"),
         (["--data=.", "--set=tuning.percents=0"], "percents = (0.0,): all above 0, and 100 at most"),

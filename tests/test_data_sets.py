@@ -19,7 +19,7 @@ OBJ = "v 0 0 0\nv 1 0 0\nv 0 2 0\nv 0 0 1\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
 
 SCANS = {  # files -> data set, names of the scans
     "scannetpp": (["data/0a5c013435/scans/mesh_aligned_0.05.ply"], ["0a5c013435"]),
-    "arkitscenes": (["3dod/Training/40753679/40753679_3dod_mesh.ply",
+    "arkitscenes-meshes": (["3dod/Training/40753679/40753679_3dod_mesh.ply",
                      "3dod/Validation/41048190/41048190_3dod_mesh.ply"], ["40753679"]),
     "3rscan": ([f"{UUID}/labels.instances.annotated.v2.ply"], [UUID]),
     "matterport3d": (["v1/scans/1pXnuDYAj8r/1pXnuDYAj8r/region_segmentations/region0.ply",
@@ -74,6 +74,16 @@ def test_a_data_set_that_cannot_be_built_from_is_named_with_the_reason(tmp_path,
     write(tmp_path / name, b"x")
     with pytest.raises(SourceError, match=f"it looks like {title}: its rooms are rendered images"):
         find_scans(tmp_path)
+
+
+def test_the_rooms_of_s3dis_are_read_as_text_and_their_objects_are_no_scans(tmp_path):
+    point = room_points()
+    text = "\n".join(f"{x:.3f} {y:.3f} {z:.3f} 120 130 140" for x, y, z in point.tolist())
+    write(tmp_path / "Area_1" / "office_1" / "office_1.txt", text)
+    write(tmp_path / "Area_1" / "office_1" / "Annotations" / "chair_1.txt", text)
+    (source,) = find_scans(tmp_path).sources
+    assert source.name == "Area_1_office_1" and source.entry == "s3dis"
+    assert np.abs(load_scan(source, Orientation("z")).point - point).max() < 0.001
 
 
 # Shapes whose classes are in a file

@@ -131,7 +131,7 @@ def test_a_few_steps_teach_floor_and_wall(data, tmp_path):
 
 
 def test_pretrained_weights_and_scratch_start_from_one_head_and_see_the_same_batches(data, weights, tmp_path):
-    scans, pretrained = labelled(data), read_weights(weights, 0.2)
+    scans, pretrained = labelled(data), read_weights(weights, CONFIG.backbone)
     tasks = [finetune.make_task(CONFIG, scans, given, ALONE) for given in (None, pretrained)]
     heads = [task.model.head.weight for task in tasks]
     firsts = [task.stream.sample(2) for task in tasks]
@@ -162,11 +162,11 @@ def test_weights_of_other_voxels_are_warned_about(data, weights, tmp_path):
 
 def test_validation_rooms_that_were_pre_trained_on_are_warned_about(data, run, weights, tmp_path):
     """By fine-tuning, by probing, through exported weights, and when the run is evaluated later."""
-    seen = "1 of 2 scans that are validated on were pre-trained on (1 as another scan of the room; first: scene0100_00)"
+    seen = "1 of 2 validation scans were pre-trained on (1 as another scan of the room; first: scene0100_00)"
     assert call("export-weights", weights, "--out", tmp_path / "own.safetensors").exit_code == 0
     for given in (weights, tmp_path / "own.safetensors"):
         result = call(*tune(data, tmp_path / "dry", "--dry-run", weights=given))
-        assert f"warning: {seen}: the result flatters" in result.output
+        assert f"warning: {seen}: the score will be too high" in result.output
     given = ["--data", data, "--weights", weights, "--preset", "small", "--run", tmp_path / "probe"]
     result = call("probe", *given, *settings("voxel_m=0.2", "samples=40", "queries=20", "workers=1"))
     assert result.exit_code == 0 and seen in result.output
@@ -174,7 +174,7 @@ def test_validation_rooms_that_were_pre_trained_on_are_warned_about(data, run, w
     result = call("evaluate", tmp_path / "run", "--data", data, "--out", tmp_path / "out", "--checkpoint", "last")
     assert seen in result.output and "fine-tuned on" not in result.output
     result = call("evaluate", run, "--data", data, "--part", "train", "--out", tmp_path / "o", "--checkpoint", "last")
-    assert "5 of 5 scans that are validated on were fine-tuned on (5 themselves; first: scene0000_00)" in result.output
+    assert "5 of 5 validation scans were fine-tuned on (5 themselves; first: scene0000_00)" in result.output
     assert "pre-trained on" not in call("evaluate", run, "--data", data, "--out", tmp_path / "o2").output
 
 
@@ -211,7 +211,7 @@ def test_a_fine_tuned_run_lends_its_backbone(data, run, tmp_path):
         (before[name] - after[name]).norm() / before[name].norm() for name in before if name.endswith("conv.weight")
     ]
     assert 0 < max(moved) < 0.2
-    lent = read_weights(run, 0.2).net.state_dict()
+    lent = read_weights(run, CONFIG.backbone).net.state_dict()
     assert all(torch.equal(value, before[f"backbone.{name}"]) for name, value in lent.items())
 
 
@@ -425,9 +425,12 @@ def test_an_empty_split_is_one_line(data, tmp_path, content):
 
 def test_a_missing_list_a_room_on_both_sides_and_no_scans_are_one_line(data, tmp_path):
     write_room(tmp_path / "a", "scene0000_00", 0)
-    assert "to --split" in refusal(*tune(tmp_path / "a", tmp_path / "run")).replace("--val-split", "--split")
+    assert "one name per line by --split" in refusal(*tune(tmp_path / "a", tmp_path / "run"))
+    listed = write(tmp_path / "train.txt", "scene0000_00\n")
+    line = refusal(*tune(tmp_path / "a", tmp_path / "run", "--split", listed))
+    assert "no scannetv2_val.txt beside the scans: give a file with one name per line by --val-split" in line
     path = write(tmp_path / "val.txt", "scene0000_01\n")
-    assert "1 rooms are in the training and in the validation" in refusal(
+    assert "1 room is in both the training and the validation list" in refusal(
         *tune(data, tmp_path / "r", "--val-split", path)
     )
     assert "does not exist" in refusal(*tune(tmp_path / "nothing", tmp_path / "run"))

@@ -1,7 +1,10 @@
 """Weights of PointContrast and CSC: a checkpoint in their exact format, against their net, written out by voxels."""
 
 import itertools
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -146,18 +149,24 @@ def released(tmp_path_factory):
     return path
 
 
-def test_a_checkpoint_in_their_format_computes_here_what_their_net_computes(released):
-    """An uneven cloud, so that no axis may be mistaken for another nor a kernel be turned round."""
+@pytest.fixture(scope="module")
+def computed():
+    """Cells (n, 3), features (n, 3) and what their net makes of them (n, 96): an uneven cloud, so that no axis may be
+    mistaken for another nor a kernel be turned round."""
     rng = np.random.default_rng(1)
     cells = np.unique(rng.integers(0, (9, 7, 5), (70, 3)) * [1, 2, 3], axis=0).astype(np.int32)
-    coordinate = torch.from_numpy(np.insert(cells, 0, 0, axis=1).astype(np.int32))
     features = rng.normal(0, 1, (len(cells), 3))
+    theirs = Theirs(their_weights()).forward(dict(zip(map(tuple, cells.tolist()), features, strict=True)))
+    return cells, features, np.array([theirs[tuple(c)] for c in cells.tolist()])
+
+
+def test_a_checkpoint_in_their_format_computes_here_what_their_net_computes(released, computed):
+    cells, features, expected = computed
+    coordinate = torch.from_numpy(np.insert(cells, 0, 0, axis=1).astype(np.int32))
     net = load_backbone(released).net.double()
     with torch.no_grad():
         size = tuple(int(n) for n in cells.max(axis=0) + 1)
         ours = net(Voxels(coordinate, size), torch.from_numpy(features), 1).numpy()
-    theirs = Theirs(their_weights()).forward(dict(zip(map(tuple, cells.tolist()), features, strict=True)))
-    expected = np.array([theirs[tuple(c)] for c in cells.tolist()])
     np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
     assert expected.std() > 0.1
 
@@ -169,6 +178,50 @@ def test_released_weights_are_exported_and_say_their_voxels(released, tmp_path):
     assert own.voxel_m == 0.025 and own.scans == ()
     same = load_backbone(released).net.state_dict()
     assert all(torch.equal(value, same[name]) for name, value in own.net.state_dict().items())
+
+
+ELSEWHERE = """
+import sys, types
+import numpy as np, torch
+sys.path.insert(0, sys.argv[1])
+known = {}
+register = types.SimpleNamespace(register_module=lambda name: lambda kind: known.setdefault(name, kind))
+sys.modules["pointcept"] = sys.modules["pointcept.models"] = types.ModuleType("pointcept")
+sys.modules["pointcept.models.builder"] = types.SimpleNamespace(MODELS=register)
+import own
+given = np.load(sys.argv[1] + "/given.npz")
+cells, features = torch.from_numpy(given["cells"]), torch.from_numpy(given["features"])
+net = own.load(sys.argv[1] + "/own.safetensors", "cpu").double()
+coordinate = torch.cat([torch.zeros(len(cells), 1), cells], dim=1).int()
+with torch.no_grad():
+    plain = net(coordinate, features, 1)
+    backbone = known["gen4d"](sys.argv[1] + "/own.safetensors", "cpu").double()
+    backbone.net.about["inputs"] = ["colour"]
+    offset = torch.tensor([len(cells), 2 * len(cells)])
+    twice = {"grid_coord": cells.repeat(2, 1), "feat": features.repeat(2, 1), "offset": offset}
+    both = backbone(twice)
+    backbone.net.about["inputs"] = ["occupancy"]
+    ones = backbone(twice)
+assert not {name.partition(".")[0] for name in sys.modules} & {"train", "gen4d"}
+np.savez(sys.argv[1] + "/found.npz", plain=plain, both=both, ones=ones, expected_ones=net(coordinate, torch.ones_like(
+    features), 1).detach())
+"""
+
+
+def test_weights_and_their_module_compute_elsewhere_what_the_net_computes(released, computed, tmp_path):
+    """In a process with torch and spconv alone, and as Pointcept calls a backbone: with a stand-in for its registry."""
+    cells, features, expected = computed
+    result = call("export-weights", released, "--out", tmp_path / "own.safetensors", "--module")
+    assert result.exit_code == 0 and "own.py: the net" in result.output
+    np.savez(tmp_path / "given.npz", cells=cells, features=features)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", ELSEWHERE, str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = np.load(tmp_path / "found.npz")
+    for name, wanted in (("plain", expected), ("both", np.concatenate([expected, expected]))):
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
+    np.testing.assert_allclose(found["ones"], np.tile(found["expected_ones"], (2, 1)), rtol=1e-9, atol=1e-12)
 
 
 class Harmful:

@@ -24,8 +24,8 @@ from train.methods.config import PRESETS
 from train.methods.pretrain import make, make_stream, pretrain
 from train.run import checkpoint, loop, memory
 from train.run.checkpoint import CheckpointError
-from train.run.log import Log, Record, read_lines
-from train.run.loop import LoopError, Loss
+from train.run.log import Log, Meter, Record, read_lines
+from train.run.loop import LoopError, Loss, Stopped
 from train.run.world import World
 
 DATA = make_dataset(8, points=200)
@@ -194,12 +194,42 @@ def test_every_update_is_made_with_its_own_learning_rate(tmp_path):
     torch.testing.assert_close(model.weight.detach(), torch.full((3,), weight[-1]))
 
 
+def test_what_is_done_between_records_is_not_counted_as_a_steps_time(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("train.run.log.time.perf_counter", lambda: now[0])
+    meter = Meter(torch.device("cpu"))
+    for at, act in ((5.0, meter.begin), (7.0, None)):
+        now[0] = at
+        if act:
+            act()
+    assert meter.take()["seconds"] == 2.0
+
+
 def test_signals_act_as_before_when_training_ends(tmp_path):
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    before = [signal.getsignal(number) for number in loop.STOPPING]
     run_toy(tmp_path / "done", Toy({}))
     with pytest.raises(LoopError):
         run_toy(tmp_path / "failed", Toy({2: float("nan")}))
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+    assert [signal.getsignal(number) for number in loop.STOPPING] == before
+
+
+@pytest.mark.parametrize("number", loop.STOPPING)
+def test_a_signal_saves_the_step_and_one_that_is_ignored_is_not_heard(number, tmp_path):
+    """As nohup ignores a hang-up. The step that is being made when the signal comes is finished."""
+    before = signal.getsignal(number)
+    try:
+        for handler, steps in ((signal.SIG_IGN, 12), (signal.SIG_DFL, 4)):
+            run = tmp_path / str(int(handler))
+            signal.signal(number, handler)
+            with pytest.raises(Stopped) if steps < 12 else contextlib.nullcontext():
+                with contextlib.closing(pretrain(TINY, SHORT, run, ALONE)) as records:
+                    for record in records:
+                        if record.step == 3:
+                            signal.raise_signal(number)
+            assert checkpoint.newest(run)[0].step == steps
+            assert signal.getsignal(number) == handler
+    finally:
+        signal.signal(number, before)
 
 
 def test_any_model_and_optimiser_can_be_trained_and_resumed(tmp_path):
@@ -282,6 +312,20 @@ def test_a_second_training_in_the_same_folder_is_refused_until_the_first_has_end
         assert next(records).step == 2
     run_until(tmp_path, change(TINY, steps=3))
     assert [line["step"] for line in log_of(tmp_path)] == [1, 2, 3]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's thread
+@pytest.mark.parametrize("kilobytes", [8, 150, 600])
+def test_a_disk_that_fills_stops_the_run_in_one_line_and_it_goes_on_with_space(
+    full_disk, whole_run, tmp_path, kilobytes
+):
+    disk = full_disk(kilobytes * 1024)
+    with pytest.raises(CheckpointError, match=r"cannot be written .No space left on device.: free some space; what "):
+        run_until(disk / "run", TINY)
+    assert not list((disk / "run").rglob("*.tmp"))
+    subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
+    run_until(disk / "run", TINY)
+    assert digest(disk / "run") == digest(whole_run) and log_of(disk / "run") == log_of(whole_run)
 
 
 def test_four_processes_joined_by_gloo_share_the_global_order(tmp_path):

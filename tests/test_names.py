@@ -3,10 +3,12 @@
 import json
 import os
 
+import numpy as np
 import pytest
 
 import gen4d
 from gen4d.sources import find_scans, find_shapes
+from gen4d.sources.pointsets import find_any_shapes
 from tests.makers import commands
 from tests.makers.files import off, ply, write
 from tests.makers.meshes import CUBE_QUADS, CUBE_VERTEX
@@ -33,6 +35,16 @@ def test_a_name_that_is_no_text_is_refused_by_name_and_the_others_go_on(tmp_path
     doctor = commands.gen4d("doctor", "--scans", tmp_path / "scans", "--shapes", tmp_path / "shapes", "--json")
     found = [finding for finding in json.loads(doctor.out) if SHOWN[kind] in finding["path"]]
     assert doctor.code == 1 and [finding["level"] for finding in found] == ["error", "error"]
+
+
+def test_sets_of_points_with_such_names_are_refused_too(tmp_path):
+    for name in (b"a.npy", b"caf\xe9.npy"):
+        path = os.fsencode(tmp_path / "chair") + b"/" + name
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            np.save(file, bare_floor(1))
+    found = find_any_shapes(tmp_path)
+    assert [source.name for source in found.sources] == ["a"] and "caf\\xe9.npy: has a name" in found.refused[0][1]
 
 
 def test_a_folder_of_any_bytes_is_read_and_written(tmp_path):

@@ -142,6 +142,13 @@ def test_every_make_target_of_the_documents_exists():
         assert set(re.findall(r"(?:^|`)make ([a-z]+)\b", document.read_text(), re.M)) <= targets, document.name
 
 
+def test_make_quotes_every_path_that_a_user_may_give():
+    recipes = [line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("\t")]
+    path = r"\$\((SAMPLES|SCANS|SHAPES|DATA|RUN|TUNED|FOUND|BOXES|STRL)\)"
+    assert sum(bool(re.search(path, line)) for line in recipes) > 8
+    assert not [line for line in recipes if re.search(r'(?<!["\w/])' + path, line)]
+
+
 TESTS = sorted((ROOT / "tests").glob("test_*.py"))
 
 

@@ -24,7 +24,7 @@ from train.tasks.backbone import WeightsError, calibrate
 from train.tasks.config import PRESETS, FinetuneConfig
 from train.tasks.segment.batch import ScanBatch, ScanRecipe, ScanStream, make_scan_batch, voxel_labels
 from train.tasks.segment.config import VOXEL_LABELS
-from train.tasks.segment.evaluate import evaluate, predict
+from train.tasks.segment.evaluate import Seeing, evaluate, predict
 from train.tasks.segment.make import make_model
 from train.tasks.segment.model import Segmenter, SegmentError
 
@@ -315,7 +315,7 @@ def test_an_evaluation_equals_counting_points_and_voxels_one_by_one(voxel_m):
     scans = [scan._replace(point=(scan.point * 0.2).astype(np.float32)) for scan in SCANS[:2]]  # several a voxel
     calibrate(model.backbone, scans, voxel_m, CPU)
     seen = {}
-    found = evaluate(model, scans, voxel_m, CPU, lambda scan, prediction: seen.update({scan.name: prediction}))
+    found = evaluate(model, scans, Seeing(voxel_m), CPU, lambda scan, prediction: seen.update({scan.name: prediction}))
     points, voxels = np.zeros((8, 9), int), np.zeros((8, 9), int)
     mixed = 0
     for scan in scans:
@@ -337,7 +337,7 @@ def test_an_evaluation_equals_counting_points_and_voxels_one_by_one(voxel_m):
 
 def test_every_point_has_the_class_of_its_voxel():
     model, scan = tiny_model(classes=8).eval(), SCANS[0]
-    prediction = predict(model, scan, 0.3, CPU)
+    prediction = predict(model, scan, Seeing(0.3), CPU)
     voxels, row = voxelise(scan.point, 0.3)
     with torch.no_grad():
         expected = model.logits(voxels, 1).argmax(dim=1).numpy()[row]
@@ -349,14 +349,14 @@ def test_every_point_has_the_class_of_its_voxel():
 def test_an_evaluation_leaves_the_model_as_it_was():
     model = tiny_model().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    evaluate(model, SCANS[:1], 0.2, CPU)
+    evaluate(model, SCANS[:1], Seeing(0.2), CPU)
     assert model.training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
 def test_scans_without_labels_are_predicted_and_add_nothing():
     seen = []
-    found = evaluate(tiny_model(), [SCANS[0]._replace(label=None)], 0.2, CPU, lambda *given: seen.append(given))
+    found = evaluate(tiny_model(), [SCANS[0]._replace(label=None)], Seeing(0.2), CPU, lambda *given: seen.append(given))
     assert len(seen) == 1 and not found.points.any() and not found.voxels.any()
 
 
@@ -365,7 +365,7 @@ def test_an_output_that_is_not_finite_is_an_error_not_a_class():
     with torch.no_grad():
         model.head.bias[0] = math.nan
     with pytest.raises(SegmentError, match="output on scene0000_00 is not finite"):
-        evaluate(model, SCANS[:1], 0.2, CPU)
+        evaluate(model, SCANS[:1], Seeing(0.2), CPU)
 
 
 def test_a_batch_goes_to_a_device_whole():

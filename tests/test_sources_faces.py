@@ -8,8 +8,10 @@ import trimesh
 
 from gen4d.moving.shape import make_model
 from gen4d.sources import MeshSource, SourceError, load_shape
-from gen4d.sources.formats.meshes import read_mesh
-from tests.makers.files import glb, glb_mesh, obj, off
+from gen4d.sources.formats.meshes import Triangles, read_mesh
+from gen4d.sources.formats.ply import ply_faces
+from gen4d.sources.surface import read_surface
+from tests.makers.files import glb, glb_mesh, obj, off, ply
 from tests.makers.meshes import CUBE_QUADS, CUBE_TRIANGLES, CUBE_VERTEX, chair
 from tests.shared import SHARED, needs_shared_data
 
@@ -111,6 +113,45 @@ def test_faces_that_are_lines_or_repeat_corners_change_no_area(tmp_path, odd):
     for name, content in in_each_format(vertex, [ODD_FACES[odd], *faces]):
         mesh = read(tmp_path, name, content)
         assert area(mesh) == pytest.approx(6) and not mesh.doubts
+
+
+ORDERS = ["ascii", "binary_little_endian", "binary_big_endian"]
+MIXED = [(0, 1, 2), (3, 4, 5, 6), (1, 2, 3), (7, 6, 5, 4, 3), (2, 1, 0)]
+
+
+@pytest.mark.parametrize("count_type", ["u1", "i4"])
+@pytest.mark.parametrize("faces_first", [False, True])
+@pytest.mark.parametrize("order", ORDERS)
+def test_ply_faces_come_back_by_their_number_of_corners(tmp_path, order, faces_first, count_type):
+    for faces in (MIXED, MIXED[:1] * 4, CUBE_QUADS, []):
+        content = ply(CUBE_VERTEX, None, order, faces, count_type, faces_first=faces_first)
+        found = ply_faces(tmp_path / "a.ply", content)
+        expected = {n: [list(face) for face in faces if len(face) == n] for n in {len(face) for face in faces}}
+        assert {n: rows.tolist() for n, rows in found.items()} == expected
+    assert ply_faces(tmp_path / "a.ply", ply(CUBE_VERTEX, None, order)) == {}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("faces", [MIXED, MIXED[:1] * 4], ids=["mixed", "even"])
+def test_ply_faces_with_other_properties_around_their_corners_come_back(tmp_path, order, faces):
+    text = order == "ascii"
+    head = ply(CUBE_VERTEX.astype("f4"), None, order, []).replace(b"face 0", b"face %d" % len(faces))
+    names = b"property uchar flags\nproperty list uchar int vertex_index\nproperty list uchar float texcoord\n"
+    head = head.replace(b"property list uchar int vertex_indices\n", names)
+    sign = ">" if "big" in order else "<"
+    for face in faces:
+        if text:
+            head += f"9 {len(face)} {' '.join(map(str, face))} 2 0.5 0.5\n".encode()
+        else:
+            head += bytes([9, len(face)]) + np.array(face, sign + "i4").tobytes() + b"\2" + bytes(8)
+    found = ply_faces(tmp_path / "a.ply", head)
+    assert sorted(map(tuple, (row for rows in found.values() for row in rows.tolist()))) == sorted(faces)
+
+
+def test_a_concave_face_of_a_ply_covers_its_own_area(tmp_path):
+    content = ply(in_space(HORSESHOE), None, faces=[tuple(range(8))])
+    vertex, face = read_surface(tmp_path / "a.ply", content)
+    assert area(Triangles(vertex, face, ())) == pytest.approx(9)
 
 
 def primitives(*items):

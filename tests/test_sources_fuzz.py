@@ -19,6 +19,7 @@ from gen4d.sources import SourceError
 from gen4d.sources.annotations import read_alignment, read_annotations
 from gen4d.sources.formats.columns import PointColumns
 from gen4d.sources.formats.meshes import read_mesh
+from gen4d.sources.formats.ply import ply_faces
 from gen4d.sources.formats.points import read_points
 from tests.makers.files import glb, glb_mesh, obj, off, pcd, ply, structured
 from tests.makers.meshes import CUBE_QUADS, CUBE_TRIANGLES, CUBE_VERTEX
@@ -133,6 +134,8 @@ def change_number(rng, data):
 def read_any(path, content):
     if path.suffix in (".off", ".obj", ".glb"):
         return check_mesh(*read_mesh(path, content, "auto")[:2])
+    if path.suffix == ".ply":
+        assert all(rows.dtype == np.int64 and rows.shape[1] == n for n, rows in ply_faces(path, content).items())
     return check_table(read_points(path, content))
 
 

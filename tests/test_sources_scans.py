@@ -341,7 +341,6 @@ def test_points_two_folders_deeper_are_pointed_to(tmp_path):
     [
         ("training/velodyne/000000.bin", "KITTI"),
         ("velodyne/000000.bin", "KITTI"),
-        ("Area_1/office_1/Annotations/chair_1.txt", "S3DIS"),
         ("SUNRGBDMeta3DBB_v2.mat", "SUN RGB-D"),
         ("sunrgbd_trainval/train_data_idx.txt", "SUN RGB-D"),
     ],

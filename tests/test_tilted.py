@@ -81,7 +81,7 @@ def test_auto_starts_from_the_axis_that_is_given():
 def test_a_scan_without_a_floor_to_level_by_is_taken_as_it_is():
     angle = np.linspace(0, 60, 6000)
     spiral = np.column_stack([angle * np.cos(angle) / 10, angle * np.sin(angle) / 10, angle]).astype(np.float32)
-    wide = np.concatenate([room_points(), [[1e5, 1e5, 0]]]).astype(np.float32)
+    wide = np.concatenate([room_points(), [[2e4, 2e4, 0]]]).astype(np.float32)
     for point in (spiral, wide):
         scan = loaded(point)
         assert scan.tilt_deg == 0 and scan.point.tobytes() == point.tobytes()

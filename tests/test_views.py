@@ -512,6 +512,22 @@ def test_a_dry_run_says_what_it_would_take(tmp_path):
     assert outcome.code == 0 and "sequences  20" in outcome.out and not (tmp_path / "b").exists()
 
 
+def test_the_doctor_reads_every_shape_and_says_all_at_once(tmp_path):
+    shapes = tmp_path / "shapes"
+    few_points(shapes)
+    for name in ("c", "d"):
+        write(shapes / "sofa" / f"{name}.ply", ply(clouds(1, 3000)[0]))
+    outcome = commands.gen4d("doctor", "--kind", "views", "--shapes", str(shapes))
+    assert outcome.code == 1
+    assert "note: " in outcome.out and "classes: chair 2, sofa 2" in outcome.out
+    assert "b.ply: has 20 finite points" in outcome.out and "a.ply: has 90 finite points" in outcome.out
+    assert "sofa_c, sofa_d are the same points" in outcome.out.replace(" c, d ", " sofa_c, sofa_d ")
+    assert "3000 to 3000 points each" in outcome.out and "2 shapes takes about" in outcome.out
+    whole = commands.gen4d("doctor", "--kind", "views", "--shapes", str(write_npz(tmp_path / "npz", 5, 2048)))
+    assert whole.code == 0 and "5 shapes" in whole.out, whole.out
+    assert commands.gen4d("doctor", "--kind", "views", "--shapes", str(tmp_path / "none")).code == 1
+
+
 @needs_shared_data
 def test_eight_hundred_catalogue_models_are_built_in_metres(tmp_path):
     manifest = gen4d.build_dataset(

@@ -1,5 +1,6 @@
 """The trainer's command line, `gen4d-train COMMAND` or `python -m train COMMAND`."""
 
+import threading
 import warnings
 
 import click
@@ -27,8 +28,15 @@ def main() -> None:
     """
     warnings.filterwarnings("always", module=r"train\b")
     warnings.showwarning = lambda message, *rest: click.echo(f"warning: {message}", err=True)
+    threading.excepthook = _thread_failed
     if compiled.NOTE:
         click.echo(f"note: {compiled.NOTE}", err=True)
+
+
+def _thread_failed(args) -> None:
+    """TensorBoard writes in a thread, and what it cannot write is raised again when it is given more."""
+    if not isinstance(args.exc_value, OSError):
+        threading.__excepthook__(args)
 
 
 TRAINING = (pretrain, finetune, classify, together)

@@ -188,7 +188,9 @@ def from_plain(plain: Mapping, kind: type[Config]) -> Config:
     kinds, flat = leaves(kind), flatten(plain)
     if set(flat) != set(kinds):
         odd = ", ".join(sorted(set(flat) ^ set(kinds)))
-        raise ConfigError(f"a configuration of another version: it differs in the settings {odd}")
+        raise ConfigError(
+            f"a configuration of another version, with other settings ({odd}): use the gen4d that wrote it"
+        )
     return _with_values(kind(), {path: _of_json(path, value, kinds[path]) for path, value in flat.items()})
 
 
@@ -210,6 +212,9 @@ def _read_settings(file: pathlib.Path, kind: type) -> dict[str, object]:
     return values
 
 
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
 def _of_json(name: str, value, kind: type):
     """A JSON value as the type of a setting. Raises ConfigError."""
     if isinstance(kind, types.UnionType):
@@ -223,4 +228,4 @@ def _of_json(name: str, value, kind: type):
         return float(value)
     if isinstance(value, kind if isinstance(kind, type) else ()) and (kind is not int or whole):
         return value
-    raise ConfigError(f"{name}: {value!r} is no {getattr(kind, '__name__', kind)}")
+    raise ConfigError(f"{name}: {value!r} is not {_KINDS.get(kind, 'a list')}")

@@ -7,7 +7,7 @@ from importlib import metadata
 from typing import Literal, NamedTuple
 
 from gen4d import __version__
-from train.errors import Refused
+from train.errors import Refused, reason
 
 # Compute capabilities that spconv's wheels were compiled for; newer GPUs compile from PTX, or fail.
 SPCONV_NEWEST = (9, 0)
@@ -125,7 +125,7 @@ def check_numbers() -> list[Finding]:
         names = ("spconv", TRITON) if cuda else ("spconv",)
         loaded = [backends.load(name) for name in names if backends.installed(name)]
     except (ImportError, OSError, RuntimeError, Refused) as error:
-        return [Finding("bad", f"spconv does not import ({str(error).splitlines()[0]}): {REMEDY}")]
+        return [Finding("bad", f"spconv does not import ({reason(error)}): {REMEDY}")]
     runs = [("cuda", torch.float32), ("cuda", torch.float16)] if cuda else [("cpu", torch.float32)]
     findings = []
     for backend, (device, dtype) in itertools.product(loaded, runs):
@@ -135,7 +135,7 @@ def check_numbers() -> list[Finding]:
             sparse.self_check(device, dtype)
             findings.append(Finding("ok", f"{what} equal dense ones"))
         except (ValueError, RuntimeError, AssertionError) as error:
-            findings.append(Finding("bad", f"{what}: {str(error).splitlines()[0]}"))
+            findings.append(Finding("bad", f"{what}: {reason(error)}"))
     return findings
 
 

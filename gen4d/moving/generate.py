@@ -6,7 +6,7 @@ work, on the number of workers, or on what else is in the build.
 
 import collections
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Many
 from typing import NamedTuple
 
@@ -135,7 +135,7 @@ def draw_sequence(prepared: Prepared, shapes: "Shapes", config: Config, k: int, 
         bits = augment.draw_bits(augment.quantise(point), augment.no_chunks(config.frames), config.keep, rng)
         histograms.append(accept.mask_histogram(bits, config.frames))
         rng_joints = lane(config, prepared.name, k, attempt, _step("joints", number))
-        for row, pose in _parts(model, one, part, prepared.floor.floor_m, rng_joints):
+        for row, pose in _parts(model, one, part, prepared.floor.floor_m, rng_joints, config.joints):
             planes = augment.pack_planes(bits[row], config.frames)
             actors.append(Actor(Cloud(point[row]), ROLE_MOVING, pose, planes, mover=number))
     reason = accept.find_reason(scan_counts, histograms, config.common_min, config.frame_min)
@@ -146,14 +146,16 @@ def draw_sequence(prepared: Prepared, shapes: "Shapes", config: Config, k: int, 
     return Made(sequence, tuple(file for one in figures_of for file in (one.file, *one.others) if file))
 
 
-def _parts(model: shape.Model, placed: Placed, part: np.ndarray, floor_m: float, rng: np.random.Generator):
+def _parts(
+    model: shape.Model, placed: Placed, part: np.ndarray, floor_m: float, rng: np.random.Generator, moving: bool
+) -> Iterator[tuple[np.ndarray | slice, np.ndarray]]:
     """Rows of the points and poses (t, 4, 4) float32 of each part of a shape, its base first: the pose of the whole,
     times how the part's joints stand."""
     way = placed.fit.trajectory
     pose = shape.shape_pose(way.position, way.yaw_rad, floor_m)
     yield (slice(None) if not model.joints else np.flatnonzero(part == 0)), pose
     if model.joints:
-        value = joints.draw_joints(model.joints, len(pose), rng)
+        value = joints.draw_joints(model.joints, len(pose), rng, moving)
         own = joints.part_poses(model.joints, value, placed.height_m)
         for number in range(1, len(own)):
             yield np.flatnonzero(part == number), (pose @ own[number]).astype(np.float32)

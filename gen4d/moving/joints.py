@@ -14,9 +14,12 @@ _STEPS = {1: 33, 2: 17}  # places of each joint on the way to a part at which it
 _FEW_STEPS = 7
 
 
-def draw_joints(joints: Sequence[Joint], frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Values (t, J) of the joints: from one place of its range to another, both uniform, at a constant rate."""
+def draw_joints(joints: Sequence[Joint], frames: int, rng: np.random.Generator, moving: bool = True) -> np.ndarray:
+    """Values (t, J) of the joints: from one place of its range to another, both uniform, at a constant rate; or, if
+    they are not `moving`, the one nearest to rest throughout."""
     low, high = (np.array([getattr(joint, end) for joint in joints], np.float64) for end in ("low", "high"))
+    if not moving:
+        return np.tile(np.clip(0.0, low, high), (frames, 1))
     first, last = low + (high - low) * rng.random((2, len(joints)))
     return first + (last - first) * np.linspace(0, 1, frames)[:, None]
 

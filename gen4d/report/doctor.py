@@ -198,7 +198,7 @@ def _missing_files(folder: Path, entry: Entry, sources: tuple[ScanSource, ...]) 
     roles = dict.fromkeys(role for layout in entry.layouts for role in (*layout.files, *layout.shared))
     lacking = {role: [source.name for source in sources if role not in source.files] for role in roles}
     for role, names in lacking.items():
-        if names and role != "points":
+        if names and role not in ("points", "colour", "normal"):  # the first is refused, sequences need no others
             level, reason = _weight(role, [source for source in sources if role not in source.files])
             share = f"{len(names)} of {len(sources)} scans have no {role}"
             yield Finding(level, str(folder), f"{share} ({_some(names)}){reason}")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from gen4d.report.scene import way_m
 from gen4d.shards import Dataset
+from gen4d.shards.format import FormatError
 
 WRITERS = (".html", ".png", ".gif")
 _LOOKED_AT = 200  # sequences, when the one with the longest way is looked for
@@ -14,10 +15,11 @@ def write(dataset: Dataset, numbers: Sequence[int], path: pathlib.Path) -> str:
     """Write a page, a picture or a moving picture of some sequences of one scan; returns what it shows.
 
     A page holds all sequences of the scan. The first that is shown, and the only one of a picture, is the one with the
-    longest way. Raises ValueError if there are none.
+    longest way. Raises FormatError if there are none.
     """
     if not len(numbers):
-        raise ValueError(f"{dataset.home.where()}: has no sequence of this scan: nothing to show")
+        what = "no sequence of this scan" if len(dataset) else "no sequence"
+        raise FormatError(f"{dataset.home.where()}: holds {what}: gen4d inspect says why")
     first = max(numbers[:_LOOKED_AT], key=lambda number: way_m(dataset[number]))
     match path.suffix.lower():
         case ".html":

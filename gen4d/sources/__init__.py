@@ -1,5 +1,6 @@
 """Scans and shapes as they lie on users' disks: found through `datasets_manifest.yaml`, read with every check."""
 
+from gen4d.sources.appearance import Appearance, read_appearance
 from gen4d.sources.articulated import Joint
 from gen4d.sources.level import Orientation, parse_units, split_up, up_rotation
 from gen4d.sources.manifest import (
@@ -34,6 +35,7 @@ from gen4d.sources.source import SourceError, SourceFile
 
 __all__ = [
     "AnyShape",
+    "Appearance",
     "FoundScans",
     "FoundShapes",
     "Joint",
@@ -59,6 +61,7 @@ __all__ = [
     "load_scan",
     "load_shape",
     "parse_units",
+    "read_appearance",
     "scan_from_arrays",
     "split_up",
     "up_rotation",

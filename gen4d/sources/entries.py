@@ -23,6 +23,8 @@ FILES = (
     "aggregation",
     "alignment",
     "boxes",
+    "colour",
+    "normal",
 )  # roles of files beside a scan
 _DEFAULTS = {"scans": {"units": "m", "up": "z"}, "shapes": {"units": "", "up": "auto"}}
 

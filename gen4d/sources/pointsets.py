@@ -11,7 +11,7 @@ from gen4d.sources.formats.points import read_points
 from gen4d.sources.level import up_rotation
 from gen4d.sources.manifest import Entry, Hit, class_name_of, entry_of, recognise
 from gen4d.sources.shapes import AnyShape, FoundShapes, find_shapes
-from gen4d.sources.source import SourceError, SourceFile, file_size, read_file
+from gen4d.sources.source import SourceError, SourceFile, check_name, file_size, read_file
 from gen4d.sources.splits import choose_split
 
 UNLABELLED = "unlabelled"  # the class of shapes whose source names none
@@ -75,6 +75,7 @@ def _find_sets(
 
 
 def _sources(folder: Path, entry: Entry, hit: Hit) -> list[PointSource]:
+    check_name(folder, hit.path)
     size = file_size(folder, hit.path)
     if "class" in hit.groups:
         return [PointSource(hit.name, class_name_of(hit.groups["class"]), folder, hit.path, size, -1, entry.name)]

@@ -23,7 +23,7 @@ from gen4d.sources.recorded import (
     read_numbers,
     square,
 )
-from gen4d.sources.source import SourceError, file_size, read_file
+from gen4d.sources.source import SourceError, check_name, file_size, read_file
 from gen4d.sources.splits import choose_split
 
 OWN = "gen4d.yaml"  # what a user says of a folder that the manifest does not know
@@ -113,6 +113,7 @@ def _own_hit(folder: Path, place: Path, layout: Layout) -> Hit:
 
 
 def _sources(folder: Path, entry: Entry, hit: Hit) -> list[PosedSource]:
+    check_name(folder, hit.path)
     recorded = hit.layout.recorded
     groups = {"name": hit.name, **hit.groups}
     common = {"recorded": recorded, "groups": groups, "metres": parse_units(entry.units)}

@@ -5,13 +5,14 @@ in large triangles, floors and walls would be holes. There every triangle is cov
 a point at least every voxel. No chance is involved.
 """
 
-import io
 from pathlib import Path
 
 import numpy as np
-import trimesh
 
+from gen4d.sources.formats.columns import points_of
 from gen4d.sources.formats.meshes import read_mesh
+from gen4d.sources.formats.ply import ply_faces, ply_rows
+from gen4d.sources.formats.polygons import triangulate
 from gen4d.sources.source import SourceError
 
 MESHES = (".off", ".obj", ".glb")  # besides .ply, which may hold points alone
@@ -30,10 +31,11 @@ def read_surface(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray] | 
     if path.suffix.lower() != ".ply" or b"element face " not in head:
         return None
     try:
-        mesh = trimesh.load(io.BytesIO(content), file_type="ply", process=False, force="mesh")
-    except Exception:  # its points were read: faces that cannot be are as if not there
+        polygons = ply_faces(path, content)
+    except SourceError:  # its points were read: faces that cannot be are as if not there
         return None
-    vertex, face = np.asarray(mesh.vertices), np.asarray(mesh.faces)
+    vertex = points_of(path, ply_rows(path, content)).astype(np.float64)
+    face, _ = triangulate(vertex, {corners: rows for corners, rows in polygons.items() if corners > 2})
     inside = len(face) and face.min() >= 0 and face.max() < len(vertex)
     return (vertex, face) if inside else None
 

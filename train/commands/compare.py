@@ -7,7 +7,7 @@ from train.commands import frame
 
 @click.command()
 @click.argument("runs", type=frame.PATH, nargs=-1, required=True)
-@click.option("--out", type=frame.PATH, default="compare.png", show_default=True, help="Picture of their curves.")
+@click.option("--out", type=frame.PATH, default="compare.png", show_default=True, help="Picture of the curves.")
 @frame.as_json
 def compare(runs, out, as_json) -> None:
     """Compare RUNS: the settings in which they differ, what they reached, and a page of their curves.
@@ -21,6 +21,6 @@ def compare(runs, out, as_json) -> None:
         found = study.read_runs(runs)
         study.draw(found, out)
         say = frame.speaker(as_json)
-        say("\n".join([*study.table(found), "", "of figures: the last one (mean of the last tenth)", f"curves: {out}"]))
+        say("\n".join([*study.table(found), "", "figures: the last value (mean of the last tenth)", f"curves: {out}"]))
         reached = {run.name: {name: float(values[-1]) for name, (_, values) in run.curves.items()} for run in found}
         frame.give(as_json, {"differences": study.differences(found), "last": reached, "picture": str(out)})

@@ -8,12 +8,12 @@ from train.commands import frame
 @click.command()
 @click.argument("weights", type=frame.PATH)
 @click.option("--scan", type=frame.PATH, help="A points file that gen4d reads (.ply, .pcd).")
-@click.option("--data", help="A data set, and with --name one of its scans.")
-@click.option("--name", help="Name of the scan in --data; by default its first.")
-@click.option("--up", default="z", show_default=True, help="Of --scan: an axis, a vector, or floor.")
-@click.option("--units", default="m", show_default=True, help="Of --scan: m, cm, mm, ... or metres per unit.")
+@click.option("--data", help="A data set; --name chooses one of its scans.")
+@click.option("--name", help="Name of the scan in --data.  [default: the first]")
+@click.option("--up", default="z", show_default=True, help="What is up in --scan: an axis, a vector, or floor.")
+@click.option("--units", default="m", show_default=True, help="Units of --scan: m, cm, mm, ... or metres per unit.")
 @click.option(
-    "--out", type=frame.PATH, default="features.npy", show_default=True, help="A .npy; a .png goes beside it."
+    "--out", type=frame.PATH, default="features.npy", show_default=True, help="A .npy file; a .png goes beside it."
 )
 @frame.device
 @frame.as_json

@@ -32,7 +32,7 @@ TITLES = {"segment": "segmentation", "instances": "instance segmentation", "dete
 def finetune(
     task, weights, preset, run, percent, assignments, settings_file, device, dry_run, no_memory_check, as_json, **places
 ) -> None:
-    """Fine-tune a backbone to a task: semantic segmentation, instances, or boxes. The same command goes on where it was
+    """Fine-tune a backbone to a task: semantic segmentation, instances, or boxes. The same command continues where it
     stopped.
 
     \b
@@ -63,8 +63,8 @@ def _finetune(places, path, config, run, world, dry_run, no_memory_check, as_jso
     from train.tasks.finetune import make
 
     say = frame.speaker(as_json, world.leads)
-    data = read_labelled(places, config.labels, config.run.workers, say)
-    weights = read_weights(path, config.backbone.voxel_m)
+    data = read_labelled(places, config.labels, config.run.workers, say, config.backbone.inputs)
+    weights = read_weights(path, config.backbone)
     if weights and world.leads:
         warn_of_seen([scan.name for scan in data.val], weights.scans, "pre-trained on")
     task, prepared = make(config, data, weights, world)

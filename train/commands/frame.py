@@ -1,6 +1,7 @@
 """What commands have around them: options that several share, errors as one line, and a machine that was checked."""
 
 import contextlib
+import errno
 import json
 import pathlib
 import sys
@@ -20,19 +21,19 @@ TRAINING = {
 }  # packages of the extras cpu, cu126, cu120
 INSTALL = "from a clone of gen4d, pip install '.[cpu]', or with an NVIDIA GPU '.[cu126]', into this Python"
 
-device = click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda where there is a GPU.")
+device = click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda if there is a GPU, else cpu.")
 assignments = click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting; --dry-run lists all."
 )
 settings_file = click.option(
-    "--config", "settings_file", type=PATH, help="File of settings, JSON or TOML; a run's own config.json will do."
+    "--config", "settings_file", type=PATH, help="File of settings, JSON or TOML, such as a run's config.json."
 )
-as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, and all else to stderr.")
-dry_run = click.option("--dry-run", is_flag=True, help="Print the resolved configuration and memory needed, and stop.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, everything else to stderr.")
+dry_run = click.option("--dry-run", is_flag=True, help="Print all settings and the memory needed, and stop.")
 no_memory_check = click.option(
-    "--no-memory-check", is_flag=True, help="Start even if the estimate exceeds what is free."
+    "--no-memory-check", is_flag=True, help="Start even if the estimate exceeds the free memory."
 )
-percent = click.option("--percent", type=float, help="Of the training scans whose labels are used, by room.")
+percent = click.option("--percent", type=float, help="Use the labels of this share of the training scans, by room.")
 split = click.option("--split", type=PATH, help="File with the names of the training scans.")
 val_split = click.option("--val-split", type=PATH, help="File with the names of the scans to validate on.")
 
@@ -53,12 +54,26 @@ manifest = click.option(
     "--manifest", type=PATH, expose_value=False, callback=_add_manifest,
     help="Manifest of your own data sets and label spaces, in the form of datasets_manifest.yaml.",
 )  # fmt: skip
-points = click.option("--points", type=PATH, help="The benchmark's file of limited points: others lose their labels.")
+points = click.option(
+    "--points", type=PATH, help="The benchmark's file of limited points: only they keep their labels."
+)
+
+
+views = click.option(
+    "--tta", "views", type=click.IntRange(1, 64), default=1, show_default=True,
+    help="Test-time augmentation: the mean over this many views, rotated about z and mirrored.",
+)  # fmt: skip
+window_voxels = click.option(
+    "--window-voxels", type=click.IntRange(1000),
+    help="Larger scans are seen by overlapping windows of this many voxels.  [default: what the run says]",
+)  # fmt: skip
 
 
 def run_option(default: str):
     """The run folder. torchrun takes --run for an option of its own, so there it is --run-dir."""
-    return click.option("--run", "--run-dir", "run", type=PATH, default=default, show_default=True, help="Its folder.")
+    return click.option(
+        "--run", "--run-dir", "run", type=PATH, default=default, show_default=True, help="Folder of the run."
+    )
 
 
 def weights_path(text: str) -> pathlib.Path | None:
@@ -100,9 +115,14 @@ def one_line_errors():
     except Exception as error:
         if not _can_be_mended(error):
             raise
-        text = " ".join(str(error).split())
+        text = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, OSError) and error.strerror:
+            text = f"{error.filename or 'a file'}: {error.strerror}"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                text = f"{text}: free some space; what is there is whole, and the same command goes on"
         if type(error).__name__ == "OutOfMemoryError":
-            text = f"{text.partition('.')[0]}: raise accumulate (a divisor of batch), or use larger voxels"
+            remedy = "set a larger accumulate (a divisor of batch), a smaller window_voxels, or larger voxels"
+            text = f"{text.partition('.')[0]}: {remedy}"
         raise click.ClickException(text) from None
 
 

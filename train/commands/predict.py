@@ -9,20 +9,22 @@ from train.commands import frame
 @click.argument("run", type=frame.PATH)
 @click.argument("source", type=frame.PATH)
 @click.option("--checkpoint", "which", type=click.Choice(["last", "best"]), default="best", show_default=True)
-@click.option("--up", default="z", show_default=True, help="Of a file: an axis, a vector, or floor.")
-@click.option("--units", default="m", show_default=True, help="Of a file: m, cm, mm, ... or metres per unit.")
-@click.option("--part", help="Of a folder: train, val or test.  [default: every scan]")
-@click.option("--split", type=frame.PATH, help="Of a folder: file with the names of the scans.")
+@click.option("--up", default="z", show_default=True, help="What is up in a points file: an axis, a vector, or floor.")
+@click.option("--units", default="m", show_default=True, help="Of a points file: m, cm, mm, ... or metres per unit.")
+@click.option("--part", help="Part of a folder: train, val or test.  [default: every scan]")
+@click.option("--split", type=frame.PATH, help="File with the names of the scans of a folder.")
+@frame.views
+@frame.window_voxels
 @frame.manifest
 @click.option("--out", type=frame.PATH, default="predictions", show_default=True, help="Folder to write to.")
 @frame.device
 @frame.as_json
-def predict(run, source, which, out, device, as_json, **given) -> None:
+def predict(run, source, which, views, window_voxels, out, device, as_json, **given) -> None:
     """Predict the class of every point of SOURCE: a points file that gen4d reads, or a folder of scans.
 
-    RUN is a run folder of finetune, or one of its checkpoints. OUT gets, for every scan, predictions/SCAN.npy (a class
-    a row of the file, -1 where it holds no point), ply/SCAN.ply (coloured, metres, z up) and pictures/SCAN.png, and
-    classes.json, which says what the numbers mean.
+    RUN is a run folder of finetune, or one of its checkpoints. Written to OUT for every scan: predictions/SCAN.npy
+    (one class per row of the file, -1 for rows without a point), ply/SCAN.ply (coloured, metres, z up) and
+    pictures/SCAN.png. classes.json says what the numbers mean.
 
     \b
     python -m train predict runs/finetune scan.ply --up y --out predictions
@@ -30,6 +32,7 @@ def predict(run, source, which, out, device, as_json, **given) -> None:
     """
     with frame.one_line_errors():
         from train.run.world import join_world
+        from train.tasks.segment.make import seeing_of
         from train.tasks.segment.predict import Source, predict_any
         from train.tasks.segment.trained import load_trained
 
@@ -37,9 +40,11 @@ def predict(run, source, which, out, device, as_json, **given) -> None:
         with join_world(device) as world:
             frame.check_machine(world)
             trained = load_trained(run, which)
-            say(f"{trained.found.path}: {len(trained.names)} classes, voxels of {trained.config.backbone.voxel_m:g} m")
-            for item in predict_any(trained, Source(source, **given), out, world.device):
+            seeing = seeing_of(trained.config, window_voxels, views)
+            mean = f", mean of {views} views" if views > 1 else ""
+            say(f"{trained.found.path}: {len(trained.names)} classes, voxels of {seeing.voxel_m:g} m{mean}")
+            for item in predict_any(trained, Source(source, **given), out, world.device, seeing):
                 say(item.line())
                 found.append(item._asdict())
         say(f"written to {out}")
-        frame.give(as_json, {"out": str(out), "scans": found})
+        frame.give(as_json, {"out": str(out), "views": views, "scans": found})

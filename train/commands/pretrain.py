@@ -1,6 +1,7 @@
 """`pretrain`: a data set in, a run folder out."""
 
 import contextlib
+import pathlib
 
 import click
 
@@ -19,7 +20,7 @@ from train.commands.progress import CollapseWatch, ConstantWatch, Progress, draw
 @frame.no_memory_check
 @frame.as_json
 def pretrain(data, preset, run, assignments, settings_file, device, dry_run, no_memory_check, as_json) -> None:
-    """Pre-train on a data set. The same command goes on where it was stopped.
+    """Pre-train on a data set. The same command continues where it stopped.
 
     \b
     python -m train pretrain --data data/sequences --preset small
@@ -59,13 +60,29 @@ def _pretrain(data, config, run, world, dry_run, no_memory_check, as_json) -> No
     kind = f"{world.size} x {world.device.type}, {prepared.plan.precision}"
     say(f"{config.method} on {len(dataset)} sequences, {kind}, into {run}")
     say(f"needs about {needed.device / 1e9:.1f} GB on {world.device}; loader: {needed.host / 1e9:.1f} GB")
-    _follow(prepared, run, world, as_json)
+    _follow(prepared, _looks(config, prepared, dataset, run, world, say), run, world, as_json)
     say(f"done: {config.run.steps} steps in {run}")
     if world.leads:
         frame.give(as_json, {"run": str(run), "last": (read_lines(run / "log.jsonl") or [None])[-1]})
 
 
-def _follow(prepared, run, world, as_json) -> None:
+def _looks(config, prepared, dataset, run, world, say):
+    """What the run looks at while it goes on, or None where it does not look, or another process leads."""
+    if not config.probe_steps or not world.leads or config.method == "strl":  # whose nets see whole clouds, not rooms
+        return None
+    from train.inputs.labelled import LabelUse, Places, read_labelled
+    from train.tasks.watch import Looks, Watched
+
+    labelled = None
+    if config.probe_data:
+        labelled = read_labelled(Places(pathlib.Path(config.probe_data)), LabelUse(), config.run.workers, say)
+    backbone = prepared.plan.stored["backbone"]
+    net = prepared.model.get_submodule(backbone["prefix"].rstrip("."))
+    watched = Watched(backbone["voxel_m"], [dataset[i] for i in range(min(4, len(dataset)))], labelled)
+    return Looks(watched, net, config.probe_steps, config.run.steps, run, world.device)
+
+
+def _follow(prepared, looks, run, world, as_json) -> None:
     """Says what training does."""
     from train.methods.pretrain import pretrain_prepared
     from train.run.loop import Stopped
@@ -79,6 +96,8 @@ def _follow(prepared, run, world, as_json) -> None:
                     progress.see(record)
                     for watch in watches:
                         watch.see(record, progress.say)
+                    if looks and (found := looks.at(record.step)):
+                        progress.say(f"features at step {record.step}: {found}")
                     draw_curves(run, record.step, prepared.plan.running)
     except Stopped as stopped:
         if world.leads:

@@ -33,18 +33,18 @@ def probe(weights, preset, run, percent, assignments, settings_file, device, as_
         from train.inputs.subsets import warn_of_seen
         from train.run.world import join_world
         from train.tasks import probe as task
-        from train.tasks.backbone import read_weights
+        from train.tasks.backbone import BackboneUse, read_weights
 
         config = resolve(preset, frame.with_share(percent, assignments), task.PRESETS, settings_file)
         say = frame.speaker(as_json)
         with join_world(device) as world:
             frame.check_machine(world)
             data = read_labelled(Places(**places), config.labels, config.workers, say)
-            backbone, found = read_weights(frame.weights_path(weights), config.voxel_m), []
+            backbone, found = read_weights(frame.weights_path(weights), BackboneUse(voxel_m=config.voxel_m)), []
             if backbone:
                 warn_of_seen([scan.name for scan in data.val], backbone.scans, "pre-trained on")
             for item in task.probe(config, data, backbone, world.device):
-                say(f"{item.features} features are probed")
+                say(f"{'random' if item.features == 'random' else 'pre-trained'} features have been probed")
                 found.append(item)
             lines = task.write_probes(run, found, data, backbone, config, machine(world.device))
             say("\n".join(lines))

@@ -1,5 +1,6 @@
 """What is said while a run goes on."""
 
+import contextlib
 import shutil
 import sys
 import time
@@ -58,8 +59,9 @@ class Progress:
         self._refreshed = False
 
     def _put(self, text: str, end: str = "\n") -> None:
-        self._out.write(text + end)
-        self._out.flush()
+        with contextlib.suppress(OSError):  # a terminal that hung up must not cost the step that is being made
+            self._out.write(text + end)
+            self._out.flush()
 
 
 def draw_curves(run, step: int, running) -> None:
@@ -106,7 +108,7 @@ class ConstantWatch:
             if record.step - since >= PATIENCE and record.step >= self._quiet_until.get(name, 0):
                 self._quiet_until[name] = 2 * record.step - since
                 say(
-                    f"warning: step {record.step}: {name} has reached a cosine of {reached:.2f}, a constant vector "
-                    f"would have {constant:.2f}, and so it has been since step {since}: this is not learned; set "
-                    "predictors=own, or give the term no weight"
+                    f"warning: step {record.step}: {name} has a cosine of {reached:.2f}, a constant vector would have "
+                    f"{constant:.2f}, and this has been so since step {since}: the term is not being learned; set "
+                    "predictors=own, or its weight to 0"
                 )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from gen4d import files
 from train.config import check
 from train.inputs.labels import LabelTable, table_of
-from train.inputs.scans import LabelledScan, read_scans
+from train.inputs.scans import GEOMETRY, LabelledScan, read_scans
 from train.inputs.subsets import check_apart, choose_subset, find_part, limit, read_limited_points
 
 
@@ -51,9 +51,14 @@ class LabelledData(NamedTuple):
     points: str = ""
 
 
-def read_labelled(places: Places, use: LabelUse, workers: int, say: Callable[[str], None]) -> LabelledData:
-    """Read the scans of both sides. Raises SourceError, SceneError."""
-    train, val = find_part(places.data, "train", places.split), find_part(places.data, "val", places.val_split)
+def read_labelled(
+    places: Places, use: LabelUse, workers: int, say: Callable[[str], None], inputs: Sequence[str] = GEOMETRY
+) -> LabelledData:
+    """Read the scans of both sides, with what a net of `inputs` needs. Raises SourceError, SceneError."""
+    train, val = (
+        find_part(places.data, "train", places.split),
+        find_part(places.data, "val", places.val_split, "--val-split"),
+    )
     for warning in (*train.warnings, *val.warnings):
         warnings.warn(warning, stacklevel=2)
     table = table_of(train.entry, use.label_space)
@@ -63,12 +68,13 @@ def read_labelled(places: Places, use: LabelUse, workers: int, say: Callable[[st
     kept = [source for source in train.scans if source.name in set(subset.names)]
     say(f"labels of {len(kept)} of {len(names)} training scans: {subset.origin}; {len(val.scans)} scans to validate on")
     seen = functools.partial(_say_progress, say)
-    scans = read_scans(kept, table, workers, seen)
+    scans = read_scans(kept, table, workers, seen, inputs)
     digest = ""
     if places.points:
         scans = limit(scans, read_limited_points(places.points), places.points)
         digest = files.sha256(places.points)
-    return LabelledData(table, scans, read_scans(val.scans, table, workers, seen), subset.origin, digest)
+    validated = read_scans(val.scans, table, workers, seen, inputs)
+    return LabelledData(table, scans, validated, subset.origin, digest)
 
 
 def _say_progress(say: Callable[[str], None], done: int, total: int) -> None:

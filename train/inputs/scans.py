@@ -12,12 +12,17 @@ from gen4d.sources.formats.arrays import npy_array
 from gen4d.sources.source import read_file
 from train.inputs.labels import NONE, LabelTable, SceneError
 
+# What a net is given at a voxel, three channels each: ones, colour, normals.
+INPUTS = ("occupancy", "colour", "normal")
+GEOMETRY = ("occupancy",)
+
 
 class LabelledScan(NamedTuple):
     """A scan in metres, z up. point (N, 3) float32 finite; label (N,) int16 class or NONE, None where there are none;
     row (N,) int32 of the points file, which has `rows` rows; digest of all files that were read; instance (N,) int32 of
     any object, -1 for none, alignment (4, 4) float64 of its axes and box (B, 7) float64 of centre, size and class as
-    they are stored for aligned points, where there are any."""
+    they are stored for aligned points, where there are any; colour (N, 3) float32 from 0 to 1 and normal (N, 3) float32
+    of length 1 where they were asked for."""
 
     name: str
     point: np.ndarray
@@ -28,15 +33,25 @@ class LabelledScan(NamedTuple):
     instance: np.ndarray | None = None
     alignment: np.ndarray | None = None
     box: np.ndarray | None = None
+    colour: np.ndarray | None = None
+    normal: np.ndarray | None = None
 
 
-def read_scan(source: sources.ScanSource, table: LabelTable | None) -> LabelledScan:
-    """Read a scan and its labels as classes of `table`; None leaves labels out. Raises SourceError, SceneError."""
-    scan = sources.load_scan(source, sources.default_orientation(source.entry))
+def read_scan(
+    source: sources.ScanSource,
+    table: LabelTable | None,
+    inputs: Sequence[str] = GEOMETRY,
+    orientation: sources.Orientation | None = None,
+) -> LabelledScan:
+    """Read a scan with what a net of `inputs` needs, and its labels as classes of `table`; None leaves labels out.
+    orientation: by default the data set's. Raises SourceError, SceneError."""
+    scan = sources.load_scan(source, orientation or sources.default_orientation(source.entry))
     label = None if table is None else _labels(source, scan, table)
-    seen = "".join(f"{file.path} {file.sha256}\n" for file in scan.files)
+    seen = sources.read_appearance(source, scan, tuple(inputs))
+    digest = "".join(f"{file.path} {file.sha256}\n" for file in (*scan.files, *seen.files))
+    digest = hashlib.sha256(digest.encode()).hexdigest()
     rows = len(scan.row) + scan.dropped
-    made = LabelledScan(scan.name, scan.point, label, scan.row, rows, hashlib.sha256(seen.encode()).hexdigest())
+    made = LabelledScan(scan.name, scan.point, label, scan.row, rows, digest, colour=seen.colour, normal=seen.normal)
     box, digest = (None, made.digest) if table is None else _boxes(source, table, made.digest)
     return made._replace(instance=scan.instance, alignment=_alignment(scan), box=box, digest=digest)
 
@@ -68,6 +83,18 @@ def _boxes(source: sources.ScanSource, table: LabelTable, digest: str) -> tuple[
     return box, hashlib.sha256(f"{digest} {file.sha256}".encode()).hexdigest()
 
 
+def point_inputs(scan: LabelledScan, inputs: Sequence[str], view: np.ndarray) -> np.ndarray:
+    """What a net of `inputs` is given of each point, (N, 3 x inputs) float32, of a scan under a similarity transform
+    `view` (3 or more, 3 or more): ones, colour from -0.5 to 0.5, normals turned by it."""
+    columns = {"occupancy": np.ones((len(scan.point), 3), np.float32)}
+    if scan.colour is not None:
+        columns["colour"] = scan.colour - np.float32(0.5)
+    if scan.normal is not None:
+        linear = view[:3, :3] / np.cbrt(abs(np.linalg.det(view[:3, :3])))
+        columns["normal"] = (scan.normal @ linear.T).astype(np.float32)
+    return np.concatenate([columns[name] for name in inputs], axis=1)
+
+
 def _labels(source: sources.ScanSource, scan: sources.Scan, table: LabelTable) -> np.ndarray:
     place = source.root / source.files.get("labels", source.files["points"])
     if scan.label is None:
@@ -86,6 +113,7 @@ def read_scans(
     table: LabelTable | None,
     workers: int,
     seen: Callable[[int, int], None] | None = None,
+    inputs: Sequence[str] = GEOMETRY,
 ) -> list[LabelledScan]:
     """All scans, in their order, read by threads; seen(n, all) is called whenever one more is there.
 
@@ -96,7 +124,7 @@ def read_scans(
     scans = []
     pool = ThreadPoolExecutor(max(workers, 1))
     try:
-        for scan in pool.map(lambda source: read_scan(source, table), found):
+        for scan in pool.map(lambda source: read_scan(source, table, inputs), found):
             scans.append(scan)
             if seen:
                 seen(len(scans), len(found))

@@ -1,6 +1,7 @@
 """Labelled shapes as sets of points: read by gen4d's readers from whatever it recognises, split, and few chosen.
 
-Points are those of the files, in any unit. Where a shape is a mesh, they are drawn on its surface, by its own name.
+Points are those of the files in their order, z up, in any unit. Where a shape is a mesh, they are drawn on its
+surface, by its own name.
 """
 
 import hashlib

@@ -17,6 +17,7 @@ import torch
 from gen4d import sources
 from gen4d.sources.manifest import entry_of, recognise
 from gen4d.sources.splits import find_listed, read_split
+from train.errors import reason
 from train.inputs.labels import NONE, SceneError
 from train.inputs.scans import LabelledScan
 
@@ -33,8 +34,9 @@ class Part(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def find_part(data: pathlib.Path, part: str, split: pathlib.Path | None = None) -> Part:
-    """The scans of `data` that a list file names, or those of the data set's own part `train`, `val` or `test`.
+def find_part(data: pathlib.Path, part: str, split: pathlib.Path | None = None, option: str = "--split") -> Part:
+    """The scans of `data` that a list file names, or those of the data set's own part `train`, `val` or `test`. option:
+    by which the user gives the list.
 
     Raises SceneError where there is no such part, SourceError for bad folders and lists.
     """
@@ -46,9 +48,8 @@ def find_part(data: pathlib.Path, part: str, split: pathlib.Path | None = None) 
         return _part(sources.find_scans(data, split))
     if (data / part).is_dir():
         return _part(sources.find_scans(data / part))
-    option = "--split" if part == "train" else "--val-split (evaluate: --split)"
     wanted = f"no {entry.splits[part].file}" if part in entry.splits else f"no list of the part {part!r}"
-    raise SceneError(f"{data}: {wanted} beside the scans: give a file with one name a line to {option}")
+    raise SceneError(f"{data}: {wanted} beside the scans: give a file with one name per line by {option}")
 
 
 def _part(found: sources.FoundScans) -> Part:
@@ -68,8 +69,8 @@ def check_apart(train: Sequence[str], val: Sequence[str]) -> None:
     both = sorted({room_of(name) for name in train} & {room_of(name) for name in val})
     if both:
         raise SceneError(
-            f"{len(both)} rooms are in the training and in the validation list (first: {both[0]}): a result would "
-            "be of rooms that were learned; take their scans out of one list"
+            f"{len(both)} room{'s are' if len(both) > 1 else ' is'} in both the training and the validation list "
+            f"(first: {both[0]}): the net would be validated on what it learned; take their scans out of one list"
         )
 
 
@@ -84,8 +85,8 @@ def warn_of_seen(validated: Sequence[str], seen: Sequence[str], how: str) -> Non
     if same or room:
         counts = [f"{len(same)} themselves"] * bool(same) + [f"{len(room)} as another scan of the room"] * bool(room)
         warnings.warn(
-            f"{len(same) + len(room)} of {len(validated)} scans that are validated on were {how} "
-            f"({', '.join(counts)}; first: {(same or room)[0]}): the result flatters; take their rooms out of either",
+            f"{len(same) + len(room)} of {len(validated)} validation scans were {how} ({', '.join(counts)}; first: "
+            f"{(same or room)[0]}): the score will be too high; take their rooms out of one side",
             stacklevel=3,
         )
 
@@ -141,8 +142,7 @@ def read_limited_points(path: pathlib.Path) -> dict[str, np.ndarray]:
         with torch.serialization.safe_globals(_numbers()):
             stored = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        text = f"{path}: no file of limited points ({first}): take the benchmark's points20 to points200"
+        text = f"{path}: no file of limited points ({reason(error)}): take the benchmark's points20 to points200"
         raise SceneError(text) from None
     if not isinstance(stored, dict) or not all(isinstance(name, str) for name in stored):
         raise SceneError(

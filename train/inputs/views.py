@@ -1,5 +1,5 @@
 """How clouds are varied: rigid views of frames, and the augmentation of labelled scans, which is that of the field's
-segmentation code (PointContrast, Contrastive Scene Contexts) without colour, since nets see geometry only.
+segmentation code (PointContrast, Contrastive Scene Contexts).
 
 Elastic distortion moves points; what is left out is a mask, and all that is rigid is one matrix, so that points go to
 voxels in a single pass.
@@ -74,10 +74,16 @@ class Augmentation:
     dropout: float = 0.2  # share of points that they lose
     flip: float = 0.475  # chance of x, and of y, to be mirrored
     views: Rigid = Rigid(shift_m=1.0)  # (A: the field moves by up to 100 whole voxels of 2 cm)
+    # Of scans whose colour is used, as parts of its range.
+    contrast_share: float = 0.2  # of scans whose colour is stretched, half way to its full range
+    colour_share: float = 0.95  # of scans whose colour is shifted and gets noise
+    colour_shift: float = 0.1  # at most, of each channel
+    colour_noise: float = 0.05  # standard deviation, of each point and channel
 
     def __post_init__(self):
         rules = [
-            *shares(self, "elastic_share", "dropout_share", "flip"),
+            *shares(self, "elastic_share", "dropout_share", "flip", "contrast_share", "colour_share", "colour_shift"),
+            *shares(self, "colour_noise"),
             ("dropout", 0 <= self.dropout < 1, "from 0 to below 1"),
             ("elastic_steps_m", all(step > 0 for step in self.elastic_steps_m), "all above 0"),
             ("elastic_sizes_m", len(self.elastic_sizes_m) == len(self.elastic_steps_m), "one for each of the steps"),
@@ -103,6 +109,19 @@ def augment(point: np.ndarray, recipe: Augmentation, rng: np.random.Generator) -
     kept = rng.random(len(point)) >= recipe.dropout if lost else np.ones(len(point), bool)
     mirror = np.diag([*np.where(rng.random(2) < recipe.flip, -1.0, 1.0), 1.0, 1.0])
     return Augmented(point, np.packbits(kept), draw_views(1, recipe.views, rng)[0] @ mirror)
+
+
+def vary_colour(colour: np.ndarray, recipe: Augmentation, rng: np.random.Generator) -> np.ndarray:
+    """Colours (N, 3) float32 from 0 to 1 under one draw, as the field's code has it."""
+    stretched, varied = rng.random(2) < (recipe.contrast_share, recipe.colour_share)
+    if stretched:
+        low, high = colour.min(axis=0), colour.max(axis=0)
+        colour = 0.5 * colour + 0.5 * (colour - low) / np.maximum(high - low, np.float32(1e-3))
+    if varied:
+        shift = rng.uniform(-recipe.colour_shift, recipe.colour_shift, 3).astype(np.float32)
+        noise = rng.standard_normal(colour.shape, np.float32) * np.float32(recipe.colour_noise)
+        colour = colour + shift + noise
+    return np.clip(colour, 0, 1)
 
 
 def distort(point: np.ndarray, step_m: float, size_m: float, rng: np.random.Generator) -> np.ndarray:

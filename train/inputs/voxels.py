@@ -97,6 +97,13 @@ class Rows:
         return Voxels(self._tensor[: self.used], (*(int(s) for s in self.size), *more))
 
 
+def voxel_means(row: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+    """Means (count, c) float32 over the points of each voxel, of values (n, c) of points whose voxels are row (n,)."""
+    times = np.bincount(row, minlength=count)
+    sums = np.stack([np.bincount(row, column, count) for column in values.T], axis=1)
+    return (sums / times[:, None]).astype(np.float32)
+
+
 def voxelise(point: np.ndarray, voxel_m: float) -> tuple[Voxels, np.ndarray]:
     """Voxels of points (n, 3) float32 metres as they lie, and the row (n,) int64 of each point's voxel.
 

@@ -11,7 +11,7 @@ from train.run.optim import Optim
 # Settings that say how a run is carried out, not what it computes: a run may go on with other values.
 FREE = frozenset(
     {"run.steps", "run.workers", "run.checkpoint_steps", "run.milestone_steps", "run.log_steps", "run.backend"}
-    | {"run.rulebooks_ahead"}
+    | {"run.rulebooks_ahead", "probe_steps", "probe_data"}
 )
 
 
@@ -28,11 +28,13 @@ class PretrainConfig:
     # Scans among which sequences are shuffled; none: all of a data set on a disk, 32 of one behind a URL, where a shard
     # is fetched once for many of its sequences.
     block_scans: int | None = None
+    probe_steps: int = 500  # steps between two looks at what features are good for; 0: none; strl has none
+    probe_data: str | None = None  # folder of labelled scans for k-NN; none: points of sequences are retrieved
 
     def __post_init__(self):
         rules = [
             one_of(self, "method", (*METHODS, "strl")),
-            *not_negative(self, "warmup_epochs"),
+            *not_negative(self, "warmup_epochs", "probe_steps"),
             ("block_scans", self.block_scans is None or self.block_scans >= 1, "at least 1, or none"),
         ]
         check(self, rules)
@@ -54,6 +56,7 @@ PRESETS = {
         ),
         optim=Optim(lr=1.0),
         run=Running(steps=120, batch=2, shared_norms=True, checkpoint_steps=20, log_steps=1),
+        probe_steps=60,
     ),
     # STRL, section 4. Its rate, decay of weights and length are in its supplement alone: (A) BYOL's for 100 epochs, and
     # 100 epochs of ShapeNet's 57,448 shapes. One batch in one part: norms see all of it.

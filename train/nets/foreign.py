@@ -12,6 +12,7 @@ from collections import OrderedDict
 
 import torch
 
+from train.errors import reason
 from train.run.checkpoint import CheckpointError
 
 NET, VOXEL_M, STEM = "34", 0.025, "conv0p1s1"  # both projects pre-train on voxels of 2.5 cm
@@ -32,8 +33,9 @@ def read_foreign(path: pathlib.Path) -> dict[str, torch.Tensor]:
     try:
         stored = torch.load(path, map_location="cpu", pickle_module=_TENSORS_ONLY, weights_only=False)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, TypeError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path}: not a checkpoint of torch ({first}): take the file that was released") from None
+        raise CheckpointError(
+            f"{path}: not a checkpoint of torch ({reason(error)}): take the file that was released"
+        ) from None
     state = stored.get("state_dict", stored) if isinstance(stored, dict) else None
     if not isinstance(state, dict):
         raise CheckpointError(

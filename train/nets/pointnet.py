@@ -37,4 +37,4 @@ class PointNet(nn.Module):
 
     def kept(self, points: int, element: int) -> int:
         """Bytes that autograd keeps for `points` points in all, given the bytes of a number."""
-        return points * element * (3 + 3 * sum(WIDTHS))
+        return points * element * (3 + 2 * sum(WIDTHS))

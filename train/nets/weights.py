@@ -21,17 +21,18 @@ LAYOUT = (
     "Sparse convolution weights are (out, kx, ky, kz, in), as spconv 2 keeps them, on coordinates [batch, x, y, z]. "
     "spconv 1: weight.permute(1, 2, 3, 4, 0). torch.nn.Conv3d: weight.permute(0, 4, 1, 2, 3). "
     "down.N: kernel 2, stride 2, channels kept; up.N: its inverse. shortcut.0: a linear layer (out, in). "
-    "Input: three channels of ones a voxel. Norms are torch.nn.BatchNorm1d."
+    "Input per voxel: three channels for each of `inputs`, ones for occupancy. Norms are torch.nn.BatchNorm1d."
 )
 
 
 class Backbone(NamedTuple):
-    """A pre-trained 3D U-Net in evaluation mode, the voxels that it was trained on, and the names of the scans that it
-    has seen, of which earlier versions say nothing."""
+    """A pre-trained 3D U-Net in evaluation mode, the voxels that it was trained on, the names of the scans that it has
+    seen, of which earlier versions say nothing, and what its first layer takes (None: weights of others do not say)."""
 
     net: UNet
     voxel_m: float
     scans: tuple[str, ...] = ()
+    inputs: tuple[str, ...] | None = ("occupancy",)
 
 
 def load_backbone(path: pathlib.Path) -> Backbone:
@@ -42,15 +43,25 @@ def load_backbone(path: pathlib.Path) -> Backbone:
     """
     weights, about = _read_any(path)
     shape = {name: tuple(value) if isinstance(value, list) else value for name, value in about["shape"].items()}
-    net = UNet(NetShape(**shape), 3, torch.Generator().manual_seed(0), CHANNELS_IN)
+    inputs = about.get("inputs", ["occupancy"])
+    net = UNet(NetShape(**shape), 3, torch.Generator().manual_seed(0), CHANNELS_IN * len(inputs or "1"))
     checkpoint.load_weights(weights, net, str(path))
-    return Backbone(net.eval(), about["voxel_m"], tuple(about.get("scans", ())))
+    return Backbone(net.eval(), about["voxel_m"], tuple(about.get("scans", ())), inputs and tuple(inputs))
+
+
+def check_geometry(weights: Backbone) -> None:
+    """Raises CheckpointError unless a backbone takes occupancy alone."""
+    if weights.inputs not in (None, ("occupancy",)):
+        raise CheckpointError(
+            f"the weights' first layer takes {', '.join(weights.inputs)}, and only nets of geometry can be used here: "
+            "fine-tune with inputs=occupancy, or evaluate the run on its own inputs"
+        )
 
 
 def _read_any(path: pathlib.Path) -> tuple[dict[str, torch.Tensor], dict]:
     """A backbone's tensors, and what is needed to use them."""
     if path.is_file() and path.suffix in (".pth", ".pt"):
-        about = {"net": foreign.NET, "shape": asdict(NETS[foreign.NET]), "voxel_m": foreign.VOXEL_M}
+        about = {"net": foreign.NET, "shape": asdict(NETS[foreign.NET]), "voxel_m": foreign.VOXEL_M, "inputs": None}
         return foreign.read_foreign(path), about | {"method": path.name, "step": None, "layout": LAYOUT}
     return _read_export(path) if path.is_file() else backbone_weights(_find_checkpoint(path))
 
@@ -72,20 +83,28 @@ def backbone_weights(found: checkpoint.Checkpoint) -> tuple[dict[str, torch.Tens
     if not weights or own.get("net") not in NETS:
         raise CheckpointError(f"{found.path}: holds no 3D backbone of this version: give a run of this version")
     about = {"net": own["net"], "shape": asdict(NETS[own["net"]]), "voxel_m": own["voxel_m"]}
+    about["inputs"] = own.get("inputs", ["occupancy"])
     seen = sorted({*found.config.get("scans", ()), *found.config.get("weights_scans", ())})
     return weights, about | {"method": own["method"], "step": found.step, "scans": seen, "layout": LAYOUT}
 
 
-def stored_backbone(net: str, voxel_m: float, prefix: str, method: str) -> dict:
-    """What a run's checkpoints remember of the backbone in them. prefix: of its tensors' names; method: what taught
-    it."""
-    return {"net": net, "voxel_m": voxel_m, "prefix": prefix, "method": method}
+def stored_backbone(
+    net: str, voxel_m: float, prefix: str, method: str, inputs: tuple[str, ...] = ("occupancy",)
+) -> dict:
+    """What a run's checkpoints remember of the backbone in them. prefix: of its tensors' names; method: what taught it;
+    inputs: what its first layer takes."""
+    return {"net": net, "voxel_m": voxel_m, "prefix": prefix, "method": method, "inputs": list(inputs)}
 
 
-def export_weights(run: pathlib.Path, out: pathlib.Path) -> dict:
-    """Write the 3D backbone of whatever `load_backbone` reads as one safetensors file; returns what its header says."""
+def export_weights(run: pathlib.Path, out: pathlib.Path, module: bool = False) -> dict:
+    """Write the 3D backbone of whatever `load_backbone` reads as one safetensors file; returns what its header says.
+
+    module: and beside it, as .py, the net itself for those who have torch and spconv alone (`standalone.py`).
+    """
     weights, about = _read_any(run)
     files.make_folder(out.parent)
+    if module:
+        files.write(out.with_suffix(".py"), pathlib.Path(__file__).with_name("standalone.py").read_bytes())
     files.write(out, safetensors.torch.save(weights, {"format": "pt", "gen4d": json.dumps(about)}))
     return about
 

@@ -13,6 +13,7 @@ milestones stay.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import pathlib
@@ -36,8 +37,10 @@ from train.run.world import World
 FORMAT = "gen4d-checkpoint"
 VERSION = 2  # 1: settings were one flat record
 KEPT = 2
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 _NAME = re.compile(r"checkpoint-(\d{8,})")
+_LEFTOVER = re.compile(r"[a-z_]+\.(json|jsonl|md|png|txt)" + files.TEMPORARY)
 _MODEL, _STATE, _INDEX = "model.safetensors", "state.safetensors", "checkpoint.json"
 
 
@@ -63,11 +66,20 @@ class Checkpoint(NamedTuple):
 def claimed(run: pathlib.Path, config: dict, free: frozenset[str], world: World) -> Iterator[None]:
     """Hold a folder as the run of a configuration, for this training alone.
 
-    Raises CheckpointError, in all processes, where another training goes on in it or `claim` does.
+    Raises CheckpointError, in all processes, where another training goes on in it or `claim` does, and for a disk that
+    fills while it is held.
     """
     with contextlib.ExitStack() as held:
         world.led(lambda: _hold(held, run, config, free))
-        yield
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+            raise CheckpointError(
+                f"{error.filename or run}: cannot be written ({error.strerror}): free some space; what {run} holds is "
+                "whole, and the same command goes on from its last checkpoint"
+            ) from None
 
 
 def _hold(held: contextlib.ExitStack, run: pathlib.Path, config: dict, free: frozenset[str]) -> None:
@@ -75,8 +87,7 @@ def _hold(held: contextlib.ExitStack, run: pathlib.Path, config: dict, free: fro
     try:
         held.enter_context(files.locked(run, "train.lock"))
     except files.BusyError as error:
-        holder = str(error).removeprefix(f"{run}: ").partition(" is building")[0]
-        raise CheckpointError(f"{run}: {holder} trains here: wait for its end, or use another --run") from None
+        raise CheckpointError(f"{run}: {error.holder} trains here: wait for its end, or use another --run") from None
     claim(run, config, free)
 
 
@@ -147,7 +158,7 @@ def clean(run: pathlib.Path) -> None:
     for folder in run.glob("checkpoint-*"):
         if not (folder / _INDEX).exists():
             _remove(folder)
-    for path in files.leftovers(run):
+    for path in files.leftovers(run, _LEFTOVER):
         files.remove(path)
 
 

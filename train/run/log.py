@@ -42,8 +42,8 @@ class Log:
         self.path = run / "log.jsonl"
         kept = [line for line in read_lines(self.path) if line["step"] <= step]
         files.write(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)  # first: it writes at once
         self._file = open(self.path, "a", encoding="utf-8")
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def write(self, record: Record) -> None:
         """Append a record; it is in the file when this returns."""
@@ -57,8 +57,10 @@ class Log:
     def close(self) -> None:
         """Close both files."""
         if self._file:
-            self._file.close()
-            self._board.close()
+            try:
+                self._file.close()
+            finally:
+                self._board.close()
 
 
 def read_lines(path: pathlib.Path) -> list[dict]:
@@ -89,6 +91,10 @@ class Meter:
     def __init__(self, device: torch.device):
         self._device = device
         self._start, self._waited, self._sequences = time.perf_counter(), 0.0, 0
+
+    def begin(self) -> None:
+        """Time counts from here on."""
+        self._start = time.perf_counter()
 
     def next_of(self, batches):
         """The next batch; the wait for it counts."""

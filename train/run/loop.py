@@ -25,6 +25,7 @@ from train.run.log import Log, Meter, Record
 from train.run.precision import PRECISIONS, WEIGHTS
 from train.run.world import World
 
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 BACKENDS = ("auto", "spconv", "spconv-triton")
 LEAST_SCALE = 2.0**-10  # of half-precision gradients: below, overflow is no matter of scale
 
@@ -140,6 +141,7 @@ def train(prepared: Prepared, run: pathlib.Path, world: World) -> Iterator[Recor
                 record = Record(step, *figures, lr, gradient, skipped, meter.take())
                 log.write(record)
                 yield record
+                meter.begin()  # what the caller did meanwhile, a validation say, is not the step's
 
             # Save, and stop -------------------------------------------------------------------------------------------
             due = step % running.checkpoint_steps == 0 or step % running.milestone_steps == 0
@@ -253,14 +255,16 @@ def _update(parts: Training, lr: float, number: int) -> float | None:
 
 @contextlib.contextmanager
 def _caught_signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and Ctrl-C instead of dying of them; the second of a kind acts as usual."""
+    """Collects SIGTERM, Ctrl-C and a hang-up instead of dying of them; the second of a kind acts as usual, and what is
+    ignored, as nohup has it, stays so."""
     caught: list[int] = []
 
     def catch(number, _frame):
         caught.append(number)
         signal.signal(number, before[number])
 
-    before = {number: signal.signal(number, catch) for number in (signal.SIGTERM, signal.SIGINT)}
+    heard = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, catch) for number in heard}
     try:
         yield caught
     finally:

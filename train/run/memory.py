@@ -14,7 +14,7 @@ from train.run.precision import BYTES
 
 _SAMPLED = 4  # items whose voxels are counted
 _OVERHEAD = 1.15  # gradients in flight, buffers of convolutions, fragmentation
-_ADDRESSED = 2**31  # bytes of one tensor that spconv can address
+ADDRESSED = 2**31  # bytes of one tensor that spconv can address
 
 
 class NeedsMemory(Refused):
@@ -29,7 +29,7 @@ class Forward(NamedTuple):
     voxels: int
     kept: int
     widest: int
-    pairs: int
+    pairs: int = 0
 
 
 class Estimate(NamedTuple):
@@ -120,11 +120,12 @@ def problem(needed: Estimate, share, device: torch.device) -> str:
     host = 0 if device.type == "cuda" else needed.host
     parts = [n for n in range(1, share.part_size + 1) if share.part_size % n == 0]
     fixed = needed.weights * _OVERHEAD
-    fits = [n for n in parts if needed.widest / n < _ADDRESSED and fixed + (needed.device - fixed) / n <= free]
-    remedy = f"set accumulate={share.accumulate * fits[0]}" if fits else "use larger voxels or smaller nets"
+    fits = [n for n in parts if needed.widest / n < ADDRESSED and fixed + (needed.device - fixed) / n <= free]
+    other = "use larger voxels or a smaller net, or crops (max_voxels) in fine-tuning"
+    remedy = f"set accumulate={share.accumulate * fits[0]}" if fits else other
     if needed.device + host > free:
         return f"a step needs about {needed.device / 1e9:.1f} GB on {device}, {free / 1e9:.1f} GB are free: {remedy}"
-    if needed.widest >= _ADDRESSED:
+    if needed.widest >= ADDRESSED:
         made = f"one forward makes tensors of about {needed.widest / 1e9:.2f} GB, spconv addresses less than"
-        return f"{made} {_ADDRESSED / 1e9:.2f} GB: {remedy}"
+        return f"{made} {ADDRESSED / 1e9:.2f} GB: {remedy}"
     return ""

@@ -10,11 +10,16 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from train.errors import Refused
 from train.run.norms import share_norms
 
 _PATIENCE = datetime.timedelta(minutes=30)  # for the slowest process: reading a data set's first shards takes a while
 
 Value = TypeVar("Value")
+
+
+class DeviceError(Refused):
+    """A device that is not there."""
 
 
 class World(NamedTuple):
@@ -63,15 +68,31 @@ class World(NamedTuple):
         return value
 
 
+def choose_device(name: str | None = None, number: int = 0) -> torch.device:
+    """The device "cpu", or the GPU `number` for "cuda"; by default what there is. Raises DeviceError."""
+    kind = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    if kind != "cuda":
+        return torch.device(kind)
+    if not torch.cuda.is_available():
+        why = "finds no GPU" if torch.version.cuda else "is a CPU build"
+        raise DeviceError(
+            f"--device cuda: torch {torch.__version__} {why}: use --device cpu; gen4d-train doctor says more"
+        )
+    count = torch.cuda.device_count()
+    if number >= count:
+        raise DeviceError(f"GPU {number} of this machine is asked for, it has {count}: start --nproc_per_node {count}")
+    return torch.device(kind, number)
+
+
 @contextlib.contextmanager
 def join_world(device: str | None = None) -> Iterator[World]:
     """The processes that torchrun started, or this one alone. device: "cpu" or "cuda", by default what there is.
 
-    CUDA processes take the GPU of their local rank and talk by nccl, CPU processes by gloo.
+    CUDA processes take the GPU of their local rank and talk by nccl, CPU processes by gloo. Raises DeviceError.
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    place = torch.device(kind, int(os.environ.get("LOCAL_RANK", 0))) if kind == "cuda" else torch.device(kind)
+    place = choose_device(device, int(os.environ.get("LOCAL_RANK", 0)))
+    kind = place.type
     if kind == "cuda":
         torch.cuda.set_device(place)
     if size == 1:

@@ -41,7 +41,8 @@ def read_run(folder: pathlib.Path, name: str = "") -> Run:
     lines = [{key: line[key] for key in ("step", "loss", "terms", "spread", "fit", "lr", "gradient") if key in line}
              for line in read_lines(folder / "log.jsonl")]  # fmt: skip
     found: dict[str, list] = {}
-    for line in (*lines, *({"step": x["step"], "validation": _scores(x)} for x in _validations(folder))):
+    looks = [{"step": x.pop("step"), "probe": x} for x in read_lines(folder / "probe.jsonl")]
+    for line in (*lines, *({"step": x["step"], "validation": _scores(x)} for x in _validations(folder)), *looks):
         step = line.pop("step")
         for figure, value in flatten(line).items():
             if isinstance(value, int | float):

@@ -184,7 +184,8 @@ def weights_of(work: Work) -> Backbone:
     """The backbone that a cell starts from: a pre-trained one, or the one that its pre-training would start from."""
     cell, study = work.cell, work.study
     if ARMS[cell.arm].method:
-        return read_weights(pretrain_folder(work.out, cell), study.voxel_m)
+        use = finetune_config(study, cell).backbone
+        return read_weights(pretrain_folder(work.out, cell), use)
     drawn = make_model(pretrain_config(study, next(arm for arm in ARMS if ARMS[arm].method), cell.seed))
     return Backbone(drawn.encoder3d.backbone, study.voxel_m)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from train.config import check, one_of
 from train.inputs.labelled import LabelUse
+from train.inputs.scans import GEOMETRY
 from train.inputs.views import Augmentation
 from train.run.loop import Running
 from train.run.optim import Optim
@@ -39,6 +40,8 @@ class FinetuneConfig:
 
     def __post_init__(self):
         rules = [one_of(self, "task", TASKS), ("validate_steps", self.validate_steps >= 1, "at least 1")]
+        if self.task != "segment" and self.backbone.inputs != GEOMETRY:
+            rules.append(("task", False, "takes geometry alone: leave out inputs, or fine-tune with --task segment"))
         for name in ("checkpoint_steps", "log_steps"):  # so that a resumed run validates what it would have, no more
             every = getattr(self.run, name)
             rules.append(("validate_steps", self.validate_steps % every == 0, f"a multiple of {name} = {every}"))

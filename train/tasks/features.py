@@ -11,13 +11,18 @@ from gen4d.shards import open_dataset
 from train.errors import Refused
 from train.inputs.voxels import voxelise
 from train.nets.heads import CHANNELS_IN
-from train.nets.weights import Backbone
+from train.nets.weights import Backbone, check_geometry
 from train.run.world import to_device
 from train.tasks.pictures import draw_above
 
 
 class FeatureError(Refused):
-    """A scan that is not there."""
+    """A scan that is not there, or features that cannot be shown."""
+
+
+def file_source(path: pathlib.Path) -> sources.ScanSource:
+    """A points file as a scan that is named after it. Raises OSError."""
+    return sources.ScanSource(path.stem, path.parent, {"points": path.name}, "scan-files", path.stat().st_size)
 
 
 def read_scan(path: pathlib.Path, up: str, units: str) -> tuple[np.ndarray, np.ndarray, int]:
@@ -25,9 +30,7 @@ def read_scan(path: pathlib.Path, up: str, units: str) -> tuple[np.ndarray, np.n
 
     Raises SourceError.
     """
-    size = path.stat().st_size
-    source = sources.ScanSource(path.stem, path.parent, {"points": path.name}, "scan-files", size)
-    scan = sources.load_scan(source, sources.Orientation(up, sources.parse_units(units)))
+    scan = sources.load_scan(file_source(path), sources.Orientation(up, sources.parse_units(units)))
     return scan.point, scan.row, len(scan.row) + scan.dropped
 
 
@@ -47,7 +50,11 @@ def read_stored_scan(data: str | os.PathLike, name: str | None) -> tuple[np.ndar
 
 
 def point_features(backbone: Backbone, point: np.ndarray, device: torch.device) -> np.ndarray:
-    """Features of points (n, 3) float32 metres, z up: those of the voxel of each, (n, channels) float32."""
+    """Features of points (n, 3) float32 metres, z up: those of the voxel of each, (n, channels) float32.
+
+    Raises CheckpointError for a net that takes more than geometry.
+    """
+    check_geometry(backbone)
     voxels, row = voxelise(point, backbone.voxel_m)
     voxels = to_device(voxels, device)
     net = backbone.net.to(device)

@@ -76,7 +76,7 @@ def stored_config(config: FinetuneConfig, data: LabelledData, weights: Backbone 
         "classes": list(data.table.names),
         "points": data.points,
         "weights": "none" if weights is None else weights_digest(weights),
-        "backbone": stored_backbone(use.net, use.voxel_m, "backbone.", config.task),
+        "backbone": stored_backbone(use.net, use.voxel_m, "backbone.", config.task, use.inputs),
         "scans": [scan.name for scan in data.train],
         "weights_scans": [] if weights is None else list(weights.scans),
         "settings": settings,
@@ -142,5 +142,5 @@ def conclude(task: Task, run: pathlib.Path, last: Validation, about: dict) -> li
     lines = read_lines(run / "validation.jsonl")
     of_step = {line.pop("step"): line for line in lines}
     chosen = {"last": last.step, "best": found.step}
-    about = about | {"step": chosen, "validations": len(lines), "config": config}
+    about = about | {"step": chosen, "views": 1, "validations": len(lines), "config": config}
     return task.report(run, {name: of_step[step] for name, step in chosen.items()}, last.findings.details, about)

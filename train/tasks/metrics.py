@@ -47,7 +47,7 @@ def confusion(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.nda
 def _classes(values: np.ndarray, what: str, classes: int) -> np.ndarray:
     values = np.asarray(values)
     if values.ndim != 1 or values.dtype.kind not in "iu":
-        raise MetricError(f"{what}s of shape {values.shape} and type {values.dtype}: one whole number a point")
+        raise MetricError(f"{what}s of shape {values.shape} and type {values.dtype}: one whole number per point")
     if len(values) and not (values.min() >= NONE and values.max() < classes):
         odd = values[(values < NONE) | (values >= classes)][0]
         raise MetricError(f"{what} {odd}: a class from 0 to {classes - 1}, or {NONE} for none")

@@ -17,7 +17,8 @@ def draw_above(
     lines: Sequence[tuple[np.ndarray, str]] = (),
 ) -> None:
     """Points (n, 3) in colours (n, 3) from 0 to 1, seen from above, without what lies over 2 m above the lowest
-    percentile. legend: names and their colours; lines: drawn over the points, each (k, 2) metres in a colour."""
+    percentile and without points far aside. legend: names and their colours; lines: drawn over the points, each (k, 2)
+    metres in a colour."""
     import matplotlib  # slow to import, and needed for pictures alone
 
     matplotlib.use("Agg")
@@ -33,6 +34,13 @@ def draw_above(
         axes.scatter([], [], color=colour, label=name)
     if legend:
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    low, high = np.percentile(point[order, :2], [0.5, 99.5], axis=0)
+    edge = 0.1 * (high - low).max()
+    least, most = point[order, :2].min(axis=0), point[order, :2].max(axis=0)
+    far = (least < low - edge) | (most > high + edge)
+    if far.any():
+        axes.set_xlim(max(least[0], low[0] - edge), min(most[0], high[0] + edge))
+        axes.set_ylim(max(least[1], low[1] - edge), min(most[1], high[1] + edge))
     axes.set_aspect("equal")
     axes.set_xlabel("x, m")
     axes.set_ylabel("y, m")

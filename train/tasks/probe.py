@@ -27,12 +27,12 @@ from train.inputs.scans import LabelledScan
 from train.inputs.voxels import voxelise
 from train.nets.heads import CHANNELS_IN, occupancy
 from train.nets.unet import NETS, UNet
-from train.nets.weights import Backbone, weights_digest
+from train.nets.weights import Backbone, check_geometry, weights_digest
 from train.run.world import to_device
 from train.tasks.backbone import calibrate
 from train.tasks.metrics import confusion, scores
 from train.tasks.segment.batch import voxel_labels
-from train.tasks.segment.evaluate import Evaluation, evaluate
+from train.tasks.segment.evaluate import Evaluation, Seeing, evaluate
 from train.tasks.segment.model import Segmenter, SegmentError
 from train.tasks.segment.report import as_json, scored, summary
 from train.tasks.tables import aligned, percent
@@ -102,7 +102,10 @@ class Probed(NamedTuple):
 
 
 def probe(config: ProbeConfig, data: LabelledData, weights: Backbone | None, device: torch.device) -> Iterator[Probed]:
-    """Probe the features of weights, where there are any, and random ones. Raises SegmentError."""
+    """Probe the features of weights, where there are any, and random ones. Raises SegmentError, SceneError,
+    CheckpointError."""
+    if weights is not None:
+        check_geometry(weights)
     shape = NETS[config.net] if weights is None else weights.net.shape
     random = UNet(shape, 3, torch.Generator().manual_seed(config.seed), CHANNELS_IN)
     nets = {"random": random} if weights is None else {"weights": weights.net, "random": random}
@@ -120,7 +123,7 @@ def _probe(name: str, net: UNet, config: ProbeConfig, data: LabelledData, device
     known = known._replace(features=scale.of(known.features))
     model = Segmenter(net, classes, torch.Generator().manual_seed(config.seed), frozen=True).to(device)
     put_linear(model, scale, *fit_linear(known, classes, config.decay, config.iterations))
-    linear = evaluate(model, data.val, config.voxel_m, device)
+    linear = evaluate(model, data.val, Seeing(config.voxel_m), device)
     asked = sample_points(backbone, data.val, config, device)
     found = vote(known, scale.of(asked.features), classes, config.neighbours, config.temperature)
     return Probed(name, linear, confusion(asked.label.cpu().numpy(), found.cpu().numpy(), classes))

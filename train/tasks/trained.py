@@ -55,9 +55,10 @@ def find_checkpoint(path: pathlib.Path, which: str) -> Checkpoint:
     return found
 
 
-def task_of(run: pathlib.Path) -> str:
-    """The task that a run, or a checkpoint, was trained for. Raises CheckpointError."""
-    return str(find_checkpoint(run, "last").config.get("task"))
+def task_of(run: pathlib.Path, which: str = "last") -> str:
+    """The task that a run, or a checkpoint, was trained for: `which` of its checkpoints is asked. Raises
+    CheckpointError."""
+    return str(find_checkpoint(run, "best" if which == "best" else "last").config.get("task"))
 
 
 def evaluate_run(
@@ -68,6 +69,10 @@ def evaluate_run(
 
     Raises SourceError, SceneError, TrainedError, InstanceError, CheckpointError.
     """
+    if wanted.views > 1 or wanted.window_voxels:
+        raise TrainedError(
+            f"{run}: finds instances or boxes: leave out --tta and --window-voxels, which are for segmentation"
+        )
     names = ("last", "best") if which == "both" and not run.name.startswith("checkpoint-") else (which,)
     found = {"last" if name == "both" else name: find_checkpoint(run, name) for name in names}
     first = next(iter(found.values()))

@@ -22,6 +22,7 @@ from gen4d.sources.formats.text import (
 from gen4d.sources.source import SourceError
 
 _ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
+_CORNERS = ("vertex_indices", "vertex_index")
 _WHOLE = re.compile("[0-9]{1,20}")
 _COMMENT_LINE = re.compile(rb"^[ \t]*(?:comment|obj_info)\b[^\r\n]*", re.M)
 _TYPES = {
@@ -74,6 +75,22 @@ def ply_rows(path: Path, content: bytes) -> np.ndarray:
         names = ", ".join(item.name for item in header.elements) or "none"
         raise SourceError(path, f"has no element `vertex` with properties (elements: {names}): a scan needs points")
     return _binary_rows(path, content, header) if header.order else _ascii_rows(path, content, header)
+
+
+def ply_faces(path: Path, content: bytes) -> dict[int, np.ndarray]:
+    """The faces of a PLY file by their number of corners, rows of vertices (F, n) int64 each; none where it has none.
+
+    Raises SourceError for a broken header, and counts that do not fit the bytes.
+    """
+    header = _parse_header(path, content)
+    _check_counts(path, header, len(content) - header.end)
+    for number, element in enumerate(header.elements):
+        columns = [i for i, item in enumerate(element.properties) if item.count and item.name in _CORNERS]
+        if element.name == "face" and element.rows and columns:
+            find = _binary_faces if header.order else _ascii_faces
+            with np.errstate(invalid="ignore"):  # corners that are no whole numbers are refused by who uses them
+                return find(path, content, header, number, columns[0])
+    return {}
 
 
 def _parse_header(path: Path, content: bytes) -> Header:
@@ -240,11 +257,61 @@ def _gathered(content: bytes, element: Element, starts: list[int], order: str) -
     return rows
 
 
-def _ascii_rows(path: Path, content: bytes, header: Header) -> np.ndarray:
+def _binary_faces(path: Path, content: bytes, header: Header, number: int, column: int) -> dict[int, np.ndarray]:
+    order, offset, element = header.order, header.end, header.elements[number]
+    for before in header.elements[:number]:
+        plain = _even_rows(content, offset, before, order)
+        offset += before.rows * plain.itemsize if plain else _walk(path, content, offset, before, order, keep=False)[1]
+    item, plain = element.properties[column], _even_rows(content, offset, element, order)
+    count_type, kind = np.dtype(order + item.count), np.dtype(order + item.type)
+    if plain:
+        start = _walk(path, content, offset, element._replace(rows=1), order, keep=True)[0][column]
+        corners = int(np.frombuffer(content, count_type, 1, start)[0])
+        steps = (plain.itemsize, kind.itemsize)
+        rows = np.ndarray((element.rows, corners), kind, content, start + count_type.itemsize, steps)
+        return {corners: rows.astype(np.int64)}
+    starts, _ = _walk(path, content, offset, element, order, keep=True)
+    place = np.array(starts, np.int64).reshape(element.rows, -1)[:, column, None]
+    letters = np.frombuffer(content, np.uint8)
+    counts = letters[place + np.arange(count_type.itemsize)].view(count_type)[:, 0]
+    faces = {}
+    for corners in np.unique(counts).tolist():
+        at = place[counts == corners] + count_type.itemsize
+        faces[corners] = letters[at + np.arange(corners * kind.itemsize)].view(kind).astype(np.int64)
+    return faces
+
+
+def _ascii_faces(path: Path, content: bytes, header: Header, number: int, column: int) -> dict[int, np.ndarray]:
+    numbers = _ascii_numbers(path, content, header)
+    starts, element, at = numbers.starts, header.elements[number], 0
+    if len(starts) == sum(item.rows for item in header.elements):
+        at = int(starts[sum(item.rows for item in header.elements[:number])])
+    else:
+        for before in header.elements[:number]:
+            at = _walk_numbers(path, numbers, at, before)[1]
+    faces: dict[int, list[int]] = {}
+    for _ in range(element.rows):
+        for i, item in enumerate(element.properties):
+            length = float(numbers.value[at]) if at < len(numbers.value) else -1.0
+            corners = length if item.count else 0
+            if not (0 <= corners < len(numbers.value) - at and corners == int(corners)):
+                raise _lines_differ(path, len(starts), element.rows)
+            if i == column:
+                faces.setdefault(int(corners), []).extend(range(at + 1, at + 1 + int(corners)))
+            at += 1 + int(corners)
+    places = {corners: np.array(place, np.int64).reshape(-1, corners) for corners, place in faces.items() if corners}
+    return {corners: numbers.value[place].astype(np.int64) for corners, place in places.items()}
+
+
+def _ascii_numbers(path: Path, content: bytes, header: Header) -> Numbers:
     text = as_text(path, without_comments(content[header.end :]))
     if b"comment" in text or b"obj_info" in text:
         text = _COMMENT_LINE.sub(b"", text)
-    numbers = read_numbers(path, text, (len(text) + 1) // 2)
+    return read_numbers(path, text, (len(text) + 1) // 2)
+
+
+def _ascii_rows(path: Path, content: bytes, header: Header) -> np.ndarray:
+    numbers = _ascii_numbers(path, content, header)
     starts, declared = numbers.starts, sum(item.rows for item in header.elements)
     by_line = len(starts) == declared
     at, line, found = 0, 0, None

@@ -93,10 +93,23 @@ class Contrast(nn.Module):
         costs = [forward_cost(self.encoder3d.backbone.shape, 3, voxels, element) for voxels in batch.frame]
         if batch.sequence:
             costs.append(forward_cost(self.encoder4d.backbone.shape, 4, batch.sequence, element))
-        if not self.config.recompute:
-            return costs
-        most = max(cost.kept for cost in costs)  # one at a time; which of them does not matter to the sum
-        return [cost._replace(kept=most if i == 0 else 0, pairs=0) for i, cost in enumerate(costs)]
+        if self.config.recompute:
+            most = max(cost.kept for cost in costs)  # one at a time; which of them does not matter to the sum
+            costs = [cost._replace(kept=most if i == 0 else 0, pairs=0) for i, cost in enumerate(costs)]
+        return [*costs, Forward(0, 0, self._rows_kept(batch), 0)]
+
+    def _rows_kept(self, batch: Batch) -> int:
+        """Bytes that heads and losses keep of the sampled rows, which are widened to four bytes a number: of a row its
+        projection, normalised, and where there is a predictor its hidden layer twice (measured)."""
+        config, rows = self.config, batch.pair_row.numel()
+        if self.method.has_4d:
+            rows += 2 * batch.point_row.numel() + (batch.pair_row_4d.numel() if self.method.cosine else 0)
+        kept = rows * (3 * config.width + (2 * config.hidden if self.method.cosine else 0)) * 4
+        if not config.recompute:
+            kept += rows * self.encoder3d.backbone.channels * 4
+        if self.method.loss == "infonce":
+            kept += batch.pair_row.numel() // 2 * (batch.pair_row.shape[-1] // batch.size) * 9  # of all similarities
+        return kept
 
     def _cosine(self, batch: Batch) -> tuple[dict, dict, dict]:
         """Eqs. 1-8."""

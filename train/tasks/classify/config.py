@@ -79,6 +79,6 @@ PRESETS = {
     "small": ClassifyConfig(
         net="pointnet",
         points=256,
-        tuning=Tuning(percents=(20.0, 1.0), subsets=2, points=256, epochs=20.0, batch=16, validations=4),
+        tuning=Tuning(percents=(20.0, 1.0), subsets=2, points=256, epochs=60.0, batch=16, validations=4),
     ),
 }

@@ -53,6 +53,7 @@ def read_data(path: pathlib.Path, folds: int | None, seed: int) -> Data:
         cut = len(train.name)
         return Data(both, [(np.arange(cut), np.arange(cut, len(both.name)))])
     shapes = read_shapes(path, None)
+    shapes = shapes.of(np.flatnonzero(shapes.label >= 0))
     fold = folds_of(shapes, folds or 3, seed)
     count = int(fold.max()) + 1
     return Data(shapes, [(np.flatnonzero((fold >= 0) & (fold != f)), np.flatnonzero(fold == f)) for f in range(count)])

@@ -11,10 +11,10 @@ from train.inputs.objects import Boxes, aligned, boxes_of, stuff_classes, warn_o
 from train.inputs.order import Share
 from train.inputs.scans import LabelledScan
 from train.nets.pointnet2 import PointNet2
-from train.nets.unet import Norm, UNet
+from train.nets.unet import NETS, Norm, UNet
 from train.nets.weights import Backbone
 from train.run.world import World
-from train.tasks.backbone import WeightsError, calibrate, make_backbone
+from train.tasks.backbone import WeightsError, calibrate, check_extents, make_backbone
 from train.tasks.config import FinetuneConfig
 from train.tasks.detect.batch import DetectStream
 from train.tasks.detect.evaluate import evaluate
@@ -82,6 +82,8 @@ def make(config: FinetuneConfig, data: LabelledData, weights: Backbone | None, w
     if model.frozen:
         calibrate(model.backbone, train, voxel_m, world.device)
     share = Share(run.batch, world.rank, world.size, run.accumulate)
+    if share.part_size == 1 and own.seen_by == "unet":
+        check_extents(train, voxel_m, NETS[config.backbone.net].levels)
     stream = DetectStream([scan.name for scan in train], learned, voxel_m, own, share, run.seed, run.workers)
 
     def validate(model: VoteNet) -> Findings:

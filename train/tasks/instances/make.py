@@ -9,10 +9,10 @@ from train.inputs.labelled import LabelledData
 from train.inputs.labels import LabelTable
 from train.inputs.objects import instances_of, stuff_classes, with_instances
 from train.inputs.order import Share
-from train.nets.unet import Norm
+from train.nets.unet import NETS, Norm
 from train.nets.weights import Backbone
 from train.run.world import World
-from train.tasks.backbone import calibrate, make_backbone
+from train.tasks.backbone import calibrate, check_extents, make_backbone
 from train.tasks.config import FinetuneConfig
 from train.tasks.instances.batch import InstanceRecipe, InstanceStream
 from train.tasks.instances.evaluate import evaluate
@@ -50,6 +50,8 @@ def make(config: FinetuneConfig, data: LabelledData, weights: Backbone | None, w
         calibrate(model.backbone, train, config.backbone.voxel_m, world.device)
     recipe = InstanceRecipe(config.backbone.voxel_m, classes, config.segment.augmentation)
     share = Share(run.batch, world.rank, world.size, run.accumulate)
+    if share.part_size == 1:
+        check_extents(train, config.backbone.voxel_m, NETS[config.backbone.net].levels)
     stream = InstanceStream(train, instances, recipe, share, run.seed, run.workers)
 
     def validate(model: Grouper) -> Findings:

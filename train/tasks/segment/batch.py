@@ -10,19 +10,21 @@ import numpy as np
 import torch
 
 from train.inputs.labels import NONE
-from train.inputs.order import BatchKey, Order, Share, keyed_generator
-from train.inputs.scans import LabelledScan
+from train.inputs.order import BatchKey, Order, Share, batch_keys, keyed_generator
+from train.inputs.scans import GEOMETRY, LabelledScan, point_inputs
 from train.inputs.stream import Stream
-from train.inputs.views import Augmentation, augment
-from train.inputs.voxels import Allocate, BatchError, Grid, Rows, Voxels, new_tensor
+from train.inputs.views import Augmentation, augment, vary_colour
+from train.inputs.voxels import Allocate, BatchError, Grid, Rows, Voxels, new_tensor, voxel_means
+from train.tasks.segment.windows import nearest
 
 
 class ScanBatch(NamedTuple):
-    """Voxels of several scans. label (m,) int64: class or NONE."""
+    """Voxels of several scans. label (m,) int64: class or NONE; features (m, C) float32, None for occupancy alone."""
 
     voxels: Voxels
     label: torch.Tensor
     size: int
+    features: torch.Tensor | None = None
 
 
 def voxel_labels(row: np.ndarray, label: np.ndarray, voxels: int, classes: int, rule: str) -> np.ndarray:
@@ -50,6 +52,8 @@ class ScanRecipe(NamedTuple):
     voxel_label: str
     classes: int
     augmentation: Augmentation
+    max_voxels: int | None = None  # of a scan: more are left out, but for those around a point that is drawn
+    inputs: tuple[str, ...] = GEOMETRY
 
 
 def make_scan_batch(
@@ -57,17 +61,19 @@ def make_scan_batch(
 ) -> ScanBatch:
     """One batch in the memory of `rows`, each scan varied by its own generator. Raises BatchError."""
     rows.clear()
-    labels = []
+    parts = []
     for number, (scan, rng) in enumerate(zip(scans, generators, strict=True)):
         try:
-            labels.append(_add_scan(scan, number, rng, recipe, rows, grid))
+            parts.append(_add_scan(scan, number, rng, recipe, rows, grid))
         except BatchError as error:
             raise BatchError(f"scan {scan.name}: {error}") from None
-    return ScanBatch(rows.voxels(), torch.from_numpy(np.concatenate(labels)), len(scans))
+    labels, features = zip(*parts, strict=True)
+    seen = None if features[0] is None else torch.from_numpy(np.concatenate(features))
+    return ScanBatch(rows.voxels(), torch.from_numpy(np.concatenate(labels)), len(scans), seen)
 
 
-def _add_scan(scan: LabelledScan, number: int, rng, recipe: ScanRecipe, rows: Rows, grid: Grid) -> np.ndarray:
-    """Voxels of one scan go to `rows`; returns their labels."""
+def _add_scan(scan: LabelledScan, number: int, rng, recipe: ScanRecipe, rows: Rows, grid: Grid):
+    """Voxels of one scan go to `rows`; returns their labels and features."""
     made = augment(scan.point, recipe.augmentation, rng)
     matrix = np.ascontiguousarray(made.view[:3] / recipe.voxel_m)
     grid.clear(len(made.point), 1)
@@ -76,8 +82,32 @@ def _add_scan(scan: LabelledScan, number: int, rng, recipe: ScanRecipe, rows: Ro
     grid.write(number, rows)
     row = np.empty(len(made.point), np.int64)
     grid.rows_of(made.point, made.plane, 0, matrix, np.arange(len(row)), row)
-    kept = row >= 0
-    return voxel_labels(row[kept] - first, scan.label[kept], rows.used - first, recipe.classes, recipe.voxel_label)
+    kept, count = row >= 0, rows.used - first
+    row = row[kept] - first
+    label = voxel_labels(row, scan.label[kept], count, recipe.classes, recipe.voxel_label)
+    features = _features(scan, made.view, kept, row, count, recipe, rng)
+    if recipe.max_voxels is None or count <= recipe.max_voxels:
+        return label, features
+    inside = _crop(rows, first, recipe.max_voxels, rng)
+    return label[inside], None if features is None else features[inside]
+
+
+def _features(scan: LabelledScan, view: np.ndarray, kept, row, count: int, recipe: ScanRecipe, rng):
+    """What a scan's voxels give the net besides their places, (count, C) float32, or None for occupancy alone."""
+    if recipe.inputs == GEOMETRY:
+        return None
+    varied = scan if scan.colour is None else scan._replace(colour=vary_colour(scan.colour, recipe.augmentation, rng))
+    return voxel_means(row, point_inputs(varied, recipe.inputs, view)[kept], count)
+
+
+def _crop(rows: Rows, first: int, most: int, rng: np.random.Generator) -> np.ndarray:
+    """Leaves the `most` voxels from row `first` on that lie nearest to one of them that is drawn; returns which."""
+    cell = rows.array[first : rows.used, 1:].astype(np.int64)
+    away = ((cell - cell[rng.integers(len(cell))]) ** 2).sum(axis=1)
+    inside = nearest(away, most)
+    rows.array[first : first + most] = rows.array[first : rows.used][inside]
+    rows.used = first + most
+    return inside
 
 
 class ScanStream(Stream):
@@ -90,6 +120,14 @@ class ScanStream(Stream):
     def memory(self, size: int, allocate: Allocate = new_tensor) -> tuple[Rows, Grid]:
         """A batch's rows and a worker's grid."""
         return Rows(4, allocate), Grid()
+
+    def sample(self, size: int) -> ScanBatch:
+        """As for any stream, with the largest scan as the first: one of its size decides what a run needs."""
+        share = self.share._replace(batch=size, rank=0, world=1, accumulate=1)
+        key = next(batch_keys(self.order, share, self.seed, 0))
+        largest = max(range(len(self.scans)), key=lambda number: len(self.scans[number].point))
+        others = [number for number in key.item if number != largest]
+        return self.make(key._replace(item=(largest, *others, *key.item)[:size]), self.memory(size))
 
     def make(self, key: BatchKey, memory: tuple[Rows, Grid]) -> ScanBatch:
         """The scans of a key as a batch."""

@@ -7,21 +7,37 @@ Contrastive Scene Contexts report (their nets see 2 cm voxels); dense parts of a
 voxels the 2 cm stay, so that nets can be compared.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from train.inputs.labels import NONE
-from train.inputs.scans import LabelledScan
-from train.inputs.voxels import voxelise
+from train.inputs.scans import GEOMETRY, LabelledScan
+from train.inputs.voxels import Voxels, voxelise
 from train.run.world import to_device
+from train.tasks.backbone import seen_voxels
 from train.tasks.metrics import confusion
 from train.tasks.segment.batch import voxel_labels
 from train.tasks.segment.model import Segmenter, SegmentError
+from train.tasks.segment.windows import by_windows, most_voxels
 
 COUNTED_VOXEL_M = 0.02
+
+
+class Seeing(NamedTuple):
+    """How a net sees whole scans.
+
+    inputs: what it is given at a voxel; window_voxels: most voxels of one forward (None: what spconv can address);
+    views: how many the mean is taken of, 1: the scan as it lies.
+    """
+
+    voxel_m: float
+    inputs: tuple[str, ...] = GEOMETRY
+    window_voxels: int | None = None
+    views: int = 1
 
 
 class Evaluation(NamedTuple):
@@ -35,7 +51,7 @@ class Evaluation(NamedTuple):
 def evaluate(
     model: Segmenter,
     scans: Sequence[LabelledScan],
-    voxel_m: float,
+    seeing: Seeing,
     device: torch.device,
     use: Callable[[LabelledScan, np.ndarray], None] | None = None,
 ) -> Evaluation:
@@ -47,7 +63,7 @@ def evaluate(
     training = model.training
     model.eval()
     for scan in scans:
-        prediction = predict(model, scan, voxel_m, device)
+        prediction = predict(model, scan, seeing, device)
         if scan.label is not None:
             points += confusion(scan.label, prediction, classes)
             voxels += voxel_confusion(scan, prediction, classes)
@@ -57,14 +73,43 @@ def evaluate(
     return Evaluation(points, voxels, len(scans))
 
 
-def predict(model: Segmenter, scan: LabelledScan, voxel_m: float, device: torch.device) -> np.ndarray:
-    """The class (N,) int16 of each point: that of its voxel."""
-    voxels, row = voxelise(scan.point, voxel_m)
-    with torch.no_grad():
-        logits = model.logits(to_device(voxels, device), 1)
-    if not torch.isfinite(logits).all():
-        raise SegmentError(f"the net's output on {scan.name} is not finite: its training went wrong, use other weights")
-    return logits.argmax(dim=1).short().cpu().numpy()[row]
+def predict(model: Segmenter, scan: LabelledScan, seeing: Seeing, device: torch.device) -> np.ndarray:
+    """The class (N,) int16 of each point: that of its voxel, or of several views by the mean of its voxels' logits."""
+    total = None
+    for view in views(seeing.views):
+        voxels, given, row = seen_voxels(scan, seeing.voxel_m, seeing.inputs, view)
+        logits = _logits(model, voxels, given, seeing.window_voxels, device)
+        if not torch.isfinite(logits).all():
+            raise SegmentError(
+                f"the net's output on {scan.name} is not finite: its training went wrong, use other weights"
+            )
+        if seeing.views == 1:
+            return logits.argmax(dim=1).short().cpu().numpy()[row]
+        found = logits[torch.from_numpy(row).to(device)]
+        total = found if total is None else total.add_(found)
+    return total.argmax(dim=1).short().cpu().numpy()
+
+
+def views(count: int) -> Iterator[np.ndarray | None]:
+    """Rotations about z by equal steps of a turn (3, 3), every second one mirrored at the xz plane besides; the first
+    is None: the scan as it lies."""
+    yield None
+    for number in range(1, count):
+        cos, sin = math.cos(2 * math.pi * number / count), math.sin(2 * math.pi * number / count)
+        mirror = np.diag([1.0, -1.0 if number % 2 else 1.0, 1.0])
+        yield np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]) @ mirror
+
+
+def _logits(model: Segmenter, voxels: Voxels, given: torch.Tensor, wanted: int | None, device) -> torch.Tensor:
+    """(m, K) of a scan's voxels, by windows where there are too many for one forward."""
+    most = most_voxels(model.backbone.shape, voxels, model.head.weight.element_size(), wanted)
+
+    def forward(part: Voxels, rows: torch.Tensor | None) -> torch.Tensor:
+        seen = given if rows is None else given[rows]
+        with torch.no_grad():
+            return model.logits(to_device(part, device), 1, seen.to(device))
+
+    return by_windows(forward, voxels, most)
 
 
 def voxel_confusion(scan: LabelledScan, prediction: np.ndarray, classes: int) -> np.ndarray:

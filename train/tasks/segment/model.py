@@ -41,10 +41,13 @@ class Segmenter(nn.Module):
             self.backbone.eval()
         return self
 
-    def logits(self, voxels: Voxels, size: int) -> torch.Tensor:
-        """(m, K) of the voxels of `size` scans. Raises sparse.SparseError."""
+    def logits(self, voxels: Voxels, size: int, given: torch.Tensor | None = None) -> torch.Tensor:
+        """(m, K) of the voxels of `size` scans. given (m, channels): what the net gets at each, by default occupancy.
+        Raises sparse.SparseError."""
+        weight = self.head.weight
+        given = occupancy(voxels, weight) if given is None else given.to(weight.dtype)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features = self.backbone(voxels, occupancy(voxels, self.head.weight), size)
+            features = self.backbone(voxels, given, size)
         return self.head(features)
 
     def forwards(self, batch: ScanBatch, element: int) -> list[Forward]:
@@ -54,7 +57,7 @@ class Segmenter(nn.Module):
 
     def forward(self, batch: ScanBatch) -> Loss:
         """Mean cross-entropy over the voxels that have a label; zero where none has."""
-        logits = self.logits(batch.voxels, batch.size).float()
+        logits = self.logits(batch.voxels, batch.size, batch.features).float()
         counted = (batch.label != NONE).sum().clamp(min=1)
         total = F.cross_entropy(logits, batch.label, ignore_index=NONE, reduction="sum") / counted
         right = (logits.argmax(dim=1) == batch.label).sum() / counted

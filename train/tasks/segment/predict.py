@@ -4,7 +4,7 @@ import contextlib
 import json
 import pathlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +12,10 @@ import torch
 
 from gen4d import files, sources
 from train.inputs.labels import NONE, SceneError
-from train.inputs.scans import LabelledScan, read_scan
+from train.inputs.scans import GEOMETRY, LabelledScan, read_scan
 from train.inputs.subsets import find_part
-from train.tasks.features import read_scan as read_points
-from train.tasks.segment.evaluate import predict
+from train.tasks.features import file_source
+from train.tasks.segment.evaluate import Seeing, predict
 from train.tasks.segment.predictions import Writer
 from train.tasks.segment.trained import Trained
 
@@ -45,14 +45,14 @@ class Source(NamedTuple):
     split: pathlib.Path | None = None
 
 
-def read_any(source: Source) -> Iterator[LabelledScan]:
-    """The scans of a source, one by one. Raises SourceError, SceneError."""
+def read_any(source: Source, inputs: Sequence[str] = GEOMETRY) -> Iterator[LabelledScan]:
+    """The scans of a source with what a net of `inputs` needs, one by one. Raises SourceError, SceneError."""
     if not source.path.is_dir():
-        point, row, rows = read_points(source.path, source.up, source.units)
-        yield LabelledScan(source.path.stem, point, None, row, rows, "")
+        orientation = sources.Orientation(source.up, sources.parse_units(source.units))
+        yield read_scan(file_source(source.path), None, inputs, orientation)
         return
     for scan in _in_folder(source):
-        yield read_scan(scan, None)
+        yield read_scan(scan, None, inputs)
 
 
 def _in_folder(source: Source) -> list[sources.ScanSource]:
@@ -71,7 +71,9 @@ def _in_folder(source: Source) -> list[sources.ScanSource]:
     return [found[name] for name in sorted(found)]
 
 
-def predict_any(trained: Trained, source: Source, out: pathlib.Path, device: torch.device) -> Iterator[Predicted]:
+def predict_any(
+    trained: Trained, source: Source, out: pathlib.Path, device: torch.device, seeing: Seeing
+) -> Iterator[Predicted]:
     """Predict scans one by one and write, for each, its classes, a coloured PLY (metres, z up) and a picture.
 
     <out>/classes.json says which class a number is. Raises SourceError, SceneError, BatchError,
@@ -81,8 +83,8 @@ def predict_any(trained: Trained, source: Source, out: pathlib.Path, device: tor
     model = trained.model.to(device)
     files.make_folder(out)
     files.write(out / "classes.json", (json.dumps({**dict(enumerate(trained.names)), NONE: "none"}) + "\n").encode())
-    for scan in read_any(source):
-        found = predict(model, scan, trained.config.backbone.voxel_m, device)
+    for scan in read_any(source, seeing.inputs):
+        found = predict(model, scan, seeing, device)
         writer.write(scan, found)
         count = np.bincount(found, minlength=len(trained.names))
         order = np.argsort(-count, kind="stable")

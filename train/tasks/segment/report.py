@@ -74,15 +74,18 @@ def _means(summaries: dict[str, dict]) -> list[str]:
 def write_results(folder: pathlib.Path, summaries: dict[str, dict], drawn: Evaluation, about: dict) -> list[str]:
     """results.json, results.md and confusion.png (of the evaluation `drawn`, the first of `summaries`) in a folder.
 
-    about: JSON values: `step` of each named summary, `machine`, and whatever else explains the numbers. Returns the
+    about: JSON values: `step` of each named summary, `machine`, `views` where a scan was seen by several, and whatever
+    else explains the numbers. Returns the
     table's lines.
     """
     names = list(next(iter(summaries.values()))["points"]["classes"])
     lines = table(summaries)
-    heads = [f"{name} (step {about['step'][name]}): {headline(found)}" for name, found in summaries.items()]
+    views = about.get("views", 1)
+    mean = f"; test-time augmentation: mean of {views} views" if views > 1 else ""
+    heads = [f"{name} (step {about['step'][name]}{mean}): {headline(found)}" for name, found in summaries.items()]
     lines = [*lines, "", *heads, f"{drawn.scans} scans; {about['machine']}"]
     if "best" in summaries and "validations" in about:
-        lines.append(f"best: the best of {about['validations']} validations on these same scans, so it flatters itself")
+        lines.append(f"best: the best of {about['validations']} validations on these same scans, so it is optimistic")
     about = about | {"confusion": {kind: getattr(drawn, kind).tolist() for kind in COUNTED}}
     files.make_folder(folder)
     files.write(folder / "results.json", (json.dumps(about | {"results": summaries}) + "\n").encode())

@@ -14,7 +14,7 @@ from train.run import checkpoint
 from train.run.checkpoint import Checkpoint, CheckpointError
 from train.tasks.config import FinetuneConfig
 from train.tasks.segment.evaluate import Evaluation, evaluate
-from train.tasks.segment.make import make_model
+from train.tasks.segment.make import make_model, seeing_of
 from train.tasks.segment.model import Segmenter, SegmentError
 from train.tasks.segment.predictions import Writer
 from train.tasks.segment.report import summary, write_results
@@ -67,13 +67,16 @@ def check_classes(trained: Trained, table: LabelTable) -> None:
 
 
 class Wanted(NamedTuple):
-    """Scans to predict: a part of a data set or a list file, formats to write, and whether there are labels."""
+    """Scans to predict: a part of a data set or a list file, formats to write, whether there are labels, and how scans
+    are seen, if not as in training: by several views, in windows of so many voxels."""
 
     data: pathlib.Path
     part: str
     split: pathlib.Path | None
     formats: Sequence[str]
     labels: bool
+    views: int = 1
+    window_voxels: int | None = None
 
 
 def evaluate_run(
@@ -96,7 +99,7 @@ def evaluate_run(
     found = {name: _evaluate(t, scans, wanted, table, out / name, device) for name, t in trained.items()}
     if wanted.labels:
         about = {"step": {name: t.found.step for name, t in trained.items()}, "config": any_of.found.config}
-        about["machine"] = machine
+        about |= {"machine": machine, "views": wanted.views, "window_voxels": wanted.window_voxels}
         summaries = {name: summary(evaluation, any_of.names) for name, evaluation in found.items()}
         yield from write_results(out, summaries, found[names[0]], about)
     yield f"written to {out}"
@@ -113,9 +116,12 @@ def _read(wanted: Wanted, trained: Trained) -> tuple[LabelTable, list[LabelledSc
     table = table_of(part.entry, trained.config.labels.label_space)
     if wanted.labels:
         check_classes(trained, table)
-    return table, read_scans(part.scans, table if wanted.labels else None, trained.config.run.workers)
+    return table, read_scans(
+        part.scans, table if wanted.labels else None, trained.config.run.workers, inputs=trained.config.backbone.inputs
+    )
 
 
 def _evaluate(trained: Trained, scans, wanted: Wanted, table: LabelTable, folder: pathlib.Path, device) -> Evaluation:
     writer = Writer(folder, benchmark_ids(trained.names, table), wanted.formats)
-    return evaluate(trained.model.to(device), scans, trained.config.backbone.voxel_m, device, writer.write)
+    seeing = seeing_of(trained.config, wanted.window_voxels, wanted.views)
+    return evaluate(trained.model.to(device), scans, seeing, device, writer.write)
