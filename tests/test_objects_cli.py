@@ -15,7 +15,7 @@ from train.run.log import read_lines
 
 TINY = {
     "instances": ("radius_m=0.4", "least_points=20"),
-    "detect": ("seeds=64", "proposals=32", "width=16", "sample=1000", "least_objectness=0"),
+    "detect": ("seeds=64", "proposals=32", "width=16", "sample=1000", "least_objectness=0", "least_inside=0"),
 }
 
 

@@ -19,7 +19,7 @@ from train.tasks.pictures import draw_above
 from train.tasks.tables import class_table, figures_line
 
 _FIGURES = ("ap25", "ap50")
-_SHOWN_SCORE, _WRITTEN_SCORE = 0.3, 0.01  # of boxes in pictures and in files, at least
+_SHOWN_SCORE, _WRITTEN_SCORE = 0.3, 0.001  # of boxes in pictures and in files, at least
 
 
 def summary(found: Evaluation, names: Sequence[str]) -> dict:
@@ -70,7 +70,7 @@ def _outline(corner: np.ndarray) -> np.ndarray:
 
 
 def write_boxes(folder: pathlib.Path, name: str, found: Detected, names: Sequence[str]) -> None:
-    """What was found in a scan, aligned metres and radians, the surest first; scores below 0.01 are left out."""
+    """What was found in a scan, aligned metres and radians, the surest first; scores below 0.001 are left out."""
     place = [(p, c) for p, c in np.argwhere(found.score >= _WRITTEN_SCORE)]
     place.sort(key=lambda pair: -found.score[pair])
     lines = [
