@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 # Changes with every change of draws or bytes: a data set is continued and merged by the same generator only, whatever
 # the release. tests/test_generator_version.py holds the digests that belong to it.
-GENERATOR = 3
+GENERATOR = 4
 _PACKAGES = ("numpy", "numba", "scipy", "zarr", "numcodecs")
 BUILT = (
     "moving",
@@ -170,9 +170,6 @@ class ViewsConfig:
 AnyConfig = Config | FramesConfig | ViewsConfig  # of the kinds of sequences that are built
 Made = TypeVar("Made", bound=AnyConfig)
 
-# Fields that generator 3 began without, and their defaults.
-_LATER = {name: getattr(Config, name) for name in ("movers_min", "movers_max", "joints")}
-
 
 def _broken_rules(c: Config) -> list[tuple[str, object, str]]:
     """(field, value, rule) of each rule that does not hold, in the order of the fields."""
@@ -261,28 +258,8 @@ def _plain(value: Any) -> Any:
 
 
 def to_plain(config: AnyConfig) -> dict:
-    """The config as JSON values. Fields that came after generator 3 are left out where they have their default, which
-    is what builds did before they came: those builds stay what they are, byte for byte, and can be continued."""
-    plain = {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
-    return {name: value for name, value in plain.items() if name not in _LATER or value != _plain(_LATER[name])}
-
-
-def from_plain(plain: dict) -> Config:
-    """The config from JSON values. Raises ConfigError where a field is unknown, missing or of another type."""
-    fields = {field.name for field in dataclasses.fields(Config)}
-    if not isinstance(plain, dict) or set(plain) | set(_LATER) != fields:
-        odd = type(plain).__name__
-        if isinstance(plain, dict):
-            odd = ", ".join(sorted((set(plain) | set(_LATER)) ^ fields))
-        raise ConfigError(f"the stored config and this version of gen4d differ in fields: {odd}")
-    try:
-        values = plain | {
-            "classes": tuple(plain["classes"]),
-            "height_m": tuple((str(name), *map(float, rest)) for name, *rest in plain["height_m"]),
-        }
-        return Config(**values)
-    except TypeError as error:
-        raise ConfigError(f"the stored config has a value of the wrong type: {error}") from None
+    """The config as JSON values."""
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
 def make_config(of: type[Made], /, **settings: Any) -> Made:

@@ -11,7 +11,7 @@ from scipy import stats
 
 import gen4d
 from gen4d import building
-from gen4d.config import Config, ConfigError, from_plain, override, to_plain
+from gen4d.config import Config, ConfigError, override
 from gen4d.moving.generate import count_shapes
 from gen4d.sequence import ROLE_MOVING
 from tests.makers import commands, meshes
@@ -54,13 +54,6 @@ def test_the_first_shape_of_an_attempt_is_what_it_would_be_alone():
     for sequence in single:
         for one, other in zip(sequence.actors, alone[sequence.id].actors, strict=True):
             assert one.pose.tobytes() == other.pose.tobytes() and one.planes.tobytes() == other.planes.tobytes()
-
-
-def test_a_config_of_one_shape_is_stored_as_it_was_before_there_could_be_several():
-    plain = to_plain(Config())
-    assert not {"movers_min", "movers_max"} & set(plain) and from_plain(plain) == Config()
-    many = Config(movers_min=2, movers_max=3)
-    assert from_plain(to_plain(many)) == many and to_plain(many)["movers_max"] == 3
 
 
 @pytest.mark.parametrize("change", ["movers_min=0", "movers_min=2", "movers_max=9", "movers_max=1.5"])
