@@ -84,7 +84,7 @@ def make(source: sources.ScanSource, shapes: Shapes, config: Config) -> Made:
     """A scan read, and its sequences."""
     scan = load_scan(source, config)
     made = generate_scan(scan, shapes, config)
-    levelled = {"tilt_deg": round(scan.tilt_deg, 3), "below": round(made.below, 4)}
+    levelled = {"tilt_deg": round(scan.tilt_deg, 6), "below": round(made.below, 6)}
     if made.top_heavy > TOP_HEAVY:
         levelled["top_heavy"] = round(made.top_heavy, 2)
     described = levelled | _attempts(made.counts) | {"files": [list(file) for file in scan.files]}
@@ -103,7 +103,7 @@ def _attempts(counts: Counts) -> dict:
         "accepted": counts.accepted,
         "shrunk": counts.shrunk,
         **({"movers": counts.movers} if set(counts.movers) - {"1"} else {}),
-        "least_shrink": round(counts.least_shrink, 4),
+        "least_shrink": round(counts.least_shrink, 6),
     }
 
 
