@@ -56,7 +56,7 @@ def test_a_dry_run_says_the_disk_and_the_sequences_that_the_build_takes(build, b
 
 
 def test_a_trial_of_some_scans_is_scaled_to_all_scans_and_workers():
-    trial = Trial(scans=2, sequences=36, bytes=3_000_001, seconds=1.5, memory=200_000_000, failed=())
+    trial = Trial(scans=2, sequences=36, bytes=3_000_001, seconds=1.5, memory=200_000_000, failed=(), reason="")
     assert trial.scaled(2, 1) == Estimate(36, 3_000_001, 1.5, 200_000_000)
     assert trial.scaled(100, 4) == Estimate(1800, 150_000_050, 18.75, 800_000_000)
 

@@ -153,8 +153,16 @@ def test_every_kind_is_drawn_from_the_same_numbers(make, page, tmp_path):
 
 
 @browser.needs_browser
-def test_walls_that_face_the_camera_come_and_go(page, one_sequence, tmp_path):
-    write_page(gen4d.open_dataset(one_sequence), 0, tmp_path / "page.html")
+def test_walls_that_face_the_camera_come_and_go(page, tmp_path):
+    recording = three_movers()
+    x, y = np.meshgrid(np.arange(-0.3, 2.9, 0.03), [0.2, 2.4])
+    wall = np.concatenate([np.stack([x, y, np.full_like(x, z)], axis=-1).reshape(-1, 3) for z in np.arange(0, 2, 0.05)])
+    cloud = gen4d.Cloud(np.concatenate([recording.cloud.point, wall]))
+    mover = recording[0].actors[1]
+    actors = (gen4d.make_actor(cloud, np.ones((4, len(cloud)), bool)), mover)
+    sequence = gen4d.Sequence("walls", 0, actors, recording[0].movers[:1])
+    data = [gen4d.Recording("walls", (sequence,), cloud, recording.floor)]
+    write_page(gen4d.write_dataset(data, tmp_path / "data"), 0, tmp_path / "page.html")
     page.open(tmp_path / "page.html")
     before = page.evaluate(PICTURE)
     page.press("w")
@@ -184,5 +192,8 @@ def test_the_command_writes_it(one_sequence, tmp_path):
     wrong = commands.gen4d("view", one_sequence, "nowhere/000", "--out", tmp_path / "no.html")
     assert wrong.code != 0 and not (tmp_path / "no.html").exists()
     assert "nowhere" in wrong.err.strip().splitlines()[-1]
-    dataset = gen4d.open_dataset(one_sequence)
-    assert describe(dataset, dataset.numbers(scan), 0)[0]["labels"].get("2") == "floor"
+
+
+def test_labels_have_the_names_of_their_space(tmp_path):
+    dataset = gen4d.write_dataset([three_movers()], tmp_path / "data")  # of nyu40
+    assert describe(dataset, dataset.numbers("three"), 0)[0]["labels"]["2"] == "floor"

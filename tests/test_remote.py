@@ -30,6 +30,7 @@ pytest.importorskip("aiohttp", reason="the extra `remote` is not installed")
 fsspec = pytest.importorskip("fsspec", reason="the extra `remote` is not installed")
 
 SHARD = "shards/00000.zarr.zip"
+STORED = [name for name in LARGE if not name.startswith("view/")]  # of sequences that move
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +80,8 @@ def test_entries_lie_in_the_order_in_which_they_are_read(folder):
     tables = [name for name in names if is_small(name) and "/c/" in name]
     assert names == large + tables + sorted(name for name in names if name.endswith("zarr.json"))
     arrays = [name.split("/c/")[0] for name in large]
-    assert [array for array, _ in itertools.groupby(arrays)] == list(LARGE)
-    for array in LARGE:
+    assert [array for array, _ in itertools.groupby(arrays)] == STORED
+    for array in STORED:
         numbers = [int(name.split("/c/")[1].split("/")[0]) for name in large if name.startswith(f"{array}/c/")]
         assert numbers == list(range(len(numbers)))
     assert arrays.count("cloud/point") > 9 and arrays.count("pair/first") > 9  # where letters have another order
@@ -112,9 +113,9 @@ def test_a_shard_on_a_disk_opens_with_one_read_and_neighbours_are_one_read(folde
     assert len(reads) <= 1 + 4  # points, masks, labels, instances
     reads.clear()
     shard = zarr_reader.ZipShard(folder / SHARD)
-    for name in LARGE:
+    for name in STORED:
         shard.read(name, 0, shard.length(name))
-    assert len(reads) == 1 + len(LARGE)
+    assert len(reads) == 1 + len(STORED)
     assert sum(length for _, length in reads) <= (folder / SHARD).stat().st_size + zarr_reader._TAIL
 
 

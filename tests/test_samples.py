@@ -444,7 +444,7 @@ def test_an_interrupted_run_is_done_again_to_the_same_bytes(samples, tmp_path):
     assert write_samples(tmp_path / "cut", 1, 1).written
     found, whole = content(tmp_path / "cut"), content(samples)
     assert all(found[name] == whole[name] for name in found if name.startswith(("scans/scene", "shapes/")))
-    assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == [MANIFEST, "scans", "shapes"]
+    assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == ["articulated", MANIFEST, "scans", "shapes"]
     half.unlink()
     with pytest.raises(KeyboardInterrupt):
         write_samples(tmp_path / "cut", 1, 1, progress=stop)

@@ -168,7 +168,7 @@ def _step(name: str, number: int) -> str:
 
 def _mover(placed: Placed) -> Mover:
     source, fit = placed.drawn.source, placed.fit
-    return Mover(source.name, source.class_name, placed.height_m, fit.shrink, fit.radius_m)
+    return Mover(source.name, source.class_name, placed.height_m, fit.shrink, float(fit.radius_m))
 
 
 def count_shapes(config: Config, scan: str, k: int) -> int:

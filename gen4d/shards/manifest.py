@@ -99,6 +99,8 @@ def _is_sound(manifest: dict) -> bool:
     """Whether everything that readers take from a manifest is there and of its type."""
     try:
         shards, totals, config = manifest["shards"], manifest["totals"], manifest["config"]
+        if not isinstance(config, dict):
+            return False
         kinds = [
             (shards, list),
             (totals["sequences"], int),
