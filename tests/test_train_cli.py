@@ -745,4 +745,4 @@ def test_the_doctor_compares_gpus_with_the_wheels(capability, levels):
 @pytest.mark.parametrize("command", sorted(main.commands))
 def test_help_has_an_example(command):
     result = call(command, "--help")
-    assert result.exit_code == 0 and f"python -m train {command}" in result.output
+    assert result.exit_code == 0 and f"gen4d-train {command}" in result.output

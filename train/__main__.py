@@ -22,7 +22,7 @@ from train.commands.weights import export_weights
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Pre-train sparse 3D and 4D U-Nets on gen4d data sets, and use what they learned.
+    """Pre-train nets on gen4d data sets, and use what they learned.
 
     On several GPUs: torchrun --nproc_per_node 8 -m train pretrain --data DIR --run-dir DIR
     """

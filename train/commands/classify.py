@@ -7,7 +7,7 @@ import click
 from train.commands import frame
 
 
-@click.command()
+@click.command(short_help="Classify shapes: frozen features, few labels, floors.")
 @click.option("--data", type=frame.PATH, required=True, help="Labelled shapes: ModelNet, ScanObjectNN, .npz, classes.")
 @click.option(
     "--weights", "weights", multiple=True, type=frame.PATH, help="Run folder of pretrain; several: one for each seed."
@@ -27,8 +27,8 @@ def classify(data, weights, preset, folds, run, assignments, settings_file, devi
     on where it was stopped.
 
     \b
-    python -m train classify --data modelnet40_normal_resampled --weights runs/strl
-    python -m train classify --data furniture.npz --folds 3 --weights runs/a --weights runs/b --set tuning.percents=
+    gen4d-train classify --data modelnet40_normal_resampled --weights runs/strl
+    gen4d-train classify --data furniture.npz --folds 3 --weights runs/a --weights runs/b --set tuning.percents=
     """
     with frame.one_line_errors():
         from train.config import resolve

@@ -5,7 +5,7 @@ import click
 from train.commands import frame
 
 
-@click.command()
+@click.command(short_help="Compare runs: settings, results, curves.")
 @click.argument("runs", type=frame.PATH, nargs=-1, required=True)
 @click.option("--out", type=frame.PATH, default="compare.png", show_default=True, help="Picture of the curves.")
 @frame.as_json
@@ -13,7 +13,7 @@ def compare(runs, out, as_json) -> None:
     """Compare RUNS: the settings in which they differ, what they reached, and a page of their curves.
 
     \b
-    python -m train compare runs/pretrain runs/moving-3d --out compare.png
+    gen4d-train compare runs/pretrain runs/moving-3d --out compare.png
     """
     with frame.one_line_errors():
         from train.study import compare as study

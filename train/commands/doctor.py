@@ -5,13 +5,13 @@ import click
 from train.commands import frame
 
 
-@click.command()
+@click.command(short_help="Check this machine for training.")
 @frame.as_json
 def doctor(as_json) -> None:
     """Check this machine for training: packages, GPUs, and whether sparse convolutions compute right numbers.
 
     \b
-    python -m train doctor
+    gen4d-train doctor
     """
     from train.doctor import examine
 

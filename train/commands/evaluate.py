@@ -7,7 +7,7 @@ import click
 from train.commands import frame
 
 
-@click.command()
+@click.command(short_help="Evaluate a fine-tuned run, and write predictions.")
 @click.argument("run", type=frame.PATH)
 @click.option("--data", type=frame.PATH, required=True, help="Folder of scans, as for finetune.")
 @frame.manifest
@@ -37,8 +37,8 @@ def evaluate(run, which, out, device, no_labels, as_json, **given) -> None:
     txt: ids as ScanNet's benchmark takes them; ply: points coloured by class.
 
     \b
-    python -m train evaluate runs/finetune --data scannet --write npy
-    python -m train evaluate runs/finetune --data scannet --part test --no-labels --write txt --checkpoint last
+    gen4d-train evaluate runs/finetune --data scannet --write npy
+    gen4d-train evaluate runs/finetune --data scannet --part test --no-labels --write txt --checkpoint last
     """
     with frame.one_line_errors():
         from train.doctor import machine

@@ -5,7 +5,7 @@ import click
 from train.commands import frame
 
 
-@click.command()
+@click.command(short_help="Write features of a scan, and a picture of them.")
 @click.argument("weights", type=frame.PATH)
 @click.option("--scan", type=frame.PATH, help="A points file that gen4d reads (.ply, .pcd).")
 @click.option("--data", help="A data set; --name chooses one of its scans.")
@@ -24,7 +24,7 @@ def features(weights, scan, data, name, up, units, out, device, as_json) -> None
     order; rows of points that are not finite are NaN.
 
     \b
-    python -m train features runs/pretrain --scan scene0000_00_vh_clean_2.ply --out features.npy
+    gen4d-train features runs/pretrain --scan scene0000_00_vh_clean_2.ply --out features.npy
     """
     with frame.one_line_errors():
         from train.nets.weights import load_backbone

@@ -12,7 +12,7 @@ from train.commands.progress import Progress, draw_curves
 TITLES = {"segment": "segmentation", "instances": "instance segmentation", "detect": "detection"}
 
 
-@click.command()
+@click.command(short_help="Fine-tune to segments, instances or boxes.")
 @click.option("--data", type=frame.PATH, required=True, help="Folder of labelled scans: ScanNet, Pointcept's, samples.")
 @frame.manifest
 @click.option("--task", type=click.Choice(list(TITLES)), default="segment", show_default=True, help="What is learned.")
@@ -36,9 +36,9 @@ def finetune(
     stopped.
 
     \b
-    python -m train finetune --data scannet --weights runs/pretrain
-    python -m train finetune --task instances --data scannet --weights runs/pretrain --run runs/instances
-    python -m train finetune --data scannet --weights none --preset efficient --percent 10 --run runs/scratch10
+    gen4d-train finetune --data scannet --weights runs/pretrain
+    gen4d-train finetune --task instances --data scannet --weights runs/pretrain --run runs/instances
+    gen4d-train finetune --data scannet --weights none --preset efficient --percent 10 --run runs/scratch10
     """
     with frame.one_line_errors():
         from train.config import ConfigError, resolve

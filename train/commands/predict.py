@@ -5,7 +5,7 @@ import click
 from train.commands import frame
 
 
-@click.command()
+@click.command(short_help="Predict the class of every point of a file or folder.")
 @click.argument("run", type=frame.PATH)
 @click.argument("source", type=frame.PATH)
 @click.option("--checkpoint", "which", type=click.Choice(["last", "best"]), default="best", show_default=True)
@@ -27,8 +27,8 @@ def predict(run, source, which, views, window_voxels, out, device, as_json, **gi
     pictures/SCAN.png. classes.json says what the numbers mean.
 
     \b
-    python -m train predict runs/finetune scan.ply --up y --out predictions
-    python -m train predict runs/finetune scannet/ --checkpoint last
+    gen4d-train predict runs/finetune scan.ply --up y --out predictions
+    gen4d-train predict runs/finetune scannet/ --checkpoint last
     """
     with frame.one_line_errors():
         from train.run.world import join_world

@@ -9,7 +9,7 @@ from train.commands import frame
 from train.commands.progress import CollapseWatch, ConstantWatch, Progress, draw_curves
 
 
-@click.command()
+@click.command(short_help="Pre-train on a data set.")
 @click.option("--data", required=True, help="Folder that gen4d build wrote, or its URL.")
 @click.option("--preset", default="paper", show_default=True, help="paper, or small: minutes on a CPU.")
 @frame.run_option("runs/pretrain")
@@ -23,8 +23,8 @@ def pretrain(data, preset, run, assignments, settings_file, device, dry_run, no_
     """Pre-train on a data set. The same command continues where it stopped.
 
     \b
-    python -m train pretrain --data data/sequences --preset small
-    python -m train pretrain --data data/sequences --set method=moving-3d --set optim.lr=0.1
+    gen4d-train pretrain --data data/sequences --preset small
+    gen4d-train pretrain --data data/sequences --set method=moving-3d --set optim.lr=0.1
     """
     with frame.one_line_errors():
         from train.config import resolve

@@ -7,7 +7,7 @@ import click
 from train.commands import frame
 
 
-@click.command()
+@click.command(short_help="Probe frozen features beside a random net.")
 @click.option("--data", type=frame.PATH, required=True, help="Folder of labelled scans, as for finetune.")
 @click.option("--weights", required=True, help="Run folder, checkpoint or exported weights; none: random ones only.")
 @click.option("--preset", default="paper", show_default=True, help="paper, or small: minutes on a CPU.")
@@ -24,7 +24,7 @@ def probe(weights, preset, run, percent, assignments, settings_file, device, as_
     """Probe frozen features: a linear layer and nearest neighbours, beside a random net of the same shape.
 
     \b
-    python -m train probe --data data/samples/scans --weights runs/pretrain --preset small
+    gen4d-train probe --data data/samples/scans --weights runs/pretrain --preset small
     """
     with frame.one_line_errors():
         from train.config import resolve

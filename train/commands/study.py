@@ -5,7 +5,7 @@ import click
 from train.commands import frame
 
 
-@click.command()
+@click.command(short_help="Compare ways of pre-training on built-in rooms.")
 @click.option("--size", default="small", show_default=True, help="small: an hour and a half of two CPU cores; or full.")
 @click.option("--out", type=frame.PATH, default="runs/study", show_default=True, help="Folder of the study.")
 @frame.assignments
@@ -16,7 +16,7 @@ def study(size, out, assignments, workers, device, as_json) -> None:
     """Compare ways of pre-training with training from scratch, on the built-in rooms. Run it again to continue.
 
     \b
-    python -m train study --size small --workers 2
+    gen4d-train study --size small --workers 2
     """
     with frame.one_line_errors():
         from train.config import resolve

@@ -5,7 +5,10 @@ import sys
 import click
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    short_help="Run a command in several processes on a CPU.",
+)
 @click.argument("processes", type=click.IntRange(min=1))
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def together(processes, command) -> None:
@@ -15,7 +18,7 @@ def together(processes, command) -> None:
     torchrun.
 
     \b
-    python -m train together 2 pretrain --data data/sequences --preset small
+    gen4d-train together 2 pretrain --data data/sequences --preset small
     """
     from train.run.together import run_together
 

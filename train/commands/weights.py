@@ -5,7 +5,7 @@ import click
 from train.commands import frame
 
 
-@click.command("export-weights")
+@click.command("export-weights", short_help="Write a backbone for use here or elsewhere.")
 @click.argument("run", type=frame.PATH)
 @click.option("--out", type=frame.PATH, default="backbone.safetensors", show_default=True, help="File to write.")
 @click.option("--module", is_flag=True, help="Write the net beside it, as a .py that needs torch and spconv alone.")
@@ -18,8 +18,8 @@ def export_weights(run, out, module, as_json) -> None:
     as a backbone of Pointcept; its head says how to use it.
 
     \b
-    python -m train export-weights runs/pretrain --out backbone.safetensors --module
-    python -m train export-weights pointcontrast.pth --out pointcontrast.safetensors
+    gen4d-train export-weights runs/pretrain --out backbone.safetensors --module
+    gen4d-train export-weights pointcontrast.pth --out pointcontrast.safetensors
     """
     with frame.one_line_errors():
         from train.nets import weights
