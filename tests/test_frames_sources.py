@@ -42,6 +42,33 @@ def test_frames_of_every_layout_lie_on_the_walls(tmp_path, layout):
     assert [frame.number for frame in frames] == sorted(frame.number for frame in frames)
 
 
+NAMED = {  # layout -> the title and the first camera of its data set, for images of 640 x 480 or 1200 x 680
+    "tum": ("TUM RGB-D", (517.3, 516.5, 318.6, 255.3), (640, 480)),
+    "seven_scenes": ("7-Scenes", (585, 585, 320, 240), (640, 480)),
+    "replica": ("Replica as rendered for NICE-SLAM", (600, 600, 599.5, 339.5), (1200, 680)),
+}
+
+
+@pytest.mark.parametrize("layout", NAMED)
+def test_data_sets_with_one_camera_are_known_by_name(tmp_path, layout):
+    recordings.FRAMES[layout][0](tmp_path, POSES)
+    (tmp_path / "gen4d.yaml").unlink()
+    title, camera, size = NAMED[layout]
+    assert find_posed(tmp_path, "frames").title == title
+    frames, reading = frames_of(tmp_path)
+    assert len(frames) == COUNT and not reading.broken
+    for frame, truth in zip(frames, POSES, strict=True):
+        assert np.abs(frame.pose - truth).max() < 1e-5
+        share = np.array(frame.depth.shape[::-1]) / size
+        given = np.array(camera).reshape(2, 2)
+        assert np.allclose(frame.camera[:2], given[0] * share) and np.allclose(
+            frame.camera[2:], (given[1] + 0.5) * share - 0.5
+        )
+        point, _ = back_project(frame._replace(camera=type(frame.camera)(*recordings.CAMERA)), 0.0, 10.0)
+        world = point @ frame.pose[:3, :3].T + frame.pose[:3, 3]
+        assert recordings.off_walls(world).max() < 1.5e-3, "the scale of depths, and what is no depth"
+
+
 def test_unpadded_names_are_sorted_as_numbers_and_every_takes_from_all(tmp_path):
     recordings.write_exported(tmp_path, recordings.camera_poses(12))
     frames, reading = frames_of(tmp_path, every=3)
