@@ -274,7 +274,10 @@ EXPECTED = {
 
 def test_the_doctor_finds_all_that_contradicts_itself_in_one_run(tmp_path):
     everything(tmp_path)
-    findings = [*examine_scans(tmp_path, orientation=Z_UP), *examine_shapes(tmp_path)]
+    write(tmp_path / "listed.txt", "\n".join([*(f"scene000{i}_00" for i in range(7)), "scene0003_00.2019"]))
+    listed = tmp_path / "listed.txt"
+    findings = [*examine_scans(tmp_path, listed, orientation=Z_UP), *examine_shapes(tmp_path)]
+    assert any(one.level != "note" and "scene0003_00.2019" in one.message for one in findings), "a name nobody has"
     for name, words in EXPECTED.items():
         assert any(one.path.endswith(name) and words in one.message for one in findings), (name, words)
     assert "ScanNet v2: 7 scans" in findings[0].message
