@@ -22,21 +22,24 @@ def _number(text, at, end):
     negative = text[at] == 45
     if negative or text[at] == 43:
         at += 1
-    mantissa, power, digits, figures, point = np.int64(0), 0, 0, 0, False
-    while at < end:
-        letter = np.int64(text[at])
-        if 48 <= letter <= 57:
-            figures += 1
-            if digits > 0 or letter != 48:
-                digits += 1
-            if digits <= _MOST_DIGITS:
-                mantissa = mantissa * 10 + (letter - 48)
-            power -= 1 if point else 0
-        elif letter == 46 and not point:
-            point = True
-        else:
-            break
+    mantissa, power, begun = np.int64(0), 0, at  # a mantissa of too many digits overflows, and is not used
+    while at < end and text[at] == 48:
         at += 1
+    zeros = at
+    while at < end and 48 <= text[at] <= 57:
+        mantissa = mantissa * 10 + (np.int64(text[at]) - 48)
+        at += 1
+    digits, figures = at - zeros, at - begun
+    if at < end and text[at] == 46:
+        at += 1
+        point = at
+        while digits == 0 and at < end and text[at] == 48:
+            at += 1
+        zeros = at
+        while at < end and 48 <= text[at] <= 57:
+            mantissa = mantissa * 10 + (np.int64(text[at]) - 48)
+            at += 1
+        digits, figures, power = digits + at - zeros, figures + at - point, point - at
     if figures > 0 and at < end and (text[at] == 101 or text[at] == 69):
         at += 1
         below = at < end and text[at] == 45
