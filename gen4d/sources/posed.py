@@ -234,7 +234,7 @@ class Folder:
             elif (self.base / self.name(str(template))).is_file():
                 return str(template)
         names = " or ".join(self.name(str(template), "*") for template in templates)
-        raise SourceError(self.base, f"has no {names}: without it its frames have no place")
+        raise SourceError(self.base, f"has no {names}: write it, or say in a gen4d.yaml where it is")
 
     def near(self, template: str, key: str) -> str | None:
         """The file of a key, or of the nearest key within the tolerance, as names by time are rounded differently."""
