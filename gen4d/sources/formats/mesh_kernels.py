@@ -21,12 +21,12 @@ def double_areas(vertex, face, out):
 
 @njit(**_FLAGS)
 def area_bins(vertex, face, area, low, inverse, out):
-    """Add the area (F,) of each triangle (F, 3) of points (V, 3) to the bin of its centre along each axis, `out`
-    (3, B) float64: bins of 1 / `inverse` (3,) from `low` (3,), what lies beyond in the last."""
+    """Add the area (F,) of each triangle (F, 3) of points (V, A) to the bin of its centre along each of A axes, `out`
+    (A, B) float64: bins of 1 / `inverse` (A,) from `low` (A,), what lies beyond in the last."""
     bins = out.shape[1]
     for i in range(face.shape[0]):
         a, b, c = face[i, 0], face[i, 1], face[i, 2]
-        for axis in range(3):
+        for axis in range(out.shape[0]):
             middle = (vertex[a, axis] + vertex[b, axis] + vertex[c, axis]) / 3
             out[axis, min(max(np.int64((middle - low[axis]) * inverse[axis]), 0), bins - 1)] += area[i]
 

@@ -103,6 +103,10 @@ def _without_strays(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """The faces without the few that make the shape three times as large as 99 % of its area are, and what to say."""
     total, count, far = float(area.sum()), len(face), 1.0
+    longest = [int(np.ptp(size, axis=0).argmax())]  # nothing strays where most of the area reaches along it
+    low, high = _core(np.ascontiguousarray(vertex[:, longest]), face, area, size[:, longest], _STRAY_AREA * total)
+    if np.ptp(size[:, longest]) < _STRAY_TIMES * float((high - low)[0]):
+        return face, ()
     for _ in range(_PASSES):
         low, high = _core(vertex, face, area, size, _STRAY_AREA * total)
         side = float((high - low).max())  # a handle may stick out of a board by many times its thickness
@@ -127,10 +131,10 @@ def _without_strays(
 def _core(
     vertex: np.ndarray, face: np.ndarray, area: np.ndarray, size: np.ndarray, least: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The box (3,), (3,) that holds the centres of the faces along each axis, but for so much of their area at each
-    end; to a 64th of the size."""
+    """The box (A,), (A,) that holds the centres of the faces along each of A axes, but for so much of their area at
+    each end; to a 64th of the size."""
     extent = np.maximum(np.ptp(size, axis=0), 1e-300)
-    bins = np.zeros((3, _BINS))
+    bins = np.zeros((vertex.shape[1], _BINS))
     mesh_kernels.area_bins(vertex, face, area, size[0], _BINS / extent, bins)
     reached = np.cumsum(bins, axis=1)
     first = (reached <= least).sum(axis=1)
