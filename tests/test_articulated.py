@@ -291,7 +291,7 @@ BAD = {
     "at most once around": ('upper="1.7"', 'upper="17"'),
     "an axis of length 0": ('axis xyz="0 -1 0"', 'axis xyz="0 0 0"'),
     "3 finite numbers": ('axis xyz="0 -1 0"', 'axis xyz="0 nan 0"'),
-    "which is no link": ('child link="tray"', 'child link="trai"'),
+    "which is not a link": ('child link="tray"', 'child link="trai"'),
     "two joints to the link": ('child link="tray"', 'child link="door"'),
     "in a circle": ('parent link="feet"/><child link="case"', 'parent link="door"/><child link="case"'),
     "mimics another": ('<origin xyz="0.4 0.2 0.5"', '<mimic joint="hinge"/><origin xyz="0.4 0.2 0.5"'),

@@ -163,7 +163,7 @@ def _check_views(tables: Tables) -> None:
         views = tables.views(scan)
         if views is not None and views.overlap is not None:
             shares = bool(((views.overlap >= 0) & (views.overlap <= 1)).all() and (views.overlap.diagonal() == 1).all())
-            _demand(shard, shares, f"view/overlap of {tables.scans[scan]} are no shares")
+            _demand(shard, shares, f"view/overlap of {tables.scans[scan]} are not shares")
 
 
 def _check_pairs(tables: Tables, row: int, sequence: Sequence) -> None:

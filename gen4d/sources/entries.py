@@ -248,7 +248,7 @@ def _check_fields(where: str, what: str, template: Any, groups: Iterable[str]) -
     try:
         used = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
     except (ValueError, TypeError) as error:
-        raise _Wrong(f"{where}: {what} {template!r} is no text with names in braces ({error}): repair it") from None
+        raise _Wrong(f"{where}: {what} {template!r} is not text with names in braces ({error}): repair it") from None
     if odd := [name for name in used if name not in groups]:
         raise _Wrong(f"{where}: {what} {template!r} names {odd[0]!r}, which path has no group for: "
                      f"{nearest(odd[0], groups)}")  # fmt: skip
@@ -260,7 +260,7 @@ def _label_space(where: str, item: Any) -> LabelSpace:
     if isinstance(names, list):
         names = dict(enumerate(names))
     if not isinstance(names, dict) or not all(isinstance(one, int) for one in names):
-        raise _Wrong(f"{where}: names is no list of names, and not whole numbers with names: repair it")
+        raise _Wrong(f"{where}: names is neither a list of names nor whole numbers with names: repair it")
     benchmark = item.get("benchmark", [one for one in names if one not in ignore])
     for key, ids in (("ignore", ignore), ("benchmark", benchmark)):
         if not isinstance(ids, list) or not all(isinstance(one, int) for one in ids):

@@ -85,7 +85,7 @@ def add_glob(pattern: str) -> None:
     """From now on this process takes what a pattern finds below a folder for its scans, `**/*.ply` for example, each
     named after its path. Raises SourceError."""
     if not pattern or pattern.startswith("/") or ".." in pattern.split("/"):
-        raise SourceError("--glob", f"{pattern!r} is no pattern below the folder of scans, like **/*.ply")
+        raise SourceError("--glob", f"{pattern!r} is not a pattern below the folder of scans, like **/*.ply")
     layout = Layout((pattern,), re.compile(r"(?P<name>.+)\.[^./]+"))
     general = {"built": True, "units": "m", "up": "z", "home": "yours", "terms": "yours", "label_space": "unknown"}
     entry = Entry(name="glob", title=f"files found by {pattern}", role="scans", layouts=(layout,), **general)
@@ -193,7 +193,7 @@ def _glob(folder: Path, pattern: str) -> list[Path]:
     try:
         return list(folder.glob(pattern))
     except (ValueError, NotImplementedError) as error:
-        raise SourceError(folder, f"{pattern!r} is no pattern of files ({error}): use *, ? and **/ alone") from error
+        raise SourceError(folder, f"{pattern!r} is not a pattern of files ({error}): use *, ? and **/ alone") from error
     except OSError as error:
         raise SourceError(folder, f"cannot be listed ({error.strerror or error}): check its permissions") from error
 

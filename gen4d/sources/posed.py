@@ -361,7 +361,7 @@ def _nearest(path: Path, stamps: np.ndarray, times: np.ndarray, tolerance_s: flo
     if not np.isfinite(stamps).all():
         raise SourceError(path, "has no times: pose_columns names one column time")
     if not np.isfinite(times).all():
-        raise SourceError(path, "gives poses by time, but the frames' names are no times: check match")
+        raise SourceError(path, "gives poses by time, but the names of the frames are not times: check match")
     order = np.argsort(stamps, kind="stable")
     rising = stamps[order]
     after = np.searchsorted(rising, times).clip(1, max(len(rising) - 1, 1))

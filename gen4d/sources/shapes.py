@@ -136,7 +136,7 @@ def _by_class_file(folder: Path, entry: Entry, hits: list[Hit]) -> list[Hit]:
         else:
             classes = {str(item[entry.class_file.id]): str(item[entry.class_file.cls]) for item in tree}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        text = f"is no table of classes of {entry.title} ({type(error).__name__}: {error}): copy it again"
+        text = f"is not a table of classes of {entry.title} ({type(error).__name__}: {error}): copy it again"
         raise SourceError(path, text) from error
     return [hit._replace(groups={**hit.groups, "class": classes.get(hit.name, "object")}) for hit in hits]
 

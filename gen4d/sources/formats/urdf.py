@@ -105,7 +105,7 @@ def _joint(path: Path, joint: xml.Element, links: dict) -> UrdfJoint:
         element = joint.find(end)
         ends.append("" if element is None else element.get("link", ""))
         if ends[-1] not in links:
-            raise SourceError(path, f"has {where} with the {end} {ends[-1]!r}, which is no link: repair it")
+            raise SourceError(path, f"has {where} with the {end} {ends[-1]!r}, which is not a link: repair it")
     axis = np.array(_numbers(path, joint.find("axis"), "xyz", where, [1.0, 0.0, 0.0]))
     length = float(np.linalg.norm(axis))
     if not length > 1e-9:
