@@ -246,7 +246,7 @@ def test_joints_that_are_not_to_move_stay_nearest_to_rest_and_nothing_else_chang
     for name in ("on", "off"):
         run_build(tmp_path / name, make_inputs(scans, tmp_path / "shapes", sequences=3, joints=name == "on"))
     on, off = (gen4d.open_dataset(tmp_path / name) for name in ("on", "off"))
-    assert "joints" not in on.config and off.config["joints"] is False
+    assert on.config["joints"] is True and off.config["joints"] is False
     for one, other in zip(on, off, strict=True):
         assert [a.planes.tobytes() for a in one.actors] == [a.planes.tobytes() for a in other.actors]
         assert one.actors[1].pose.tobytes() == other.actors[1].pose.tobytes()

@@ -98,7 +98,7 @@ def test_classes_of_3d_future_come_from_its_table_and_sizes_are_metres(tmp_path)
     (source,) = find_shapes(tmp_path, ("chair",)).sources
     assert source.class_name == "chair" and np.ptp(load_shape(source).vertex[:, 2]) == 2  # y is up
     write(tmp_path / "3D-FUTURE-model" / "model_info.json", "[3]")
-    with pytest.raises(SourceError, match="no table of classes of 3D-FUTURE"):
+    with pytest.raises(SourceError, match="a table of classes of 3D-FUTURE"):
         find_shapes(tmp_path)
 
 

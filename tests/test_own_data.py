@@ -106,7 +106,7 @@ def test_a_glob_names_the_scans_of_a_tree_after_their_paths(tmp_path):
     listed = write(tmp_path / "list.txt", "a/2/cloud.ply\nb_cloud\n")
     assert [source.name for source in find_scans(tmp_path, listed).sources] == ["a_2_cloud", "b_cloud"]
     for pattern in ("", "/etc/*", "../*.ply"):
-        with pytest.raises(SourceError, match="no pattern below the folder"):
+        with pytest.raises(SourceError, match="a pattern below the folder"):
             sources.add_glob(pattern)
 
 
@@ -181,7 +181,8 @@ def test_predicting_a_folder_names_every_scan_that_is_refused(tmp_path):
 
 def test_the_manifests_in_the_documents_are_whole_and_say_what_is_said_of_them(tmp_path):
     text = (commands.ROOT / "docs" / "your-data.md").read_text()
-    house_text, scannet200 = (part.split("```")[0] for part in text.split("```yaml\n")[1:])
+    blocks = [part.split("```")[0] for part in text.split("```yaml\n")[1:]]
+    house_text, scannet200 = (block for block in blocks if "datasets:" in block)
     write(house(tmp_path / "house") / "datasets_manifest.yaml", house_text)
     assert [source.label_space for source in find_scans(tmp_path / "house").sources] == ["house", "house"]
     point = pointcept_scan(tmp_path / "200" / "train", "scene0000_00")
