@@ -44,7 +44,8 @@ def test_sets_of_points_with_such_names_are_refused_too(tmp_path):
         with open(path, "wb") as file:
             np.save(file, bare_floor(1))
     found = find_any_shapes(tmp_path)
-    assert [source.name for source in found.sources] == ["chair_a"] and "caf\\xe9.npy: has a name" in found.refused[0][1]
+    assert [source.name for source in found.sources] == ["chair_a"]
+    assert "caf\\xe9.npy: has a name" in found.refused[0][1]
 
 
 def test_a_folder_of_any_bytes_is_read_and_written(tmp_path):
