@@ -5,6 +5,7 @@ This runs when gen4d is imported, before Numba is. Child processes inherit the p
 """
 
 import os
+import pathlib
 import stat
 import sys
 
@@ -55,6 +56,15 @@ def _private(folder: str) -> bool:
     except OSError:
         return False
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+
+
+def is_cold(kernel) -> bool:
+    """Whether a compiled loop has to be compiled first: Numba has no signature of it in memory nor in its cache."""
+    if not hasattr(kernel, "signatures"):
+        return False  # jit is disabled
+    name = f"{kernel.py_func.__module__.rpartition('.')[2]}.{kernel.py_func.__name__}"
+    kept = pathlib.Path(kernel.stats.cache_path or ".").glob(f"{name}*.nbc")
+    return not kernel.signatures and not any(kept)
 
 
 NOTE = keep() if hasattr(os, "getuid") else ""

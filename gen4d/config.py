@@ -268,7 +268,7 @@ def make_config(of: type[Made], /, **settings: Any) -> Made:
     types = {field.name: field.type for field in dataclasses.fields(of)}
     for name, value in settings.items():
         if name not in types:
-            raise ConfigError(f"unknown setting {name!r}; {_nearest(name, types)}")
+            raise ConfigError(f"unknown setting {name!r}; {nearest(name, types)}")
         kind = types[name]
         settings[name] = _coerced(name, value, kind if isinstance(kind, type) else tuple)
     return of(**settings)
@@ -282,7 +282,8 @@ def _coerced(name: str, value: Any, kind: type) -> Any:
     return kind(value)
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The remedy for a name that is none of those known."""
     close = difflib.get_close_matches(name, known, 1)
     return f"did you mean {close[0]}?" if close else "known: " + ", ".join(known)
 
@@ -294,7 +295,7 @@ def override(config: Made, assignments: tuple[str, ...]) -> Made:
     for text in assignments:
         name, _, value = text.partition("=")
         if name not in types:
-            raise ConfigError(f"--set {text}: unknown setting {name!r}; {_nearest(name, types)}")
+            raise ConfigError(f"--set {text}: unknown setting {name!r}; {nearest(name, types)}")
         if types[name] not in (int, float, bool, str):
             raise ConfigError(f"--set {text}: {name} has its own option or comes from the manifest")
         values[name] = _parse(text, value, types[name])

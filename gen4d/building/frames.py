@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from gen4d import sources
+from gen4d import compiled, sources
 from gen4d.building.errors import BuildError
 from gen4d.building.inputs import Found, Given, Inputs, Made
 from gen4d.config import FramesConfig, SweepsConfig
@@ -83,9 +83,5 @@ def warm_up(config: FramesConfig) -> None:
 
 
 def is_cold() -> bool:
-    """Numba has no signature of a kernel in memory nor in its cache."""
-    dispatcher = kernels.back_project
-    if not hasattr(dispatcher, "signatures"):
-        return False  # jit is disabled
-    path = pathlib.Path(dispatcher.stats.cache_path or ".")
-    return not dispatcher.signatures and not any(path.glob("kernels.back_project*.nbc"))
+    """Whether the kernels have to be compiled first."""
+    return compiled.is_cold(kernels.back_project)

@@ -1,12 +1,11 @@
 """Sequences of shapes that move through scans (4DContrast, section 3.3), as a build makes them."""
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 
-from gen4d import sources
+from gen4d import compiled, sources
 from gen4d.building.errors import BuildError
 from gen4d.building.inputs import Found, Given, Inputs, Made, refuse_empty
 from gen4d.config import Config
@@ -130,9 +129,5 @@ def warm_up(config: Config) -> None:
 
 
 def is_cold() -> bool:
-    """Numba has no signature of a kernel in memory nor in its cache."""
-    dispatcher = kernels.walk
-    if not hasattr(dispatcher, "signatures"):
-        return False  # jit is disabled
-    path = pathlib.Path(dispatcher.stats.cache_path or ".")
-    return not dispatcher.signatures and not any(path.glob("kernels.walk*.nbc"))
+    """Whether the kernels have to be compiled first."""
+    return compiled.is_cold(kernels.walk)

@@ -1,11 +1,10 @@
 """Sequences of views of shapes (STRL, Eq. 2), as a build makes them."""
 
 import dataclasses
-import pathlib
 
 import numpy as np
 
-from gen4d import sources
+from gen4d import compiled, sources
 from gen4d.building.errors import BuildError
 from gen4d.building.inputs import Found, Given, Inputs, Made
 from gen4d.config import ViewsConfig
@@ -64,8 +63,5 @@ def warm_up(config: ViewsConfig) -> None:
 
 
 def is_cold() -> bool:
-    """Numba has no signature of a kernel in memory nor in its cache."""
-    if not hasattr(turned_extent, "signatures"):
-        return False  # jit is disabled
-    path = pathlib.Path(turned_extent.stats.cache_path or ".")
-    return not turned_extent.signatures and not any(path.glob("kernels.turned_extent*.nbc"))
+    """Whether the kernels have to be compiled first."""
+    return compiled.is_cold(turned_extent)

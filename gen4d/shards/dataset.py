@@ -214,9 +214,8 @@ class Dataset:
                 f"the nearest scan is {close[0]!r}, its sequences {close[0]}/000 and so on" if close else "it is empty"
             )
             raise KeyError(f"no sequence {id!r} in {self.home.where()}: {like}")
-        number = self.scan_names.index(scan)
         there = []
-        for i in range(self._end[number - 1] if number else 0, self._end[number]):
+        for i in self.numbers(scan):
             shard, row = self._locate(i)
             there.append(int(self._tables(shard).table["sequence/k"][row]))
             if k.isdecimal() and int(k) == there[-1]:

@@ -1,7 +1,6 @@
 """What a manifest declares: data sets, label spaces, heights. Read from YAML and checked, key by key."""
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from gen4d.config import nearest
 from gen4d.sources.recorded import Recorded, parse_recorded
 from gen4d.sources.source import SourceError
 
@@ -167,12 +167,6 @@ def _check_keys(where: str, item: Any, known: Iterable[str], needed: Iterable[st
     for key in needed:
         if not item.get(key):
             raise _Wrong(f"{where} has no {key}: add it")
-
-
-def nearest(text: str, known: Iterable[str]) -> str:
-    """The remedy for a name that is none of those known."""
-    close = difflib.get_close_matches(text, list(known), 1)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
 
 
 def _strings(where: str, item: Mapping, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:

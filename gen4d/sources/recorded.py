@@ -1,7 +1,6 @@
 """How posed depth images or lidar sweeps lie in a scan's folder, and what their numbers mean: all of it from YAML."""
 
 import dataclasses
-import difflib
 import itertools
 import math
 import re
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gen4d.config import nearest
 from gen4d.sources.source import SourceError
 
 _DIRECTIONS = ("sensor-to-world", "world-to-sensor")
@@ -91,8 +91,7 @@ def parse_recorded(where: Path, key: str, item: object) -> Recorded:
     values = {}
     for name, value in item.items():
         if name not in types:
-            close = difflib.get_close_matches(str(name), types, 1) or [", ".join(types)]
-            raise SourceError(where, f"{key} has an unknown key {name!r}: did you mean {close[0]}?")
+            raise SourceError(where, f"{key} has an unknown key {name!r}: {nearest(str(name), types)}")
         if isinstance(types[name], tuple):
             value = tuple(value) if isinstance(value, list) else (value,)
         elif isinstance(types[name], float) and isinstance(value, int):
