@@ -32,6 +32,7 @@ from train.config import ConfigError, from_plain, resolve, to_plain
 from train.inputs.order import Share
 from train.methods.config import PRESETS
 from train.methods.contrast4d.config import METHODS
+from train.methods.distill.config import METHODS as DISTILLATIONS
 from train.methods.pretrain import make
 from train.nets import sparse
 from train.nets.cost import widths
@@ -105,11 +106,13 @@ def test_pretraining_prints_every_step_and_leaves_a_run_folder(data, run):
     assert "step 3/" not in again.output
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS | DISTILLATIONS)
 def test_every_method_trains(method, data, tmp_path):
+    """And its backbone is found again."""
     result = call(*pretrain(data, tmp_path, "--set", f"method={method}", "--set", "steps=1"))
     assert result.exit_code == 0, result.output
-    assert tuple(read_lines(tmp_path / "log.jsonl")[0]["terms"]) == METHODS[method].terms
+    assert tuple(read_lines(tmp_path / "log.jsonl")[0]["terms"]) == (METHODS | DISTILLATIONS)[method].terms
+    assert load_backbone(tmp_path).voxel_m == 0.05
 
 
 def test_a_dry_run_prints_the_configuration_and_the_memory_and_writes_nothing(data, tmp_path):
@@ -141,12 +144,16 @@ def test_the_memory_estimate_is_what_autograd_keeps(data):
     assert memory.estimate(loader, model, "float32").kept == pytest.approx(measured, rel=0.04)
 
 
-@pytest.mark.parametrize("method", ["4dcontrast", "moving-3d", "4dcontrast-simclr", "static-3d-infonce"])
+@pytest.mark.parametrize(
+    "method",
+    ["4dcontrast", "moving-3d", "4dcontrast-simclr", "static-3d-infonce"]
+    + ["moving-3d-csc", "moving-3d-vicreg", "static-3d-msc", "moving-3d-distill"],
+)
 @pytest.mark.parametrize("hidden", [32, 96])
 def test_what_heads_and_losses_keep_is_counted_where_nets_keep_nothing(data, method, hidden):
     """By recomputing, which leaves a gigabyte of the paper's batch to them."""
     nets = ("net_3d=small-4d", "voxel_m=0.4", "voxel_4d_m=0.8", "recompute=true")
-    size = (f"method={method}", f"hidden={hidden}", "width=96", "batch=2", "samples=300")
+    size = (f"method={method}", f"hidden={hidden}", "width=96", "batch=2", "samples=300", "mask_patch=1")
     model, _, loader, _ = prepared(data, *size, *nets)
     kept, weights = {}, {p.untyped_storage().data_ptr() for p in model.parameters()}
 
