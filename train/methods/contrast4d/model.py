@@ -104,14 +104,15 @@ class Contrast(nn.Module):
     def _rows_kept(self, batch: Batch) -> int:
         """Bytes that heads and losses keep of the sampled rows, which are widened to four bytes a number: of a row its
         projection, normalised, and where there is a predictor its hidden layer twice (measured)."""
-        config, rows = self.config, batch.pair_row.numel()
+        config, samples, pairs = self.config, batch.pair_row.shape[-1], len(self._pairs(batch))
+        rows = 2 * pairs * samples
         if self.method.has_4d:
             rows += 2 * batch.point_row.numel() + (batch.pair_row_4d.numel() if self.method.cosine else 0)
-        kept = rows * (3 * config.width + (2 * config.hidden if self.method.cosine else 0)) * 4
+        widths = 2 if self.method.loss == "vicreg" else 3  # whose features keep their lengths
+        kept = rows * (widths * config.width + (2 * config.hidden if self.method.cosine else 0)) * 4
         if not config.recompute:
             kept += rows * self.encoder3d.backbone.channels * 4
-        samples = batch.pair_row.shape[-1]
-        similarities = len(self._pairs(batch)) * samples * (samples // batch.size)
+        similarities = pairs * samples * (samples // batch.size)
         return kept + similarities * {"infonce": 9, "csc": 24}.get(self.method.loss, 0)
 
     def _pairs(self, batch: Batch) -> list[int]:

@@ -106,8 +106,9 @@ class Distillation(nn.Module):
             costs = [cost._replace(kept=most if i == 0 else 0, pairs=0) for i, cost in enumerate(costs)]
         for voxels in batch.whole:
             costs.append(forward_cost(shape, 3, voxels, element)._replace(kept=0, pairs=0))
-        # Of a row, in four bytes a number: its projection, normalised, and of all prototypes shares and two scores.
-        kept = batch.pair_row.numel() * (3 * contrast.width + 2 * self.config.prototypes) * 4
+        # Of a row, in four bytes a number: its projection, before and after it is normalised, and of all prototypes the
+        # teacher's shares and the student's logarithms (measured).
+        kept = batch.pair_row.numel() * (2 * contrast.width + 2 * self.config.prototypes) * 4
         if not contrast.recompute:
             kept += batch.pair_row.numel() * self.student.encoder.backbone.channels * 4
         return [*costs, Forward(0, 0, kept, 0)]
