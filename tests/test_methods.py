@@ -275,6 +275,16 @@ def test_frame_places_name_each_frame_s_part_in_every_pair():
     assert [places_of(i, 3) for i in range(3)] == [[(0, 0), (1, 0)], [(0, 1), (2, 0)], [(1, 1), (2, 1)]]
 
 
+def test_a_mean_that_vicreg_leaves_free_is_no_collapse_and_equal_features_are_one():
+    batch, model = batch_for("moving-3d-vicreg"), model_of("moving-3d-vicreg")
+    even = model(batch).spread["3d"].item()
+    with torch.no_grad():
+        model.encoder3d.projector.bias += 100
+        assert model(batch).spread["3d"].item() == pytest.approx(even, abs=1e-3) and even > 0.6
+        model.encoder3d.projector.weight[1:] = 0  # all features along one axis
+        assert model(batch).spread["3d"] < 0.3
+
+
 @pytest.mark.parametrize("kind, fields", [(PretrainConfig, {"method": "x"}), (Contrast4D, {"stop_gradient": "both"})])
 def test_unknown_names_are_refused_with_what_there_is(kind, fields):
     with pytest.raises(ConfigError, match="one of"):

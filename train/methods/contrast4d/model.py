@@ -145,8 +145,11 @@ class Contrast(nn.Module):
         losses = [
             self._contrast(*z3.pair[p], batch.pair_row[p], batch.size, at) for p, at in zip(pairs, place, strict=True)
         ]
-        terms, samples, seen = {"3d-3d": sum(losses)}, {"3d": z3.pair}, z3.pair.detach()[pairs]
-        fits = {"3d-3d": fit(seen[:, 0], seen[:, 1], batch.pair_row[0, 1], batch.size)}
+        seen = z3.pair.detach()[pairs]
+        terms, fits = {"3d-3d": sum(losses)}, {"3d-3d": fit(seen[:, 0], seen[:, 1], batch.pair_row[0, 1], batch.size)}
+        if self.method.loss == "vicreg":  # which leaves the mean of features where it is: no sign of a collapse
+            seen = seen - seen.mean((0, 1, 2))
+        samples = {"3d": seen}
         if self.method.has_4d:
             features = self._run(self.encoder4d, self.encoder4d.features, batch.sequence, batch.size)
             z4 = self.encoder4d.projector(match_average(features, batch.point_row_4d))  # affine: mean of projections
