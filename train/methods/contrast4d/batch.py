@@ -115,13 +115,15 @@ def _draw_ranks(count: np.ndarray, slots: int, rng: np.random.Generator):
 
 # Masks ---------------------------------------------------------------------------------------------------------------
 
+_MIXED = np.array([1, 1_000_003, 998_244_353])  # cells to numbers; two that fall together are one patch
+
 
 def mask_patches(actors: Many, recipe: Recipe, rng: np.random.Generator) -> list:
     """Actors without the points of masked patches: cubes of each cloud's own space, so that a patch of a moving shape
     stays one.
 
-    Of all patches `mask_share` are masked in even frames, and as many others in odd ones, so two frames of which one is
-    even never lack the same point (Masked Scene Contrast's cross masks).
+    Of all patches `mask_share` are masked in even frames, and as many others in odd ones: an even and an odd frame never
+    lack the same point (Masked Scene Contrast's cross masks).
     """
     corner, cells, first = rng.random(3), [], 0
     for actor in actors:
@@ -131,9 +133,6 @@ def mask_patches(actors: Many, recipe: Recipe, rng: np.random.Generator) -> list
         first += int(cell.max(initial=-1)) + 1
     rank, masked = rng.permutation(first), int(first * recipe.mask_share)
     return [_without(actor, rank[cell], masked) for actor, cell in zip(actors, cells, strict=True)]
-
-
-_MIXED = np.array([1, 1_000_003, 998_244_353])  # cells to numbers; two that fall together are one patch
 
 
 def _without(actor, rank: np.ndarray, masked: int):

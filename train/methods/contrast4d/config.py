@@ -92,8 +92,8 @@ class Contrast4D:
     positive_margin: float = 0.1  # of the hardest-contrastive loss
     negative_margin: float = 1.4
     temperature: float = 0.07  # of InfoNCE, PointContrast's and CSC's
-    near_m: float = 0.05  # CSC: within it a point is no negative
-    far_m: float = 0.5  # CSC: where the outer shell begins. Both are two and twenty voxels of the published script
+    near_m: float = 0.05  # CSC: nearer points are no negatives; 2 voxels of its script
+    far_m: float = 0.5  # CSC: where the outer shell begins; 20 of them
     vicreg_weights: tuple[float, ...] = (25.0, 25.0, 1.0)  # of invariance, variance and covariance
     mask_share: float = 0.4  # MSC: of the patches, masked in either of two frames
     mask_patch: int = 5  # MSC: voxels along an edge of a patch, 10 cm of 2 cm
