@@ -122,8 +122,8 @@ def mask_patches(actors: Many, recipe: Recipe, rng: np.random.Generator) -> list
     """Actors without the points of masked patches: cubes of each cloud's own space, so that a patch of a moving shape
     stays one.
 
-    Of all patches `mask_share` are masked in even frames, and as many others in odd ones: an even and an odd frame never
-    lack the same point (Masked Scene Contrast's cross masks).
+    Of all patches `mask_share` are masked in even frames, and as many others in odd ones: an even and an odd frame
+    never lack the same point (Masked Scene Contrast's cross masks).
     """
     corner, cells, first = rng.random(3), [], 0
     for actor in actors:
