@@ -13,6 +13,8 @@ from gen4d.shards.format import (
 )
 from gen4d.shards.home import Home
 
+CARD = ("README.md", "croissant.json", "sequences.jsonl", "sequence.png")  # what gen4d card writes beside dataset.json
+
 
 def shard_path(out: pathlib.Path, number: int) -> pathlib.Path:
     """File of a shard."""
