@@ -1,5 +1,6 @@
-"""gen4d build --like: a published data set built again from one's own inputs, to the same hash or a named difference."""
+"""gen4d build --like: a published data set built again from one's own inputs: the same hash, or a named difference."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,9 +11,9 @@ import pytest
 import gen4d
 from gen4d.shards.format import canonical, seal
 from tests import serve
-from tests.makers import commands, kinds
+from tests.makers import commands, recordings
 from tests.makers.files import ply, write
-from tests.makers.meshes import CUBE_QUADS, CUBE_VERTEX, write_shape
+from tests.makers.meshes import CUBE_QUADS, CUBE_VERTEX, off, write_shape
 from tests.makers.rooms import bare_floor
 
 RECIPE = ("dataset.json", "build.json")
@@ -41,7 +42,9 @@ def recipe(desk, tmp_path_factory):
 @pytest.fixture
 def mine(desk, tmp_path):
     """Copies of the scans and shapes, written in another order and at other times."""
-    for path in sorted((desk / "scans").iterdir(), reverse=True) + sorted((desk / "shapes").rglob("*.off"), reverse=True):
+    for path in sorted((desk / "scans").iterdir(), reverse=True) + sorted(
+        (desk / "shapes").rglob("*.off"), reverse=True
+    ):
         copy = tmp_path / path.relative_to(desk)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)
@@ -116,8 +119,8 @@ def test_a_recipe_without_the_descriptions_of_shards_is_enough(recipe, mine, tmp
 
 def test_a_recipe_behind_a_url(recipe, mine):
     pytest.importorskip("aiohttp")
-    with serve.folder(recipe) as server:
-        outcome = like(f"{server.url}/dataset.json", mine)
+    with serve.serve(recipe) as web:
+        outcome = like(f"{web.url}/dataset.json", mine)
     assert outcome.code == 0 and "same hash as published" in outcome.out, outcome.text
 
 
@@ -143,9 +146,21 @@ def test_a_scan_that_failed_fails_again(mine):
 
 @pytest.mark.parametrize("kind", ["frames", "sweeps", "views"])
 def test_every_kind_gives_the_same_hash(kind, tmp_path):
-    folder = kinds.build(tmp_path, kind)
-    options = {"views": ("--shapes", tmp_path / "shapes")}.get(kind, ("--scans", tmp_path / "scans"))
-    outcome = commands.gen4d("build", "--like", folder, *options, "--out", tmp_path / "again")
+    more = ("--set", "least_points=50", "--frames", "3")
+    match kind:
+        case "frames":
+            recordings.write_frames_25k(tmp_path / "mine", recordings.camera_poses(4))
+        case "sweeps":
+            recordings.write_kitti(tmp_path / "mine", recordings.lidar_poses(5))
+            more += ("--set", "every=1")
+        case "views":
+            write_shape(tmp_path / "mine", "chair", 1, CUBE_VERTEX, CUBE_QUADS)
+            write(tmp_path / "mine/chair/test/chair_0002.off", off(CUBE_VERTEX * [1, 2, 3], CUBE_QUADS))
+            more = ("--set", "points=60", "--split", "test")
+    folder = ("--shapes" if kind == "views" else "--scans", tmp_path / "mine")
+    made = commands.gen4d("build", "--kind", kind, *folder, *more, "--out", tmp_path / "published")
+    assert made.code == 0, made.text
+    outcome = commands.gen4d("build", "--like", tmp_path / "published", *folder, "--out", tmp_path / "again")
     assert outcome.code == 0 and "same hash as published" in outcome.out, outcome.text
 
 
@@ -228,8 +243,6 @@ def test_the_first_difference_of_a_result_is_a_figure_of_a_scan(recipe, mine, al
     publish(altered, lambda sidecar: sidecar["scans"][0].update(points=99), "shards/00001.json")
 
     def follow(manifest):
-        import hashlib
-
         manifest["shards"][1]["sidecar_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
 
     publish(altered, follow)

@@ -11,9 +11,8 @@ from gen4d.building.errors import BuildError, GivenError
 from gen4d.config import GENERATOR, AnyConfig, to_plain
 from gen4d.moving.feasible import Heights
 from gen4d.sequence import Recording
+from gen4d.shards.manifest import ORIGIN
 from gen4d.sources.entries import Entry
-
-_TOLD = ("role", "name", "title", "home", "terms", "licence")  # of an entry, in dataset.json
 
 
 class Source(Protocol):
@@ -86,7 +85,7 @@ class Inputs:
 
     def origins(self) -> list[dict[str, str]]:
         """What the data set says of those it was made from."""
-        return [{name: getattr(entry, name) for name in _TOLD} for entry in self.entries]
+        return [{name: getattr(entry, name) for name in ORIGIN} for entry in self.entries]
 
 
 @dataclasses.dataclass(frozen=True)
