@@ -11,7 +11,7 @@ import pytest
 import gen4d
 from gen4d.shards.format import canonical, seal
 from tests import serve
-from tests.makers import commands, recordings
+from tests.makers import commands, labelled, recordings
 from tests.makers.files import ply, write
 from tests.makers.meshes import CUBE_QUADS, CUBE_VERTEX, off, write_shape
 from tests.makers.rooms import bare_floor
@@ -108,6 +108,24 @@ def test_more_scans_beside_those_that_were_published_do_not_matter(recipe, mine)
     write(mine / "scans/aaa.ply", ply(bare_floor(9)))
     write(mine / "scans/more.ply", ply(bare_floor(8)))
     assert "same hash as published" in like(recipe, mine).out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--up", "0,0.02,1", "--units", "1.01", "--height", "chair=0.5:0.6", "--pairs"),
+        ("--shape-units", "m", "--shape-up", "-z", "--movers", "1-2", "--frames", "3", "--seed", "12345678901"),
+    ],
+)
+def test_orientation_units_heights_and_all_settings_come_from_the_recipe(mine, options):
+    commands.build(mine, *options, out="published")
+    outcome = like(mine / "published", mine)
+    assert outcome.code == 0 and "same hash as published" in outcome.out, outcome.text
+
+
+def test_a_dry_run_estimates_and_writes_nothing(recipe, mine):
+    outcome = like(recipe, mine, "--dry-run")
+    assert outcome.code == 0 and "sequences  6" in outcome.out and not (mine / "again").exists()
 
 
 def test_a_recipe_without_the_descriptions_of_shards_is_enough(recipe, mine, tmp_path):
@@ -222,8 +240,23 @@ def test_a_missing_shape_is_named(recipe, mine):
     name = sorted(drawn(recipe))[0]
     (mine / "shapes" / name).unlink()
     outcome = like(recipe, mine)
-    assert outcome.code == 1 and f"differs: shape {name} is not there in {mine}/shapes" in outcome.err, outcome.text
-    assert "shapes: 3 of other names or sizes than the 4 that were published" in outcome.err
+    assert outcome.code == 1 and len(outcome.err.splitlines()) == 2, outcome.text
+    assert outcome.err.startswith(f"differs: shape {name} is not there in {mine}/shapes")
+
+
+def test_a_changed_shape_is_named(recipe, mine):
+    name = sorted(drawn(recipe))[-1]
+    text = (mine / "shapes" / name).read_bytes()
+    (mine / "shapes" / name).write_bytes(text.replace(b"0.2", b"0.3"))
+    outcome = like(recipe, mine)
+    assert outcome.code == 1 and f"differs: shape {mine}/shapes/{name} has another content" in outcome.err
+
+
+def test_a_shape_that_is_missing_and_was_never_drawn_is_counted(recipe, mine):
+    (never,) = {f"chair/train/chair_000{k}.off" for k in range(1, 5)} - drawn(recipe)
+    (mine / "shapes" / never).unlink()
+    outcome = like(recipe, mine)
+    assert outcome.code == 1 and "shapes: 3 of other names or sizes than the 4 that were published" in outcome.err
 
 
 def test_a_shape_more_is_noticed(recipe, mine):
@@ -249,6 +282,22 @@ def test_the_first_difference_of_a_result_is_a_figure_of_a_scan(recipe, mine, al
     outcome = like(altered, mine)
     assert outcome.code == 1
     assert "Error: not as published: shard 00001: scan room1: points: 99 there, 150 here" in outcome.err, outcome.text
+
+
+def test_labels_that_were_not_there_are_named_after_the_build(tmp_path):
+    commands.write_rooms(tmp_path, 0)
+    labelled.write_rooms(tmp_path / "scans", train=1, val=0)
+    shutil.copytree(tmp_path / "scans", tmp_path / "with")
+    for path in (tmp_path / "scans").rglob("*.labels.ply"):
+        path.unlink()
+    commands.build(tmp_path, out="published")
+    shutil.move(tmp_path / "with", tmp_path / "mine/scans")
+    shutil.copytree(tmp_path / "shapes", tmp_path / "mine/shapes")
+    outcome = like(tmp_path / "published", tmp_path / "mine")
+    assert outcome.code == 1, outcome.text
+    there, here = outcome.err.strip().splitlines()[-1].split(", read here alone ")
+    assert there == "Error: not as published: shard 00000: scan scene0000_00: read there alone nothing"
+    assert here == "scene0000_00/scene0000_00_vh_clean_2.labels.ply"
 
 
 @pytest.mark.parametrize("option", [("--seed", "7"), ("--set", "keep=0.97"), ("--limit", "3"), ("--pairs",)])

@@ -159,10 +159,12 @@ def _notes(published: Published, inputs: Inputs) -> Iterator[str]:
         f"{name} {there.get(name)} there, {here[name]} here" for name in here if there.get(name) != here[name]
     ]:
         yield f"published with other versions, which may give other bytes: {', '.join(other)}"
-    known = {(one["role"], one["name"]): one["title"] for one in published.manifest.get("sources", [])}
+    told = published.manifest.get("sources", [])
     for one in inputs.origins():
-        if known and (one["role"], one["name"]) not in known:
-            yield f"{one['role']} look like {one['title']} here; published from {' and '.join(known.values())}"
+        theirs = [other for other in told if other["role"] == one["role"]]
+        if theirs and one["name"] not in [other["name"] for other in theirs]:
+            titles = " and ".join(other["title"] for other in theirs)
+            yield f"{one['role']} look like {one['title']} here, and like {titles} when they were published"
 
 
 def _listed(names: list[str]) -> str:
@@ -179,6 +181,7 @@ def find_differences(published: Published, found: Found, part: Part | None = Non
     here = inputs.identity()["shapes"]
     by_name, roots = {source.name: source for source in inputs.scans}, sorted({shape.root for shape in inputs.shapes})
     compared: set[str] = set()
+    odd = 0  # shapes
     for number in range(len(published.plan)):
         sidecar = _sidecar(published, number) if part is None or part.owns(number) else None
         for scan in sidecar["scans"] if sidecar else ():
@@ -186,8 +189,10 @@ def find_differences(published: Published, found: Found, part: Part | None = Non
         for file in sidecar["shapes"] if sidecar and roots else ():
             if file[0] not in compared:
                 compared.add(file[0])
-                yield from (f"shape {line}" for line in _file_lines(roots[0], file))
-    if (there := published.manifest["shapes"]) != here:
+                lines = [f"shape {line}" for line in _file_lines(roots[0], file)]
+                odd += len(lines)
+                yield from lines
+    if not odd and (there := published.manifest["shapes"]) != here:
         yield (
             f"shapes: {here['files']} of other names or sizes than the {there.get('files')} that were published; draws "
             "depend on all of them, also on those that no sequence has"
@@ -262,6 +267,10 @@ def _first_difference(published: Published, out: pathlib.Path, number: int) -> s
         if scan["name"] not in scans:
             error = next((one["error"] for one in mine["failed"] if one["name"] == scan["name"]), "not there")
             return f"scan {scan['name']}: built there, not here: {error}"
+        paths = [{file[0] for file in one["files"]} for one in (scan, scans[scan["name"]])]
+        if paths[0] != paths[1]:
+            there, here = (_listed(sorted(one)) or "nothing" for one in (paths[0] - paths[1], paths[1] - paths[0]))
+            return f"scan {scan['name']}: read there alone {there}, read here alone {here}"
         if lines := difference(scan, scans[scan["name"]]):
             return f"scan {scan['name']}: {lines[0][:_WIDE]}"
     figures = ("failed", "unreadable_shapes", "shapes", "content_sha256")
