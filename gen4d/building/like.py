@@ -4,7 +4,9 @@ What may not be passed on can be reproduced: dataset.json and build.json hold th
 shard the hash of every file that was read. Equal inputs give equal shards, and so the same hash.
 """
 
+import collections
 import dataclasses
+import functools
 import hashlib
 import pathlib
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from typing import Any, NamedTuple
 
 from gen4d import __version__, files
 from gen4d.building.errors import BuildError
-from gen4d.building.inputs import Found, Given, Inputs, Source
+from gen4d.building.inputs import Found, Given, Inputs
 from gen4d.building.kinds import find_inputs, kind_of
 from gen4d.building.plan import Part
 from gen4d.config import BUILT, GENERATOR, AnyConfig, ConfigError, difference, make_config, to_plain, versions
@@ -94,7 +96,7 @@ def _plan(home: Home, manifest: dict) -> tuple[tuple[str, ...], ...]:
     try:
         stored = unseal(home.read("build.json"), where)
     except FileNotFoundError:
-        if manifest["failed"] or not all(built):
+        if manifest.get("failed") or not all(built):
             raise LikeError(
                 f"{where}: not there, and only it says which shards the scans that failed belong to: publish it too"
             ) from None
@@ -104,8 +106,8 @@ def _plan(home: Home, manifest: dict) -> tuple[tuple[str, ...], ...]:
         same = all(stored.get(name) == manifest[name] for name in ("gen4d", "config", "shapes"))
         if not same or not _is_plan(plan, built):
             raise LikeError(f"{where}: is of another build than dataset.json: publish both of one data set")
-    names = [name for shard in plan for name in shard]
-    if twice := sorted({name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()):
+    counts = collections.Counter(name for shard in plan for name in shard)
+    if twice := sorted(name for name in counts if counts[name] > 1):
         raise LikeError(
             f"{where}: scan {twice[0]} failed at first and was built later, which no fresh build repeats: build the "
             "data set anew in another folder, and publish that"
@@ -180,18 +182,23 @@ def find_differences(published: Published, found: Found, part: Part | None = Non
     inputs = found.inputs
     here = inputs.identity()["shapes"]
     by_name, roots = {source.name: source for source in inputs.scans}, sorted({shape.root for shape in inputs.shapes})
-    compared: set[str] = set()
-    odd = 0  # shapes
+    lines_of = functools.cache(_file_lines)  # scans share tables, and shapes files
+    odd: set[str] = set()  # shapes
     for number in range(len(published.plan)):
         sidecar = _sidecar(published, number) if part is None or part.owns(number) else None
         for scan in sidecar["scans"] if sidecar else ():
-            yield from _scan_lines(by_name[scan["name"]], scan, published.kind)
+            source = by_name[scan["name"]]
+            if published.kind not in ("frames", "sweeps"):
+                lines = [line for file in scan["files"] for line in lines_of(source.root, *file)]
+            elif source.size != (size := scan["files"][0][1]):
+                lines = [f"{source.path} has {source.size} frames or bytes here, {size} when it was published"]
+            else:
+                lines = []
+            yield from (f"scan {source.name}: {line}" for line in lines)
         for file in sidecar["shapes"] if sidecar and roots else ():
-            if file[0] not in compared:
-                compared.add(file[0])
-                lines = [f"shape {line}" for line in _file_lines(roots[0], file)]
-                odd += len(lines)
-                yield from lines
+            new = set(lines_of(roots[0], *file)) - odd
+            odd |= new
+            yield from (f"shape {line}" for line in new)
     if not odd and (there := published.manifest["shapes"]) != here:
         yield (
             f"shapes: {here['files']} of other names or sizes than the {there.get('files')} that were published; draws "
@@ -199,27 +206,20 @@ def find_differences(published: Published, found: Found, part: Part | None = Non
         )
 
 
-def _scan_lines(source: Source, scan: dict, kind: str) -> Iterator[str]:
-    if kind in ("frames", "sweeps"):
-        if source.size != (size := scan["files"][0][1]):
-            yield f"scan {source.name}: {source.path} has {source.size} frames or bytes here, {size} when published"
-        return
-    for file in scan["files"]:
-        yield from (f"scan {source.name}: {line}" for line in _file_lines(source.root, file))
-
-
-def _file_lines(root: pathlib.Path, file: list) -> Iterator[str]:
-    """What is wrong with one's own copy of a file (path below the folder, bytes, SHA-256)."""
-    path, size, digest = file
+def _file_lines(root: pathlib.Path, path: str, size: int, digest: str) -> tuple[str, ...]:
+    """What is wrong with one's own copy of a file, in a line, or nothing."""
     try:
         mine = file_size(root, path)
     except SourceError:
-        yield f"{path} is not there in {root}"
-        return
+        return (f"{path} is not there in {root}",)
     if mine != size:
-        yield f"{root / path} has {mine} bytes, {size} when it was published"
-    elif (found := files.sha256(root / path)) != digest:
-        yield f"{root / path} has another content than when it was published: SHA-256 {found[:12]}, not {digest[:12]}"
+        return (f"{root / path} has {mine} bytes, {size} when it was published",)
+    found = files.sha256(root / path)
+    if found != digest:
+        return (
+            f"{root / path} has another content than when it was published: SHA-256 {found[:12]}, not {digest[:12]}",
+        )
+    return ()
 
 
 def _sidecar(published: Published, number: int) -> dict | None:

@@ -207,6 +207,7 @@ def _refuse_other_inputs(published, found, part) -> None:
     """End here where files differ from those that were published: then the result would differ too."""
     from gen4d import building
 
+    click.echo("comparing files with their published hashes")
     lines = list(building.find_differences(published, found, part))
     for line in lines[:_LISTED]:
         click.echo(f"differs: {line}", err=True)
