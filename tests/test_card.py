@@ -17,7 +17,7 @@ from gen4d.shards.format import seal
 from gen4d.shards.manifest import CARD
 from tests import serve
 from tests.equal import files_of
-from tests.makers import commands, sequences
+from tests.makers import commands, recordings, sequences
 from tests.makers.files import write
 from tests.makers.meshes import CUBE_QUADS, CUBE_VERTEX, off
 
@@ -134,6 +134,26 @@ def test_its_code_runs_and_reads_the_points(own, tmp_path, monkeypatch):
     last = [float(value) for value in re.findall(r"-?\d\.?\d*(?:e-?\d+)?", said.splitlines()[-1])]
     frame = gen4d.open_dataset(".")[0].frame(0)
     assert last == pytest.approx(frame.point[-1], abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["frames", "views", "hdf5"])
+def test_cards_of_other_kinds_and_exports_run_too(kind, own, tmp_path, monkeypatch):
+    match kind:
+        case "frames":
+            recordings.write_frames_25k(tmp_path, recordings.camera_poses(4))
+            gen4d.build_dataset(tmp_path, out=tmp_path / "made", kind="frames", least_points=50, frames=3)
+        case "views":
+            gen4d.build_dataset(shapes=own.parent / "shapes", out=tmp_path / "made", kind="views", points=60)
+        case "hdf5":
+            assert commands.gen4d("export", own, "--out", tmp_path / "made").code == 0
+    card(tmp_path / "made", *(("--out", tmp_path / "recipe") if kind == "frames" else ()))
+    folder = tmp_path / ("recipe" if kind == "frames" else "made")
+    _, text = front(folder)
+    assert ("nearest" in text) == (kind == "frames") and ("in HDF5 shards" in text) == (kind == "hdf5")
+    if kind == "frames":
+        assert "ScanNet terms of use" in text and "**Do not upload the shards.**" in text
+        shutil.copytree(tmp_path / "made", folder / "data/again")
+    assert run_blocks(folder, monkeypatch)
 
 
 # Terms

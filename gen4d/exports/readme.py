@@ -22,6 +22,8 @@ _WHAT = {
     "sweeps": "Neighbouring lidar sweeps, with their poses and the points that correspond.",
     "views": "Shapes, turned, shifted and scaled from frame to frame; which points are the same is known exactly.",
 }
+_PLAN = "| `build.json` | which scans go to which shard |"
+_MADE_OF = {"moving": "scans and shapes", "views": "shapes"}  # others: scans
 _PAPER = {
     "moving": "Y. Chen, M. Nießner, A. Dai: 4DContrast: Contrastive Learning with Dynamic Correspondences for 3D Scene "
     "Understanding. ECCV 2022.",
@@ -72,20 +74,22 @@ def summary(dataset: Dataset, rows: list[dict]) -> str:
     """What the data set holds, in two sentences."""
     totals = dataset.manifest["totals"]
     scans = counted(totals["scans"], "shape" if _kind(dataset, rows) == "views" else "scan")
-    return f"{_WHAT[_kind(dataset, rows)]} {counted(len(rows), 'sequence')} of {scans}, as Zarr shards."
+    shards = "HDF5" if "exported" in dataset.manifest else "Zarr"
+    return f"{_WHAT[_kind(dataset, rows)]} {counted(len(rows), 'sequence')} of {scans}, in {shards} shards."
 
 
 def readme(dataset: Dataset, terms: Terms, rows: list[dict], recipe: bool, shown: bool) -> str:
     """The text. rows: of sequences.jsonl; recipe: whether it is published without its shards; shown: with a picture."""
+    of = _MADE_OF.get(_kind(dataset, rows), "scans")
     parts = [_front(terms, len(rows)), MARK, f"# {title(terms)}", summary(dataset, rows), _tiles(dataset, rows)]
     if shown:
         parts.append(f"![A sequence: its frames, and some points that correspond]({PICTURE})")
-    parts += ["## Terms", _told(terms), _allowed(terms, recipe)]
+    parts += ["## Terms", _told(terms), _allowed(terms, recipe, of)]
     if recipe:
         parts += ["## Build it", _how_to_build(dataset, rows)]
     if rows:
         parts += ["## Read it", *_how_to_read(rows, "data/again" if recipe else ".")]
-    parts += ["## Files", _files(recipe, shown), "## Made by", _made(dataset), "## Cite", cited(dataset, rows)]
+    parts += ["## Files", _files(dataset, recipe, shown), "## Made by", _made(dataset), "## Cite", cited(dataset, rows)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -128,17 +132,16 @@ def _told(terms: Terms) -> str:
     return "\n".join(lines)
 
 
-def _allowed(terms: Terms, recipe: bool) -> str:
-    holds = "The shards hold the geometry of their scans and shapes: whoever has a shard has the points of its scans."
+def _allowed(terms: Terms, recipe: bool, of: str) -> str:
+    """What that means for the shards. of: what they were made of, in words."""
+    holds = f"The shards hold the geometry of their {of}: whoever has a shard has their points."
     if terms.own:
         return (
-            f"{holds} As far as gen4d knows, the scans and shapes belong to whoever built the data set, who says how "
+            f"{holds} As far as gen4d knows, the {of} belong to whoever built the data set, who says how "
             "it may be used: by `license:` at the head of this file."
         )
     if terms.free:
-        each = (
-            f"`{terms.licences[0]}`" if len(terms.licences) == 1 else " and ".join(f"`{one}`" for one in terms.licences)
-        )
+        each = " and ".join(f"`{one}`" for one in terms.licences)
         return f"{holds} They may be passed on under the conditions of {each}, which go with them."
     if recipe:
         why = (
@@ -146,9 +149,9 @@ def _allowed(terms: Terms, recipe: bool) -> str:
         )
         return (
             f"{holds} {why} **Do not upload the shards.** Publish the recipe: the files below, which hold no points. "
-            "Everybody builds the same data, bit by bit, from their own copies of the scans and shapes."
+            f"Everybody builds the same data, bit by bit, from their own copies of the {of}."
         )
-    return f"{holds} Before you publish them, find out whether the terms of the scans and shapes let you."
+    return f"{holds} Before you publish them, find out whether the terms of the {of} let you."
 
 
 def _how_to_build(dataset: Dataset, rows: list[dict]) -> str:
@@ -173,7 +176,7 @@ import gen4d
 dataset = gen4d.open_dataset("{folder}")  # a folder or a URL
 for sequence in dataset:
     first, last = sequence.frame(0), sequence.frame(sequence.t - 1)
-    here, there = sequence.correspondences(0, sequence.t - 1)  # rows of the same points
+    here, there = sequence.correspondences(0, sequence.t - 1)  # rows of points that correspond
     print(sequence.id, first.point[here].shape, last.point[there].shape)
 '''
     without = f'''\
@@ -189,21 +192,23 @@ for a in range(*g["actor/start"][s : s + 2]):
         kept = np.unpackbits(bits, count=high - low).astype(bool)
         print(a, g["cloud/point"][low:high][kept] @ pose[:3, :3].T + pose[:3, 3])
 '''
+    same = "Points of two frames are the same if they have the same actor `a` and the same row in its cloud."
+    if row["kind"] in ("frames", "sweeps"):
+        same = "Points of two frames correspond if each is the other's nearest, at most `sequence/match_m` metres away."
     return [
         f"```python\n{with_gen4d}```",
-        f"Without gen4d, the points of one frame with `{package}` and `numpy`. Points of two frames are the same if "
-        "they have the same actor `a` and the same row in its cloud.",
+        f"Without gen4d, the points of one frame with `{package}` and `numpy`. {same}",
         f"```python\n{without}```",
     ]
 
 
-def _files(recipe: bool, shown: bool) -> str:
+def _files(dataset: Dataset, recipe: bool, shown: bool) -> str:
     lines = [
         "| | |",
         "|---|---|",
         f"| `{ROWS}` | a row for every sequence: id, scan, class names, shapes, frames, points of each frame, place |",
         "| `dataset.json` | config, totals, and the hash of everything |",
-        "| `build.json` | which scans go to which shard |",
+        "| `export.json` | what it was exported from |" if "exported" in dataset.manifest else _PLAN,
         "| `shards/*.json` | what each shard holds, and the hashes of the files that were read |",
     ]
     lines += [] if recipe else ["| `shards/*` else | the sequences |"]
@@ -225,4 +230,5 @@ def _made(dataset: Dataset) -> str:
 def cited(dataset: Dataset, rows: list[dict]) -> str:
     """What to cite, in two sentences."""
     paper = _PAPER["moving" if _kind(dataset, rows) == "moving" else "others"]
-    return f"The scans and shapes as their home pages ask. The method: {paper}"
+    of = _MADE_OF.get(_kind(dataset, rows), "scans")
+    return f"The {of} as their home pages ask. The method: {paper}"
