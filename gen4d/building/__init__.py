@@ -7,7 +7,7 @@ from gen4d.building.kinds import Kind, find_inputs, kind_of
 from gen4d.building.like import LikeError, compare, find_differences, find_like, read_published
 from gen4d.building.parts import PartError, merge
 from gen4d.building.plan import Part, Plan, make_plan, read_done, read_plan
-from gen4d.building.run import clean, finish, refused, run
+from gen4d.building.run import clean, finish, refused, refused_in, run
 from gen4d.building.shard import Job, build_shard, describe_error
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "read_plan",
     "read_published",
     "refused",
+    "refused_in",
     "run",
     "unwritable",
     "write_dataset",

@@ -39,4 +39,8 @@ def card(dataset, out) -> None:
             if terms.known
             else "the data set does not say what it was made from"
         )
-        click.echo(f"do not publish the shards: {of}; gen4d card --out writes what others build the same data from")
+        if out is None:
+            then = "gen4d card --out writes what others build the same data from"
+        else:
+            then = f"publish {folder}, from which others build the same data"
+        click.echo(f"do not publish the shards: {of}; {then}")
