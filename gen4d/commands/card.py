@@ -32,15 +32,11 @@ def card(dataset, out) -> None:
         click.echo("the scans and shapes are your own: give README.md a license before you publish them")
     elif terms.free:
         click.echo(f"shards may be published under the conditions of {' and '.join(terms.licences)}")
+    elif not terms.known:
+        click.echo("do not publish the shards: the data set does not say what it was made from")
     else:
         names = " and ".join(one["title"] for one in terms.sources if not one["licence"] and one["terms"] != "yours")
-        of = (
-            f"the terms of {names} do not allow it"
-            if terms.known
-            else "the data set does not say what it was made from"
-        )
-        if out is None:
-            then = "gen4d card --out writes what others build the same data from"
-        else:
-            then = f"publish {folder}, from which others build the same data"
-        click.echo(f"do not publish the shards: {of}; {then}")
+        beside = opened.local and folder == opened.folder
+        recipe = "gen4d card --out writes what they need" if beside else f"{folder} is all that they need"
+        click.echo(f"do not publish the shards: the terms of {names} do not allow it")
+        click.echo(f"others build the same data from their own copies: {recipe}")
