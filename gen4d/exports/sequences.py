@@ -49,7 +49,8 @@ def plan_export(dataset: Dataset, numbers: tuple[int, ...], kind: str, out: path
         raise ExportError(f"{dataset.home.where()}: holds no sequence: gen4d inspect says why")
     _encoded(dataset, numbers[0], kind)  # compiled loops are loaded here
     started = time.perf_counter()
-    size = sum(map(_size, _encoded(dataset, numbers[0], kind).values()))
+    first = _encoded(dataset, numbers[0], kind)
+    size = sum(map(len, webdataset.tar([first]))) if kind == "webdataset" else sum(map(_size, first.values()))
     seconds = time.perf_counter() - started
     names = _tars(numbers, size) if kind == "webdataset" else _last_paths(dataset, numbers, kind)
     left = sum(len(some) for path, some in names if not (out / path).exists())
@@ -146,7 +147,7 @@ def _format(kind: str) -> tuple[Encode, str]:
         case "glb":
             return glb.encode, "{}.glb"
         case "webdataset":
-            return webdataset.encode, "{}.json"
+            return webdataset.encode, ""  # many in a tar
     raise ExportError(f"{kind!r} is no format: take pointcept, ply, npz, glb or webdataset")
 
 
