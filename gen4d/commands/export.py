@@ -48,8 +48,8 @@ def export(dataset, kind, out, chosen, limit, dry_run, pairs) -> None:
     glb         an animated .glb per sequence, for slides, web pages, Blender
     webdataset  .tar files, for webdataset and Hugging Face's datasets
 
-    All but hdf5 write every frame out, which is about 100 times as large as the data set: the size is estimated first.
-    The same command continues where an interrupted export stopped.
+    All but hdf5 and glb write every frame out, which is about 100 times as large as the data set: the size is said
+    first. The same command continues where an interrupted export stopped.
     """
     from gen4d import building
     from gen4d.shards.dataset import open_dataset
@@ -107,7 +107,7 @@ def _export(opened, kind: str, out: pathlib.Path, numbers: tuple[int, ...], dry_
     if plan.left < len(numbers):
         click.echo(f"{len(numbers) - plan.left} of {report.counted(len(numbers), 'sequence')} are there already")
     size, free = report.format_bytes(plan.bytes), report.format_bytes(free_bytes(out))
-    cost = f"about {size} and {report.format_seconds(plan.seconds)}, judged by the first"
+    cost = f"about {size}, {report.format_seconds(plan.seconds)} and what the disk takes, judged by the first"
     click.echo(f"{report.counted(plan.left, 'sequence')} to write: {cost}; {free} are free")
     if dry_run:
         return
