@@ -8,7 +8,7 @@ from gen4d.sequence import Sequence
 
 
 def encode(name: str, sequence: Sequence, about: dict) -> dict[str, bytes]:
-    """The arrays of `Sequence.arrays` as `<name>.npz`, not compressed: half the size would take thirty times as long."""
+    """The arrays of `Sequence.arrays` as `<name>.npz`, not compressed: half the size takes thirty times as long."""
     out = io.BytesIO()
     np.savez(out, **sequence.arrays())
     return {f"{name}.npz": out.getvalue()}
