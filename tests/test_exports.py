@@ -400,12 +400,9 @@ def test_estimates_are_of_the_bytes_that_are_written(data, tmp_path):
         assert sum(map(len, made.values())) == pytest.approx(plan.bytes, rel=0.15)
 
 
-def test_a_data_set_without_a_sequence_is_refused(tmp_path):
-    commands.write_rooms(tmp_path, rooms=1, side_m=0.2)
-    commands.gen4d(*commands.build_arguments(tmp_path))
-    outcome = commands.gen4d("export", tmp_path / "out", "--to", "ply", "--out", tmp_path / "ply")
-    assert outcome.code == 1 and "holds no sequence: gen4d inspect says why" in outcome.err
-    assert not (tmp_path / "ply").exists()
+def test_an_export_of_no_sequence_is_refused(walks, tmp_path):
+    with pytest.raises(ExportError, match="holds no sequence: gen4d inspect says why"):
+        plan_export(walks, (), "ply", tmp_path)
 
 
 def test_the_note_of_an_export_names_the_data_set(walks, tmp_path):
