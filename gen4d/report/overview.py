@@ -17,7 +17,7 @@ from gen4d.config import in_words, to_plain
 from gen4d.report import sheet, summary
 from gen4d.report.page import write_page
 from gen4d.report.picture import thumbnail
-from gen4d.report.rules import Measured, Rules, common_share, kept_points
+from gen4d.report.rules import Measured, Rule, Rules, common_share, kept_points
 from gen4d.report.scene import way_m
 from gen4d.report.sheet import Html, number, tag
 from gen4d.sequence import ROLE_MOVING, ROLE_STATIC, FloorPlan, Sequence, Views
@@ -36,9 +36,11 @@ _FILES = 300  # named
 _STYLE = """
 .plan { max-width: none; } .plan path { fill: none; vector-effect: non-scaling-stroke; }
 .plan .floor, .plan .wall { stroke: var(--floor); stroke-width: 1.06; vector-effect: none; }
-.plan .wall { stroke: var(--pale); opacity: .55; }
+.plan .wall { stroke: var(--pale); opacity: .4; }
 .plan .way { stroke: var(--rule); stroke-width: 1.1; stroke-linejoin: round; opacity: .75; }
 .plan .start { stroke: var(--rule); stroke-width: 4; stroke-linecap: round; }
+td a { display: inline-block; } td img { margin-bottom: 4px; }
+@media (max-width: 700px) { td img { width: 117px; height: 80px; } .plan { width: 84px; height: auto; } }
 .strip { display: flex; gap: 4px; } .strip img { width: 88px; height: 60px; }
 """
 
@@ -91,8 +93,11 @@ def write_report(
             *_head(dataset, kind, scans, said),
             _checks(dataset, problems, quick, every, said),
             _rules(measured),
-            _scans(kind, scans),
-            _classes(kind, scans, rules),
+            *(
+                (_shape_classes(scans), _shapes(scans))
+                if kind == "views"
+                else (_scans(kind, scans), _classes(scans, rules))
+            ),
             _rejections(said),
             _left_out(dataset, sidecars, said),
             _sources(dataset, kind, sidecars, said),
@@ -106,8 +111,9 @@ def write_report(
     files.write(path, sheet.page(_name(dataset), *body, css=_STYLE).encode())
     broken = [one.rule.title for one in every if one.broken.any()]
     count = f"{summary.counted(len(scans), 'scan')}, {summary.counted(len(dataset), 'sequence')}"
+    ruled = sum(bool(one.rule.allowed) for one in every)
     kept = (
-        f"OUTSIDE: {', '.join(broken)}" if broken else f"all {sum(bool(one.rule.allowed) for one in every)} rules kept"
+        f"OUTSIDE: {', '.join(broken)}" if broken else f"{ruled} of {ruled} rules kept" if ruled else "no rules stored"
     )
     lines = [f"{path}: {count}; {'damaged' if problems else 'intact'}; {kept}", *problems]
     return Written(lines, not problems and not broken)
@@ -230,10 +236,9 @@ def _name(dataset: Dataset) -> str:
 def _head(dataset: Dataset, kind: str, scans: list[_Scan], said: list[dict]) -> list[Html]:
     manifest, totals = dataset.manifest, dataset.manifest["totals"]
     attempts = sum(scan.get("attempts", 0) for scan in said)
-    what = "shapes" if kind == "views" else "scans"
     figures = [
-        (f"{len(scans):,}", what),
-        (f"{len(dataset):,}", "sequences"),
+        _counted(len(scans), "shape" if kind == "views" else "scan"),
+        _counted(len(dataset), "sequence"),
         (f"{len(dataset) * (dataset[0].t if len(dataset) else 0):,}", "frames"),
         (_large(sum(scan.points for scan in scans)), "points in frames"),
         (summary.format_bytes(totals.get("bytes", 0)), "on disk"),
@@ -245,6 +250,11 @@ def _head(dataset: Dataset, kind: str, scans: list[_Scan], said: list[dict]) -> 
     made += f", generator {manifest['generator']}" if manifest.get("generator") else ""
     line = f"A gen4d data set of kind {kind}, format {manifest['version']}, {made}."
     return [tag("h1", _name(dataset)), sheet.note(line), sheet.tiles(figures)]
+
+
+def _counted(count: int, thing: str) -> tuple[str, str]:
+    """A number, and what it counts."""
+    return f"{count:,}", summary.counted(count, thing).partition(" ")[2]
 
 
 def _large(count: float) -> str:
@@ -280,29 +290,26 @@ def _checks(dataset: Dataset, problems: list[str], quick: bool, every: list[Meas
 def _rules(measured: list[Measured]) -> Html:
     cards = [_card(one) for one in measured if not one.is_single]
     rows = [
-        [
-            one.rule.title,
-            one.rule.about,
-            _range(one.rule),
-            _ends(one.values, one.rule.unit),
-            number(len(one.values)),
-            _verdict(one),
-        ]
+        [_titled(one.rule), _range(one.rule), _ends(one), _verdict(one), number(len(one.values))]
         for one in measured
         if one.is_single
     ]
     about = "Measured again from what is stored, in every sequence. Lines are the rules of the config."
-    columns = ("rule", Html(""), "allowed", "measured", "numbers", "verdict")
+    columns = ("rule", "allowed", "measured", "verdict", "numbers")
     table = sheet.table(columns, rows, sortable=False) if rows else ""
     return sheet.section("Are the rules kept?", sheet.note(about), tag("div", *cards, class_="cards"), table)
+
+
+def _titled(rule: Rule) -> Html:
+    return sheet.joined([rule.title, tag("div", rule.about, class_="pale")])
 
 
 def _card(one: Measured) -> Html:
     rule = one.rule
     chart = sheet.histogram(one.values, rule.allowed, rule.unit, span=_span(one), broken=one.broken)
     head = tag("header", tag("h3", rule.title), _verdict(one))
-    ends = f"{_ends(one.values, rule.unit)}, median {sheet.figure(float(np.median(one.values)))}{rule.unit}"
-    allowed = f" Rule: {_range(rule)}." if rule.allowed else ""
+    ends = f"{_ends(one)}, median {sheet.figure(float(np.median(one.values)))}{rule.unit}"
+    allowed = f"Rule: {_range(rule)}. " if rule.allowed else ""
     worst = (
         ", ".join(f"{name} ({sheet.figure(value)}{rule.unit})" for name, value in one.worst()) if rule.allowed else ""
     )
@@ -311,8 +318,8 @@ def _card(one: Measured) -> Html:
         if worst
         else ""
     )
-    text = tag("p", f"{ends}.{allowed} {rule.about}", class_="pale")
-    return tag("article", head, chart, text, bad, class_="broken" if worst else None)
+    text = tag("p", ends), tag("p", allowed, rule.about, class_="pale")
+    return tag("article", head, chart, *text, bad, class_="broken" if worst else None)
 
 
 def _span(one: Measured) -> tuple[float, float] | None:
@@ -327,7 +334,7 @@ def _verdict(one: Measured) -> Html:
     return sheet.verdict("OUTSIDE", False) if one.broken.any() else sheet.verdict("within", True)
 
 
-def _range(rule) -> str:
+def _range(rule: Rule) -> str:
     """The ranges of a rule in words."""
     words = []
     for low, high in rule.allowed:
@@ -341,66 +348,65 @@ def _range(rule) -> str:
     return " or ".join(words)
 
 
-def _ends(values: np.ndarray, unit: str) -> str:
-    low, high = sheet.figure(float(values.min())), sheet.figure(float(values.max()))
-    return f"{high}{unit}" if low == high else f"{low} to {high}{unit}"
+def _ends(one: Measured) -> str:
+    """The least and the largest value, as far as rounding lets one tell them."""
+    digits = max(0, -math.floor(math.log10(one.rule.slack)))
+    low, high = (sheet.figure(round(float(end), digits) + 0.0) for end in (one.values.min(), one.values.max()))
+    return f"{high}{one.rule.unit}" if low == high else f"{low} to {high}{one.rule.unit}"
 
 
 def _scans(kind: str, scans: list[_Scan]) -> Html:
-    columns, row = {"moving": _moving_row, "views": _shape_row}.get(kind, _frames_row)()
-    shown = scans[:_LISTED]
-    rest = f"The first {_LISTED:,} of {len(scans):,}; pictures of some." if len(scans) > _LISTED else ""
-    title = "Shapes" if kind == "views" else "Scans"
-    note = sheet.note(rest) if rest else ""
-    return sheet.section(title, note, sheet.table(columns, map(row, shown))) if shown else Html("")
+    columns, row = _moving_row() if kind == "moving" else _frames_row()
+    note = sheet.note(f"The first {_LISTED:,} of {len(scans):,}.") if len(scans) > _LISTED else ""
+    return sheet.section("Scans", note, sheet.table(columns, map(row, scans[:_LISTED]))) if scans else Html("")
 
 
 def _moving_row() -> tuple[tuple[str, ...], Callable]:
-    columns = (Html("with a shape"), Html("floor and ways"), "scan", "points", "free m²", "widest m", "sequences")
-    columns += ("attempts", "accepted %", "common %", "source MB")
+    columns = ("scan", Html("floor and ways"), "points", "free m²", "widest m", "sequences", "attempts")
+    columns += ("accepted %", "common %", "source MB")
 
     def row(scan: _Scan) -> list:
         said, attempts = scan.said, scan.said.get("attempts", 0)
         accepted = 100 * len(said["sequences"]) / attempts if attempts else None
         figures = (number(said["points"]), number(said.get("valid_m2"), 1), number(said.get("free_m"), 2))
         more = (number(attempts or None), number(accepted), number(100 * scan.common), _source_mb(said))
-        return [_linked(scan, scan.picture), scan.plan, _linked(scan), *figures, number(len(said["sequences"])), *more]
+        return [_linked(scan), scan.plan, *figures, number(len(said["sequences"])), *more]
 
     return columns, row
 
 
 def _frames_row() -> tuple[tuple[str, ...], Callable]:
-    columns = (
-        Html("first frame"),
-        Html("way of the sensor"),
-        "scan",
-        "frames",
-        "used",
-        "sequences",
-        "overlap %",
-        "points",
-    )
+    columns = ("scan", Html("way of the sensor"), "frames", "used", "sequences", "overlap %", "points")
 
     def row(scan: _Scan) -> list:
         said = scan.said
         counts = [number(value) for value in (said.get("frames"), said.get("views"), len(said["sequences"]))]
         last = (number(100 * scan.overlap), number(said.get("source_points")))
-        return [_linked(scan, scan.picture), scan.plan, _linked(scan), *counts, *last]
+        return [_linked(scan), scan.plan, *counts, *last]
 
     return columns, row
 
 
-def _shape_row() -> tuple[tuple[str, ...], Callable]:
-    def row(scan: _Scan) -> list:
-        said = scan.said
-        figures = (number(said["points"]), number(said.get("source_points")), number(len(said["sequences"])))
-        return [_linked(scan), said.get("class", ""), *figures, _source_mb(said)]
+def _shapes(scans: list[_Scan]) -> Html:
+    """All shapes of which views were made, folded."""
+    rows = [
+        [
+            _linked(dataclasses.replace(scan, picture=Html(""))),
+            scan.said.get("class", ""),
+            *(number(scan.said.get(name)) for name in ("points", "source_points")),
+            number(len(scan.said["sequences"])),
+            _source_mb(scan.said),
+        ]
+        for scan in scans[:_LISTED]
+    ]
+    what = "All shapes" if len(scans) <= _LISTED else f"The first {_LISTED:,} of {len(scans):,} shapes"
+    columns = ("shape", "class", "points", "in its file", "sequences", "source MB")
+    return sheet.details(what, sheet.table(columns, rows)) if rows else Html("")
 
-    return ("shape", "class", "points", "in its file", "sequences", "source MB"), row
 
-
-def _linked(scan: _Scan, shown: object = None) -> Html:
-    shown = scan.name if shown is None else shown
+def _linked(scan: _Scan) -> Html:
+    """A scan's picture and its name, which lead to its page."""
+    shown = sheet.joined([scan.picture, scan.name])
     return tag("a", shown, href=scan.page) if scan.page else sheet.markup(shown)
 
 
@@ -408,9 +414,7 @@ def _source_mb(said: dict) -> sheet.Cell:
     return number(sum(file[1] for file in said.get("files", ())) / 1e6 or None, 1)
 
 
-def _classes(kind: str, scans: list[_Scan], rules: Rules) -> Html:
-    if kind == "views":
-        return _shape_classes(scans)
+def _classes(scans: list[_Scan], rules: Rules) -> Html:
     drawn, accepted, shrunk = (
         sum((collections.Counter(scan.said.get(key, {})) for scan in scans), collections.Counter())
         for key in ("drawn", "accepted", "shrunk")
@@ -447,7 +451,7 @@ def _shape_classes(scans: list[_Scan]) -> Html:
         by_class[scan.said.get("class", "")].append(scan)
     rows = []
     for name in sorted(by_class):
-        strip = tag("div", *(_linked(scan, scan.picture) for scan in by_class[name] if scan.picture), class_="strip")
+        strip = tag("div", *(scan.picture for scan in by_class[name]), class_="strip")
         sequences = sum(len(scan.said["sequences"]) for scan in by_class[name])
         rows.append([name or "without a class", number(len(by_class[name])), number(sequences), strip])
     return sheet.section("Classes", sheet.table(("class", "shapes", "sequences", Html("some")), rows))
@@ -496,12 +500,17 @@ def _sources(dataset: Dataset, kind: str, sidecars: list[dict], said: list[dict]
         return Html("")
     size = sum(file[1] for _, file in unique)
     roles = {"moving": ("scans", "shapes"), "views": ("shapes", "pointsets")}.get(kind, (kind,))
-    rows = []
-    for role in roles:
-        names = [file[0] for where, file in unique if where == role or role in ("pointsets", "frames", "sweeps")]
-        rows += [[role, entry.title, entry.home, entry.terms] for entry in fitting(role, names)]
+    first = [scan["files"][0][0] for scan in said if scan.get("files")]
+    shapes = [file[0] for sidecar in sidecars for file in sidecar.get("shapes", ())]
+    rows = [
+        [role, entry.title, _home(entry.home), entry.terms]
+        for role in roles
+        for entry in fitting(role, shapes if kind == "moving" and role == "shapes" else first)
+    ]
     spaces = sorted({dataset.label_space(numbers[0]) for _, numbers in _sequences_of(dataset)} - {""})
-    about = f"{summary.counted(len(unique), 'file')}, {summary.format_bytes(size)}."
+    recorded = kind in ("frames", "sweeps")  # of which a folder is named with the number of its frames
+    about = summary.counted(len(unique), "recording" if recorded else "file")
+    about += "." if recorded else f", {summary.format_bytes(size)}."
     about += f" Labels are those of {', '.join(spaces)}." if spaces else ""
     warning = "Shards hold the geometry of their scans: they may be passed on only as the terms of their sources allow."
     fits = sheet.table(("what", "could be", "home", "terms"), rows, sortable=False) if rows else ""
@@ -514,7 +523,7 @@ def _sources(dataset: Dataset, kind: str, sidecars: list[dict], said: list[dict]
         if len(unique) > _FILES
         else ""
     )
-    table = sheet.table(("file", "bytes", "SHA-256, its start"), listed)
+    table = sheet.table(("file", "frames or bytes" if recorded else "bytes", "SHA-256, its start"), listed)
     return sheet.section(
         "Sources",
         tag("p", about, " ", warning),
@@ -534,7 +543,20 @@ def fitting(role: str, names: list[str]) -> list[Entry]:
 def _has_layout(entry: Entry, name: str) -> bool:
     """Whether a file, or a folder that it lies in, has a layout of the entry."""
     above = [name, *map(str, pathlib.PurePosixPath(name).parents)]
-    return any(layout.path is not None and layout.path.fullmatch(one) for layout in entry.layouts for one in above)
+    for layout in entry.layouts:
+        for found in filter(None, map(layout.path.fullmatch, above)) if layout.path else ():
+            groups = {"name": "", **found.groupdict(default="")}
+            expected = {one.format_map(groups) for templates in layout.files.values() for one in templates}
+            if not expected or name.rpartition("/")[2] in expected:
+                return True
+    return False
+
+
+def _home(address: str) -> Html:
+    """Where a data set can be had: a link, if it is one."""
+    if re.match(r"https?://", address):
+        return tag("a", re.sub(r"https?://(www\.)?", "", address), href=address, rel="noreferrer")
+    return sheet.markup(address.replace("`", ""))
 
 
 def _settings(dataset: Dataset, kind: str) -> Html:

@@ -24,7 +24,7 @@ _THIN = 1.6  # what moves has fewer points than a scan, drawn so much larger
 _CUT_M = 0.3  # above the floor: what is higher at a wall that faces the camera is cut away
 _PANEL, _WIDE = (480, 380), 460  # of a frame, and height of the pairs, in pixels
 _COLUMNS = 4
-_FEW, _COARSE = 20_000, 2.6  # points of a thumbnail, and how much larger they are drawn
+_FEW, _COARSE, _WIDER = 20_000, 2.3, 1.06  # points of a thumbnail, how much larger they are, and how far one sees
 _GIF, _BETWEEN, _TICK_MS = (640, 420), 5, 140
 
 
@@ -83,6 +83,7 @@ def thumbnail(sequence: Sequence, plan: FloorPlan | None, size: tuple[int, int])
     sequence = Sequence(sequence.scan, sequence.k, actors, sequence.movers, sequence.kind)
     frame, buffer = sequence[0], io.BytesIO()
     view = find_view(sequence, [frame], plan)
+    view = view._replace(radius=_WIDER * view.radius)
     _drawn(sequence, frame, 0.0, view, size, small=True).save(buffer, "webp", quality=60, method=4)
     return buffer.getvalue()
 
@@ -169,7 +170,7 @@ def _floor(plan: FloorPlan) -> np.ndarray:
 def _drawn(
     sequence: Sequence, frame: Frame, time: float, view: View, size: tuple[int, int], small: bool = False
 ) -> Image.Image:
-    """A frame's points, and the ways of what moves, the position at `time` marked. small: larger points, no background."""
+    """A frame's points, and the ways of what moves, the position at `time` marked. small: no background."""
     fine = (size[0] * _FINER, size[1] * _FINER)
     camera, scale, facing = _camera(view, fine)
     image = np.empty((fine[1], fine[0], 3), np.uint8)

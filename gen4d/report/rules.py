@@ -154,34 +154,42 @@ def _exactly(config: Mapping, *needs: str, value: float = 0.0) -> Ranges:
 
 def _moving_rules(c: Mapping) -> dict[str, Rule]:
     built = _exactly(c, "bound")
+    free = ((0.0, math.inf),) if built else ()
     points = c.get("shape_points", math.nan)
+    step, common = _between(c, "step_min_m", "step_max_m"), _between(c, "common_min")
     return {
-        "step": Rule("length of a step", "From frame to frame.", _between(c, "step_min_m", "step_max_m"), " m", _EXACT_M),
-        "turn": Rule("turn between steps", "In either direction.", _between(c, "", "turn_max_deg"), "°", _EXACT_DEG, (0, 180)),
+        "step": Rule("length of a step", "From frame to frame.", step, " m", _EXACT_M),
+        "turn": Rule(
+            "turn between steps", "In either direction.", _between(c, "", "turn_max_deg"), "°", _EXACT_DEG, (0, 180)
+        ),
         "room": Rule(
             "free floor around a shape",
             "Beyond the disc that its points need, to the nearest cell that is not free.",
-            ((0.0, math.inf),) if built else (),
+            free,
             " m",
             _EXACT_M,
         ),
         "apart": Rule(
             "between the discs of two shapes",
             "The least distance on the way, in and between frames.",
-            ((0.0, math.inf),) if built else (),
+            free,
             " m",
             _EXACT_M,
         ),
-        "frame": Rule("points that a frame keeps", "Of all points of a sequence.", _between(c, "frame_min"), span=(0, 1)),
-        "scan": Rule("scan points in all frames", "Of the scan's points.", _between(c, "common_min"), span=(0, 1)),
-        "shape": Rule("shape points in all frames", "Of a shape's points.", _between(c, "common_min"), span=(0, 1)),
+        "frame": Rule(
+            "points that a frame keeps", "Of all points of a sequence.", _between(c, "frame_min"), span=(0, 1)
+        ),
+        "scan": Rule("scan points in all frames", "Of the scan's points.", common, span=(0, 1)),
+        "shape": Rule("shape points in all frames", "Of a shape's points.", common, span=(0, 1)),
         "keep": Rule(
             "shape points that a frame keeps",
             "Each is kept with a probability" + (f", {c['keep']}." if "keep" in c else "."),
             _share_of(c.get("keep"), points),
             span=(0, 1),
         ),
-        "shrink": Rule("size of a shape", "As a share of the height that was drawn.", _upto_one(c, "shrink_min"), span=(0, 1.05)),
+        "shrink": Rule(
+            "size of a shape", "As a share of the height that was drawn.", _upto_one(c, "shrink_min"), span=(0, 1.05)
+        ),
         "movers": Rule("shapes that move at once", "In a sequence.", _between(c, "movers_min", "movers_max")),
         "points": Rule("points of a shape", "All its parts together.", _exactly(c, "shape_points", value=points)),
         "foot": Rule("height of a shape's foot above the floor", "In every frame.", built, " m", _EXACT_M),
@@ -195,7 +203,7 @@ def _moving_rules(c: Mapping) -> dict[str, Rule]:
             "Floor and free cells are derived from the stored points once more.",
             _exactly(c, "cell_m", "ceiling_m", "near_floor_m", "close_m"),
         ),
-    }  # fmt: skip
+    }
 
 
 def _upto_one(c: Mapping, low: str) -> Ranges:
@@ -326,7 +334,8 @@ def _nearest_apart(between: np.ndarray) -> float:
 
 
 def _frames_rules(c: Mapping) -> dict[str, Rule]:
-    pairs, windows = c.get("choose") == "pairs", c.get("choose") == "windows"
+    pairs, step = c.get("choose") == "pairs", _exactly(c, "step") if c.get("choose") == "windows" else ()
+    reach, match = _between(c, "near_m", "far_m"), _between(c, "", "match_m")
     return {
         "overlap": Rule(
             "overlap of neighbouring frames",
@@ -334,17 +343,30 @@ def _frames_rules(c: Mapping) -> dict[str, Rule]:
             _between(c, "overlap_min") if pairs else (),
             span=(0, 1),
         ),
-        "far": Rule("distance of the farthest point", "Of a frame, from its sensor.", _between(c, "near_m", "far_m"), " m", 1e-4),
-        "near": Rule("distance of the nearest point", "Of a frame, from its sensor.", _between(c, "near_m", "far_m"), " m", 1e-4),
+        "far": Rule("distance of the farthest point", "Of a frame, from its sensor.", reach, " m", _EXACT_M),
+        "near": Rule("distance of the nearest point", "Of a frame, from its sensor.", reach, " m", _EXACT_M),
         "points": Rule("points of a frame", "", _between(c, "least_points")),
-        "match": Rule("distance of corresponding points", "The farthest pair of each scan's first two frames.", _between(c, "", "match_m"), " m", 1e-6),
-        "window": Rule("frames left out in a window", "A window has neighbouring frames.", _exactly(c, "step") if windows else ()),
-        "step": Rule("frames from one window to the next beyond a multiple of the step", "", _exactly(c, "step") if windows else ()),
+        "match": Rule(
+            "distance of corresponding points", "The farthest pair of each scan's first two frames.", match, " m", 1e-6
+        ),
+        "window": Rule("frames left out in a window", "A window has neighbouring frames.", step),
+        "step": Rule("frames from one window to the next beyond a multiple of the step", "", step),
         "own": Rule("points that are missing from their own frame, or in another", "", ((0.0, 0.0),)),
-        "pose": Rule("distance of a frame's pose from its view's", "With the first sensor at the origin.", ((0.0, 0.0),), " m", _EXACT_M),
+        "pose": Rule(
+            "distance of a frame's pose from its view's",
+            "With the first sensor at the origin.",
+            ((0.0, 0.0),),
+            " m",
+            _EXACT_M,
+        ),
         "voxel": Rule("points of a frame that share a voxel", "One stays in each.", _exactly(c, "voxel_m")),
-        "again": Rule("difference of an overlap from the stored one", "Measured once more for two frames of each scan.", _exactly(c, "overlap_m"), slack=1e-6),
-    }  # fmt: skip
+        "again": Rule(
+            "difference of an overlap from the stored one",
+            "Measured once more for two frames of each scan.",
+            _exactly(c, "overlap_m"),
+            slack=1e-6,
+        ),
+    }
 
 
 def _measure_frames(rules: Rules, sequences: Many[Sequence], views: Views | None, members: Many[Many[int]]) -> None:
@@ -404,6 +426,7 @@ def _views_rules(c: Mapping) -> dict[str, Rule]:
     around = lambda name: tuple((-high, high) for _, high in _between(c, "", name))  # noqa: E731
     points = c.get("points", math.nan)
     drawn = "Where it was applied, from each frame to the next."
+    unit = ((1.0, 1.0),) if c.get("shape_metres") == 0 else ()
     rules = {
         "turn": Rule("turn about x, y and z", drawn, around("rotate_deg"), "°", 0.05),
         "shift": Rule("shift along x, y and z", "As a share of the extent. " + drawn, around("shift"), slack=1e-3),
@@ -411,8 +434,8 @@ def _views_rules(c: Mapping) -> dict[str, Rule]:
         "points": Rule("points of a shape", "", _exactly(c, "points", value=points)),
         "all": Rule("points that a frame lacks", "Every frame has all of them.", _exactly(c, "rotate_deg")),
         "first": Rule("distance of the first pose from the identity", "", _exactly(c, "rotate_deg"), slack=1e-6),
-        "radius": Rule("radius of a shape around its mean", "Shapes without a unit.", ((1.0, 1.0),) if c.get("shape_metres") == 0 else (), slack=1e-4),
-    }  # fmt: skip
+        "radius": Rule("radius of a shape around its mean", "Shapes without a unit.", unit, slack=1e-4),
+    }
     for name, share in _DRAWN.items():
         rules[name] = Rule(f"share of steps with {name}", f"Each is drawn with a probability, {c.get(share)}.", ())
     return rules

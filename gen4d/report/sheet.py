@@ -149,11 +149,9 @@ def figure(value: float) -> str:
     """A number in as few digits as tell it: three that count, or all of a whole number."""
     if not math.isfinite(value):
         return "none" if math.isnan(value) else str(value)
-    if value == 0 or abs(value) >= 1e5 or abs(value) < 1e-4:
-        return f"{value:.3g}"
-    if value == round(value) or abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
+    if value and abs(value) < 5e-4:
+        return f"{value:.0e}"
+    return f"{value:,.0f}" if value == round(value) or abs(value) >= 100 else f"{value:.3g}"
 
 
 def histogram(
