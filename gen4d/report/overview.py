@@ -29,7 +29,7 @@ from gen4d.sources.entries import Entry
 _PICTURED, _LISTED = 200, 1000  # scans with a picture, and in the table at all
 _OF_A_CLASS = 6  # pictures of shapes
 _THUMBNAIL, _PLAN = (176, 120), (128, 110)  # pixels
-_CELLS = 64  # of a floor plan across at most
+_CELLS, _POINTS = 64, 40_000  # of a floor plan: cells across at most, points that say where walls are
 _AROUND_M = 0.8  # of free floor
 _WALLS_M = (0.3, 2.0)  # above the floor
 _FILES = 300  # named
@@ -179,6 +179,7 @@ def _floor_plan(sequences: list[Sequence], plan: FloorPlan) -> Html:
     floor, wall = np.zeros(size, np.int64), np.zeros(size, np.bool_)
     np.add.at(floor, tuple(((held - low) // many).T), 1)
     point = next((actor.cloud.point for actor in sequences[0].actors if actor.role == ROLE_STATIC), np.empty((0, 3)))
+    point = point[:: max(1, len(point) // _POINTS)]
     up = point[:, 2] - plan.floor_m
     at = np.floor(point[(up > _WALLS_M[0]) & (up < _WALLS_M[1]), :2] / cell).astype(np.int64) - origin - low
     at = at[((at >= 0) & (at < high - low)).all(axis=1)] // many
