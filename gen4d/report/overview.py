@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gen4d import files, sources
-from gen4d.building import kind_of, refused
+from gen4d.building import kind_of, refused_in
 from gen4d.config import in_words, to_plain
 from gen4d.report import sheet, summary
 from gen4d.report.page import write_page
@@ -479,7 +479,7 @@ def _rejections(said: list[dict]) -> Html:
 def _left_out(dataset: Dataset, sidecars: list[dict], said: list[dict]) -> Html:
     """Scans with fewer sequences than were asked for, and files that cannot be used."""
     gaps = sorted((scan for scan in said if scan.get("gaps")), key=lambda scan: -len(scan["gaps"]))
-    lines = refused(sidecars, "scans", "shapes")
+    lines = refused_in(dataset.manifest, sidecars)
     parts = []
     if gaps:
         rows = [[scan["name"], number(len(scan["gaps"])), summary.explain_gaps(scan)] for scan in gaps[:_FILES]]
