@@ -58,6 +58,11 @@ def card(page: str, title: str) -> str:
     return words(found[0])
 
 
+def part(page: str, heading: str) -> str:
+    """The section under a heading."""
+    return next(text for text in re.findall(r"<section>.*?</section>", page, re.S) if f"<h2>{heading}</h2>" in text)
+
+
 def row(page: str, first: str) -> list[str]:
     """The cells of the row of a table that begins with a text."""
     rows = [re.findall(r"<td.*?</td>", part, re.S) for part in re.findall(r"<tr>.*?</tr>", page, re.S)]
@@ -141,14 +146,14 @@ def test_tiles_scans_and_classes_are_those_of_the_data_set(built, page):
     assert float(tiles["points in frames"].removesuffix(" k")) == pytest.approx(points / 1000, rel=0.005)
     assert dataset.digest in page and "Intact." in words(page) and "OUTSIDE" not in page
     for name in dataset.scan_names:
-        cells = row(page, name)
+        cells = row(part(page, "Scans"), name)
         numbers = dataset.numbers(name)
         assert cells[2] == f"{len(sequences[numbers[0]].actors[0].cloud):,}"
         assert float(cells[3]) == pytest.approx(dataset.floor_plan(numbers[0]).valid_m2, abs=0.06)
         assert cells[5] == str(len(numbers))
     movers = [mover for sequence in sequences for mover in sequence.movers]
     for name in {mover.class_name for mover in movers}:
-        assert row(page, name)[1] == str(sum(mover.class_name == name for mover in movers))
+        assert row(part(page, "Classes of shapes"), name)[1] == str(sum(mover.class_name == name for mover in movers))
     assert page.count('src="data:image/webp') == 3 and page.count('<svg class="plan"') == 3
 
 
@@ -356,7 +361,7 @@ def hostile(tmp_path_factory):
 def test_a_name_stays_text(hostile):
     text = report(hostile / "data", hostile / "report.html", views=True)
     assert "<script>alert" not in text and '" onload="' not in text and text.count("<script>") == 1
-    assert row(text, NAME)[0] == NAME
+    assert row(part(text, "Scans"), NAME)[0] == row(part(text, "Classes of shapes"), NAME)[0] == NAME
     link = re.search(r'<a href="([^"]*)"', text)[1]
     assert re.fullmatch(r"report-scans/[\w.-]+\.html", link) and (hostile / link).is_file()
 
@@ -371,7 +376,7 @@ def test_it_asks_for_nothing_and_sorts(hostile, built, page, tmp_path):
             assert [url for url in opened.requests if not url.startswith(("file:", "about:", "data:"))] == []
             assert (opened.errors, opened.dialogs) == ([], 0)
         press = "[...document.querySelectorAll('th button')].find((b) => b.textContent === 'points').click()"
-        points = "[...document.querySelectorAll('td:nth-child(3)')].filter((c) => c.dataset.key > 2000).map((c) => +c.dataset.key)"
+        points = "[...document.querySelectorAll('td:nth-child(3)')].map((c) => +c.dataset.key).filter((n) => n > 2000)"
         opened.evaluate(press)
         falling = opened.evaluate(points)
         opened.evaluate(press)
