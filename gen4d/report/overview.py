@@ -284,7 +284,7 @@ def _checks(dataset: Dataset, problems: list[str], quick: bool, every: list[Meas
         rules_line = ["Its config states no rules: it was written by another program through gen4d's writers."]
     digest = [tag("code", dataset.digest), " is the SHA-256 of dataset.json, which holds those of all other files."]
     measured = [scan for scan in said if None not in (scan.get("valid_m2"), scan.get("free_m"))]
-    doubts = [tag("p", line, class_="bad") for line in summary.doubts(measured)]
+    doubts = [tag("p", line, class_="doubt") for line in summary.doubts(measured)]
     return sheet.joined([tag("p", *files_line), tag("p", *rules_line), *doubts, tag("p", *digest, class_="pale")])
 
 
