@@ -113,7 +113,11 @@ def write_report(
     count = f"{summary.counted(len(scans), 'scan')}, {summary.counted(len(dataset), 'sequence')}"
     ruled = sum(bool(one.rule.allowed) for one in every)
     kept = (
-        f"OUTSIDE: {', '.join(broken)}" if broken else f"{ruled} of {ruled} rules kept" if ruled else "no rules stored"
+        f"OUTSIDE: {', '.join(broken)}"
+        if broken
+        else f"{ruled} of {ruled} rules kept"
+        if ruled
+        else "no rules to measure"
     )
     lines = [f"{path}: {count}; {'damaged' if problems else 'intact'}; {kept}", *problems]
     return Written(lines, not problems and not broken)
@@ -280,6 +284,8 @@ def _checks(dataset: Dataset, problems: list[str], quick: bool, every: list[Meas
         rules_line = [sheet.verdict("OUTSIDE.", False), f" {len(broken)} of {len(ruled)} rules are broken: {names}."]
     elif ruled:
         rules_line = [sheet.verdict("Within.", True), f" All {len(ruled)} rules of its config are kept."]
+    elif not len(dataset):
+        rules_line = ["There is no sequence whose rules could be measured."]
     else:
         rules_line = ["Its config states no rules: it was written by another program through gen4d's writers."]
     digest = [tag("code", dataset.digest), " is the SHA-256 of dataset.json, which holds those of all other files."]
@@ -298,7 +304,8 @@ def _rules(measured: list[Measured]) -> Html:
     about = "Measured again from what is stored, in every sequence. Lines are the rules of the config."
     columns = ("rule", "allowed", "measured", "verdict", "numbers")
     table = sheet.table(columns, rows, sortable=False) if rows else ""
-    return sheet.section("Are the rules kept?", sheet.note(about), tag("div", *cards, class_="cards"), table)
+    told = sheet.note(about), tag("div", *cards, class_="cards"), table
+    return sheet.section("Are the rules kept?", *told) if measured else Html("")
 
 
 def _titled(rule: Rule) -> Html:
