@@ -110,7 +110,8 @@ def write_report(
     files.make_folder(path.parent)
     files.write(path, sheet.page(_name(dataset), *body, css=_STYLE).encode())
     broken = [one.rule.title for one in every if one.broken.any()]
-    count = f"{summary.counted(len(scans), 'scan')}, {summary.counted(len(dataset), 'sequence')}"
+    thing = "shape" if kind == "views" else "scan"
+    count = f"{summary.counted(len(scans), thing)}, {summary.counted(len(dataset), 'sequence')}"
     ruled = sum(bool(one.rule.allowed) for one in every)
     kept = (
         f"OUTSIDE: {', '.join(broken)}"
@@ -316,7 +317,7 @@ def _card(one: Measured) -> Html:
     rule = one.rule
     chart = sheet.histogram(one.values, rule.allowed, rule.unit, span=_span(one), broken=one.broken)
     head = tag("header", tag("h3", rule.title), _verdict(one))
-    ends = f"{_ends(one)}, median {sheet.figure(float(np.median(one.values)))}{rule.unit}"
+    ends = f"{_ends(one)}, median {_told(one, np.median(one.values))}{rule.unit}"
     allowed = f"Rule: {_range(rule)}. " if rule.allowed else ""
     worst = (
         ", ".join(f"{name} ({sheet.figure(value)}{rule.unit})" for name, value in one.worst()) if rule.allowed else ""
@@ -356,10 +357,14 @@ def _range(rule: Rule) -> str:
     return " or ".join(words)
 
 
+def _told(one: Measured, value: float) -> str:
+    """A number without the digits that rounding may have changed."""
+    return sheet.figure(round(float(value), max(0, -math.floor(math.log10(one.rule.slack)))) + 0.0)
+
+
 def _ends(one: Measured) -> str:
-    """The least and the largest value, as far as rounding lets one tell them."""
-    digits = max(0, -math.floor(math.log10(one.rule.slack)))
-    low, high = (sheet.figure(round(float(end), digits) + 0.0) for end in (one.values.min(), one.values.max()))
+    """The least and the largest value."""
+    low, high = _told(one, one.values.min()), _told(one, one.values.max())
     return f"{high}{one.rule.unit}" if low == high else f"{low} to {high}{one.rule.unit}"
 
 

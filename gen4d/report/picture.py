@@ -24,7 +24,8 @@ _THIN = 1.6  # what moves has fewer points than a scan, drawn so much larger
 _CUT_M = 0.3  # above the floor: what is higher at a wall that faces the camera is cut away
 _PANEL, _WIDE = (480, 380), 460  # of a frame, and height of the pairs, in pixels
 _COLUMNS = 4
-_FEW, _COARSE, _WIDER = 20_000, 2.3, 1.06  # points of a thumbnail, how much larger they are, and how far one sees
+_FEW, _COARSE = 20_000, 2.3  # points of a thumbnail, and how much larger they are
+_WIDER, _WIDER_SHAPE = 1.1, 1.35  # than a picture a thumbnail sees, so that no corner is cut off
 _GIF, _BETWEEN, _TICK_MS = (640, 420), 5, 140
 
 
@@ -83,7 +84,8 @@ def thumbnail(sequence: Sequence, plan: FloorPlan | None, size: tuple[int, int])
     sequence = Sequence(sequence.scan, sequence.k, actors, sequence.movers, sequence.kind)
     frame, buffer = sequence[0], io.BytesIO()
     view = find_view(sequence, [frame], plan)
-    view = view._replace(radius=_WIDER * view.radius)
+    wider = _WIDER_SHAPE if sequence.kind == "views" else _WIDER
+    view = view._replace(radius=wider * view.radius)
     _drawn(sequence, frame, 0.0, view, size, small=True).save(buffer, "webp", quality=60, method=4)
     return buffer.getvalue()
 
