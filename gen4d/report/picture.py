@@ -27,6 +27,7 @@ _THIN = 1.6  # what moves has fewer points than a scan, drawn so much larger
 _CUT_M = 0.3  # above the floor: what is higher at a wall that faces the camera is cut away
 _PANEL, _WIDE = (480, 380), 460  # of a frame, and height of the pairs, in pixels
 _COLUMNS = 4
+_MARGIN = 1.1  # around points that are framed without a floor plan
 _CELL_M = 0.1  # in which the outline of points without a floor plan is sought
 _GIF, _BETWEEN, _TICK_MS = (640, 420), 5, 140
 
@@ -261,6 +262,7 @@ def view_points(point: np.ndarray) -> View:
     floor = float(np.percentile(point[:, 2], 1))
     within = point[point[:, 2] < floor + HEADROOM_M]
     centre, radius = framed(within, None)
+    radius *= _MARGIN
     wide = np.ptp(np.quantile(within[:, :2], INNER, axis=0), axis=0).min() > HEADROOM_M
     origin = np.floor(within[:, :2].min(axis=0) / _CELL_M).astype(np.int32)
     plan = FloorPlan(np.zeros((1, 1), bool), origin, floor, _CELL_M)  # of which nothing is known to be free

@@ -67,7 +67,8 @@ def draw_boxes(scan: Boxes, found: Detected, names: Sequence[str], path: pathlib
     kind = found.score[sure].argmax(axis=1)
     colours = class_colours(len(names))
     grey = np.full((len(scan.point), 3), 0.8)
-    sides = (f"found, score {_SHOWN_SCORE} or more", found.box[sure], kind), ("labels", scan.box, scan.kind)
+    title = f"found with a score of {_SHOWN_SCORE} or more: {len(kind)}"
+    sides = (title, found.box[sure], kind), (f"labels: {len(scan.box)}", scan.box, scan.kind)
     panels = [Panel(grey, title, _edges(box, colours[which])) for title, box, which in sides]
     used = np.unique(np.concatenate([kind, scan.kind]))
     draw(scan.point, panels, path, {names[k]: colours[k] / 255 for k in used})

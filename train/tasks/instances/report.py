@@ -81,7 +81,7 @@ def number_colours(number: np.ndarray) -> np.ndarray:
     """A colour (n, 3) from 0 to 1 for each number, far apart for neighbours; light grey for -1."""
     hue = number * 0.618034 % 1
     light = np.array([0.95, 0.6, 0.8])[number % 3]
-    rgb = np.clip(np.abs((hue[:, None] * 6 + [0, 4, 2]) % 6 - 3) - 1, 0.1, 1) * light[:, None]
+    rgb = np.clip(np.abs((hue[:, None] * 6 + [0, 4, 2]) % 6 - 3) - 1, 0.3, 1) * light[:, None]
     return np.where(number[:, None] >= 0, rgb, 0.82)
 
 

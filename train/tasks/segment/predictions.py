@@ -62,7 +62,7 @@ def class_colours(classes: int) -> np.ndarray:
     """A colour (K + 1, 3) uint8 for each class, hues far apart for neighbours; grey for none, at -1."""
     hue = np.arange(classes) * 0.618034 % 1
     light = np.array([0.95, 0.65, 0.8])[np.arange(classes) % 3]
-    rgb = np.clip(np.abs((hue[:, None] * 6 + [0, 4, 2]) % 6 - 3) - 1, 0.1, 1) * light[:, None]
+    rgb = np.clip(np.abs((hue[:, None] * 6 + [0, 4, 2]) % 6 - 3) - 1, 0.3, 1) * light[:, None]
     return np.vstack([np.round(255 * rgb), [128, 128, 128]]).astype(np.uint8)
 
 
