@@ -115,11 +115,15 @@ def number(value: float | None, digits: int = 0) -> Cell:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], sortable: bool = True) -> Html:
-    """A table of rows of cells, texts or markup. A column whose name is empty cannot be sorted by."""
+    """A table of rows of cells, texts or markup. By a column whose name is Html it cannot be sorted."""
     rows = list(rows)
     right = [bool(rows) and isinstance(rows[0][i], Cell) for i in range(len(columns))]
     head = [
-        tag("th", tag("button", name) if sortable and name else name, class_="n" if numeric else None)
+        tag(
+            "th",
+            tag("button", name) if sortable and not isinstance(name, Html) else name,
+            class_="n" if numeric else None,
+        )
         for name, numeric in zip(columns, right, strict=True)
     ]
     body = (tag("tr", *map(_cell, row)) for row in rows)
@@ -145,50 +149,47 @@ def figure(value: float) -> str:
     """A number in as few digits as tell it: three that count, or all of a whole number."""
     if not math.isfinite(value):
         return "none" if math.isnan(value) else str(value)
-    if value == 0 or abs(value) >= 1e5 or abs(value) < 1e-4:
-        return f"{value:.3g}"
-    if value == round(value) or abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
+    if value and abs(value) < 5e-4:
+        return f"{value:.0e}"
+    return f"{value:,.0f}" if value == round(value) or abs(value) >= 100 else f"{value:.3g}"
 
 
 def histogram(
     values: np.ndarray,
-    low: float = -math.inf,
-    high: float = math.inf,
+    allowed: Sequence[tuple[float, float]] = (),
     unit: str = "",
     bins: int = 32,
     span: tuple[float, float] | None = None,
     size: tuple[int, int] = (_WIDE, _HIGH),
     broken: np.ndarray | None = None,
 ) -> Html:
-    """How often values (N,) occur, as SVG. low, high: of a rule, drawn as lines. span: ends of the axis, as wide as
-    values and limits are by default. broken (N,) bool: values that are drawn red, by default those beyond the rule."""
+    """How often values (N,) occur, as SVG. allowed: ranges of a rule, whose finite ends are drawn as lines. span: ends
+    of the axis, as wide as values and limits are by default. broken (N,) bool: values that are drawn red."""
     values = np.asarray(values, np.float64)
-    limits = [limit for limit in (low, high) if math.isfinite(limit)]
+    limits = sorted({end for pair in allowed for end in pair if math.isfinite(end)})
     start, stop = span or _span([*limits, *((values.min(), values.max()) if len(values) else ())])
-    wide, high_px = size
-    broken = (values < low) | (values > high) if broken is None else broken
-    count, edge = np.histogram(np.clip(values, start, stop), bins, (start, stop))
-    bad, _ = np.histogram(np.clip(values[broken], start, stop), bins, (start, stop))
+    wide, tall = size
+    inside = np.clip(values, start, stop)
+    count, edge = np.histogram(inside, bins, (start, stop))
+    bad, _ = np.histogram(inside if broken is None else inside[broken], bins, (start, stop))
     most, step = max(int(count.max(initial=0)), 1), wide / bins
     place = lambda value: (value - start) / (stop - start) * wide  # noqa: E731
     parts = []
-    if limits:
+    for low, high in allowed if limits else ():
         a, b = place(max(low, start)), place(min(high, stop))
-        parts.append(f'<rect class="allowed" x="{a:.1f}" width="{max(b - a, 0):.1f}" height="{high_px}"/>')
+        parts.append(f'<rect class="allowed" x="{a:.1f}" width="{max(b - a, 0):.1f}" height="{tall}"/>')
     for i in np.flatnonzero(count).tolist():
-        tall = max(1.5, count[i] / most * (high_px - 4))
-        red = max(1.5, bad[i] / count[i] * tall) if bad[i] else 0.0
-        across = f'x="{i * step + 0.5:.1f}" width="{step - 1:.1f}"'
+        up = max(1.5, count[i] / most * (tall - 4))
+        red = max(1.5, bad[i] / count[i] * up) if bad[i] and broken is not None else 0.0
+        across = f'x="{i * step + 0.5:.1f}" width="{step - 1:.1f}" y="{tall - up:.1f}"'
         text = markup(f"{figure(edge[i])} to {figure(edge[i + 1])}{unit}: {count[i]:,}")
-        bar = f'<rect class="bar" {across} y="{high_px - tall:.1f}" height="{tall:.1f}"/>'
-        bar += f'<rect class="out" {across} y="{high_px - tall:.1f}" height="{red:.1f}"/>' if red else ""
+        bar = f'<rect class="bar" {across} height="{up:.1f}"/>'
+        bar += f'<rect class="out" {across} height="{red:.1f}"/>' if red else ""
         parts.append(f"<g><title>{text}</title>{bar}</g>")
-    parts.append(f'<path class="axis" d="M0 {high_px}.5H{wide}"/>')
-    parts += [f'<path class="rule" d="M{place(limit):.1f} 0V{high_px + 3}"/>' for limit in limits]
-    parts += _numbers([*limits, start, stop], place, wide, high_px + 15, unit)
-    return Html(f'<svg viewBox="0 0 {wide} {high_px + 19}" width="{wide}" role="img">{"".join(parts)}</svg>')
+    parts.append(f'<path class="axis" d="M0 {tall}.5H{wide}"/>')
+    parts += [f'<path class="rule" d="M{place(limit):.1f} 0V{tall + 3}"/>' for limit in limits]
+    parts += _numbers([*limits, start, stop], place, wide, tall + 15, unit)
+    return Html(f'<svg viewBox="0 0 {wide} {tall + 19}" width="{wide}" role="img">{"".join(parts)}</svg>')
 
 
 def _span(ends: Sequence[float]) -> tuple[float, float]:

@@ -182,6 +182,11 @@ class Dataset:
         scan = int(tables.table["sequence/scan"][row])
         return tables.views(scan, lambda number: self._cloud(tables, shard, number))
 
+    def members(self, i: int) -> list[int]:
+        """Which of the frames or sweeps of its scan sequence i has: their places in `views(i)`; none of other kinds."""
+        shard, row = self._locate(i)
+        return self._tables(shard).members(row)
+
     def floor_plan(self, i: int) -> FloorPlan | None:
         """The floor plan of the scan of sequence i, or None if its source has none."""
         shard, row = self._locate(i)
