@@ -143,7 +143,10 @@ def test_a_classification_has_the_tables_of_its_report(tmp_path):
     (run / "results.json").write_text(json.dumps({"svm": [row], "tuned": [], "machine": "a machine"}))
     (run / "log.jsonl").unlink()
     text = page_of(run)
-    assert cells_of(section_of(text, "Scores")) == [["features", "C", "accuracy", "n"], ["pre-trained", "1", "81.25", "1"]]
+    assert cells_of(section_of(text, "Scores")) == [
+        ["features", "C", "accuracy", "n"],
+        ["pre-trained", "1", "81.25", "1"],
+    ]
     assert "runs/strl" in text and "Curves" not in text
 
 

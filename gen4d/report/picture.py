@@ -1,5 +1,5 @@
-"""A picture of one sequence, still or moving: points as discs shaded by depth, over them ways and pairs; and pictures of
-any points in the same look."""
+"""A picture of one sequence, still or moving: points as discs shaded by depth, over them ways and pairs. Any
+other points in the same look."""
 
 import io
 import math

@@ -7,7 +7,7 @@ All of it is read from the run's folder, so a run that goes on, or was stopped, 
 import io
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -15,11 +15,12 @@ from PIL import Image
 
 from gen4d import __version__, files
 from gen4d.report import sheet
-from gen4d.report.sheet import Cell, Html, number, tag
+from gen4d.report.sheet import Html, number, tag
 from train.config import flatten, to_plain
 from train.errors import Refused
 from train.methods.config import PRESETS
 from train.run.log import read_lines
+from train.study import scores
 from train.study.compare import Run, read_run, thinned
 from train.tasks.classify.config import PRESETS as CLASSIFY
 from train.tasks.config import PRESETS_OF
@@ -27,13 +28,12 @@ from train.tasks.config import PRESETS_OF
 _MADE_SO = frozenset({"run.precision", "block_scans"})  # settings that a run makes definite when it starts
 _PICTURES = 6  # of scans, at most
 _SHOWN = (1440, 720)  # most pixels of a picture
-_PERCENT = 100
-_FIGURES = {"iou": "IoU", "recall": "accuracy", "ap": "AP", "ap50": "AP50", "ap25": "AP25", "recall50": "recall at 0.5"}
 _TITLES = {"pretrain": "Pre-training", "segment": "Segmentation", "instances": "Instance segmentation"}
 _TITLES |= {"detect": "Detection", "classify": "Classification of shapes"}
 _CSS = """
-.charts { display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 420px), 1fr)); margin: 16px 0; }
-.charts > div { background: var(--card); border: 1px solid var(--edge); border-radius: 10px; padding: 12px 14px; min-width: 0; }
+.charts { display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 420px), 1fr)); }
+.charts > div { background: var(--card); border: 1px solid var(--edge); border-radius: 10px; padding: 12px 14px;
+  min-width: 0; }
 .charts svg { width: 100%; }
 td:first-child { overflow-wrap: normal; }
 td b { white-space: nowrap; }
@@ -42,7 +42,8 @@ td b { white-space: nowrap; }
 .heat td, .heat th { min-width: 0; padding: 3px 5px; font-size: 12px; border: 0; }
 .heat thead th { writing-mode: vertical-rl; transform: rotate(180deg); }
 .heat thead th:first-child { writing-mode: initial; transform: none; }
-.heat td[style] { min-width: 30px; text-align: center; background: color-mix(in srgb, var(--s0) var(--v), transparent); }
+.heat td[style] { min-width: 30px; text-align: center;
+  background: color-mix(in srgb, var(--s0) var(--v), transparent); }
 """
 
 
@@ -91,9 +92,9 @@ def write_page(folder: pathlib.Path, out: pathlib.Path) -> str:
         tag("h1", folder.resolve().name),
         sheet.note(f"{what}. {state}"),
         sheet.tiles(_figures(told)),
-        _scores(told),
-        _fit(told),
-        _confusion(told),
+        scores.score_table(told.task, told.results, told.validations),
+        scores.fit_table(told.log),
+        scores.confusion_table(told.results, told.config.get("classes", ())),
         _pictures(told),
         _curves(told),
         _settings(told),
@@ -125,7 +126,7 @@ def _json(path: pathlib.Path) -> dict:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise PageError(f"{path}: damaged: it should hold JSON; run the command of this run again, which writes it anew")
+        raise PageError(f"{path}: damaged, no JSON object: repeat the command of this run, which writes it anew")
     return found
 
 
@@ -154,134 +155,7 @@ def _figures(told: Told) -> list[tuple[str, str]]:
     return shown + ([(f"{skipped:,}", "updates left out: gradients overflowed")] if skipped else [])
 
 
-# What was reached ----------------------------------------------------------------------------------------------------
-
-
-def _scores(told: Told) -> Html:
-    """A table of scores: of the report of a finished run, or else of its last validation."""
-    if told.task == "classify" and told.results:
-        parts = [_rows(told.results.get(kind, ()), what) for kind, what in _CLASSIFIED.items()]
-        return sheet.section("Scores", *(part for part in parts if part))
-    step, found = told.results.get("step", {}), told.results.get("results", {})
-    if not found and told.validations:
-        last = told.validations[-1]
-        found, step = {"validation": last}, {"validation": last["step"]}
-    if not found:
-        return Html("")
-    heads = [f"{name}: step {step[name]}" for name in found]
-    if step.get("best") == step.get("last"):
-        found = {name: one for name, one in found.items() if name != "best"}
-    if "best" in found:
-        heads.append("the best validation was chosen on the scans it is measured on, so it flatters itself")
-    return sheet.section("Scores", sheet.note("; ".join(heads), ". All in percent."), _class_table(found))
-
-
-_CLASSIFIED = {"svm": "Linear SVM on frozen features", "tuned": "Fine-tuned"}
-
-
-def _rows(rows: Sequence[Mapping], title: str) -> Html:
-    """A table of dicts of text, without what is for programs."""
-    if not rows:
-        return Html("")
-    names = [name for name in rows[0] if name != "accuracies"]
-    return sheet.joined([tag("h3", title, ", % of test shapes"), sheet.table(names, [[row[n] for n in names] for row in rows])])
-
-
-def _class_table(found: Mapping[str, Mapping]) -> Html:
-    """A row per class and one of the means; of each named summary every figure."""
-    first = next(iter(found.values()))
-    if "classes" not in first and "points" not in first:  # of a fine-tuned classifier
-        rows = [[name, *(_share(one.get(name)) for one in found.values())] for name in first if name != "step"]
-        return sheet.table(["", *found], rows)
-    parts = {name: _counted(one) for name, one in found.items()}
-    names = list(next(iter(parts.values())).items())
-    columns, rows = ["class", names[0][1]["counted"]], []
-    for name, part in parts.items():
-        columns += [f"{name} {figure}" for figure in part["mean"]["figures"]]
-    for name, own in names:
-        cells = [value for part in parts.values() for value in part[name]["figures"].values()]
-        rows.append([tag("b", name) if name == "mean" else name, number(own["count"]), *map(_share, cells)])
-    return sheet.table(columns, rows)
-
-
-def _counted(summary: Mapping) -> dict[str, dict]:
-    """Class, or mean -> how many of what, and figures by their names."""
-    if "points" in summary:  # segmentation, counted in two ways
-        points, voxels = summary["points"], summary["voxels"]
-        rows = {name: (own, voxels["classes"][name]) for name, own in points["classes"].items()}
-        found = {
-            name: {"IoU": own["iou"], "accuracy": own["recall"], "IoU of 2 cm voxels": other["iou"]}
-            for name, (own, other) in rows.items()
-        }
-        found["mean"] = {"IoU": points["miou"], "accuracy": points["macc"], "IoU of 2 cm voxels": voxels["miou"]}
-        counts, what = {name: own["count"] for name, own in points["classes"].items()} | {"mean": points["count"]}, "points"
-    else:
-        classes = summary["classes"]
-        found = {name: _named(own) for name, own in classes.items()} | {"mean": _named(summary)}
-        counts = {name: own["count"] for name, own in classes.items()} | {"mean": summary["count"]}
-        what = "objects"
-        kept = set(found["mean"])
-        found = {name: {key: value for key, value in own.items() if key in kept} for name, own in found.items()}
-    return {name: {"figures": own, "count": counts[name], "counted": what} for name, own in found.items()}
-
-
-def _named(own: Mapping) -> dict[str, float | None]:
-    return {_FIGURES[key]: own[key] for key in _FIGURES if key in own}
-
-
-def _share(value: float | None) -> Cell:
-    return number(None if value is None else _PERCENT * value, 2)
-
-
-def _fit(told: Told) -> Html:
-    """How well predictions meet their targets, beside the best that one constant vector would do."""
-    last = told.log[-max(1, len(told.log) // 10) :]
-    names = sorted({key.partition("/")[0] for line in last for key in line.get("fit", {})})
-    rows = []
-    for name in names:
-        of = {key: _mean(last, f"{name}/{key}") for key in ("cos", "constant", "centred", "top1")}
-        good = of["cos"] >= of["constant"]
-        verdict = sheet.verdict("above a constant" if good else "BELOW a constant", good)
-        rows.append([name, *(number(of[key], 3) for key in ("cos", "constant", "centred")), _share(of["top1"]), verdict])
-    if not rows:
-        return Html("")
-    said = "Mean of the last tenth of the run. A comparison whose cosine is below what one constant vector would reach "
-    said += "is not being learned. Centred: the cosine after the mean is taken off; found: how often the counterpart is "
-    said += "the nearest of the batch's samples."
-    head = ["comparison", "cosine", "a constant's", "centred", "found, %", ""]
-    return sheet.section("Are the terms learned?", sheet.note(said), sheet.table(head, rows))
-
-
-def _mean(lines: Sequence[dict], key: str) -> float:
-    values = [line["fit"][key] for line in lines if key in line.get("fit", {})]
-    return float(np.mean(values)) if values else float("nan")
-
-
 # Pictures ------------------------------------------------------------------------------------------------------------
-
-
-def _confusion(told: Told) -> Html:
-    """The confusion matrix of a segmentation as a heat map."""
-    given = told.results.get("confusion", {}).get("points")
-    if not given:
-        return Html("")
-    matrix, classes = np.array(given, np.float64), list(told.config["classes"])
-    count = matrix.sum(axis=1)
-    seen = matrix[:, -1].any()
-    columns = [*classes, "none"][: len(classes) + seen]
-    rows = []
-    for k in np.flatnonzero(count):
-        cells = [_heat(value) for value in matrix[k, : len(columns)] / count[k]]
-        rows.append(tag("tr", tag("th", classes[k]), *cells))
-    head = tag("tr", *(tag("th", name) for name in ("truth", *columns)))
-    whole = tag("table", tag("thead", head), tag("tbody", *rows))
-    said = "What the points of each class were predicted to be, in percent; classes without points are left out."
-    return sheet.section("Confusion", sheet.note(said), tag("div", whole, class_="wide heat"))
-
-
-def _heat(share: float) -> Html:
-    text = f"{_PERCENT * share:.0f}" if share >= 0.005 else ""
-    return tag("td", text, style=f"--v:{_PERCENT * share:.0f}%")
 
 
 def _pictures(told: Told) -> Html:
@@ -292,7 +166,7 @@ def _pictures(told: Told) -> Html:
     if feature.exists():
         said = "Classes of test shapes by their features."
         if told.task == "pretrain":
-            said = "Features of a scan by their three principal components: what has one colour, the net takes for alike."
+            said = "Features of a scan by their three principal components: what has one colour is alike to the net."
         scans = [sheet.note(said), _embedded(feature), *scans]
     return sheet.section("Pictures", tag("div", *scans, class_="shots")) if scans else Html("")
 
@@ -357,7 +231,7 @@ def _settings(told: Told) -> Html:
     other = sorted(set(own) ^ set(plain[nearest]))
     parts = [sheet.note(said), sheet.table(head, rows) if rows else ""]
     if other:
-        parts.append(sheet.note(f"Another version of gen4d made this run; settings that only one has: {', '.join(other)}."))
+        parts.append(sheet.note(f"Made by another version of gen4d; settings that one alone has: {', '.join(other)}."))
     whole = sheet.table(["setting", "value"], [[path, _text(value)] for path, value in own.items()])
     return sheet.section("Settings", *parts, sheet.details(f"all {len(own)} settings", whole))
 
@@ -403,7 +277,7 @@ def _environment(told: Told) -> Html:
     starts = read_lines(told.folder / "machine.jsonl")
     if not starts:
         known = told.results.get("machine")
-        return sheet.section("Environment", sheet.note(known or "Not noted: an earlier version of gen4d made this run."))
+        return sheet.section("Environment", sheet.note(known or "Not noted: made by an earlier gen4d."))
     rows = [[number(line["step"]), line["machine"], line["python"], number(line["processes"])] for line in starts]
     head = ["from step", "versions and hardware", "Python", "processes"]
     return sheet.section("Environment", sheet.table(head, rows, sortable=False))
