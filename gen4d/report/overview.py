@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gen4d import files, sources
-from gen4d.building import kind_of, refused
+from gen4d.building import kind_of, refused_in
 from gen4d.config import in_words, to_plain
 from gen4d.report import sheet, summary
 from gen4d.report.page import write_page
@@ -29,7 +29,7 @@ from gen4d.sources.entries import Entry
 _PICTURED, _LISTED = 200, 1000  # scans with a picture, and in the table at all
 _OF_A_CLASS = 6  # pictures of shapes
 _THUMBNAIL, _PLAN = (176, 120), (128, 110)  # pixels
-_CELLS = 64  # of a floor plan across at most
+_CELLS, _POINTS = 64, 40_000  # of a floor plan: cells across at most, points that say where walls are
 _AROUND_M = 0.8  # of free floor
 _WALLS_M = (0.3, 2.0)  # above the floor
 _FILES = 300  # named
@@ -179,6 +179,7 @@ def _floor_plan(sequences: list[Sequence], plan: FloorPlan) -> Html:
     floor, wall = np.zeros(size, np.int64), np.zeros(size, np.bool_)
     np.add.at(floor, tuple(((held - low) // many).T), 1)
     point = next((actor.cloud.point for actor in sequences[0].actors if actor.role == ROLE_STATIC), np.empty((0, 3)))
+    point = point[:: max(1, len(point) // _POINTS)]
     up = point[:, 2] - plan.floor_m
     at = np.floor(point[(up > _WALLS_M[0]) & (up < _WALLS_M[1]), :2] / cell).astype(np.int64) - origin - low
     at = at[((at >= 0) & (at < high - low)).all(axis=1)] // many
@@ -283,7 +284,7 @@ def _checks(dataset: Dataset, problems: list[str], quick: bool, every: list[Meas
         rules_line = ["Its config states no rules: it was written by another program through gen4d's writers."]
     digest = [tag("code", dataset.digest), " is the SHA-256 of dataset.json, which holds those of all other files."]
     measured = [scan for scan in said if None not in (scan.get("valid_m2"), scan.get("free_m"))]
-    doubts = [tag("p", line, class_="bad") for line in summary.doubts(measured)]
+    doubts = [tag("p", line, class_="doubt") for line in summary.doubts(measured)]
     return sheet.joined([tag("p", *files_line), tag("p", *rules_line), *doubts, tag("p", *digest, class_="pale")])
 
 
@@ -478,7 +479,7 @@ def _rejections(said: list[dict]) -> Html:
 def _left_out(dataset: Dataset, sidecars: list[dict], said: list[dict]) -> Html:
     """Scans with fewer sequences than were asked for, and files that cannot be used."""
     gaps = sorted((scan for scan in said if scan.get("gaps")), key=lambda scan: -len(scan["gaps"]))
-    lines = refused(sidecars, "scans", "shapes")
+    lines = refused_in(dataset.manifest, sidecars)
     parts = []
     if gaps:
         rows = [[scan["name"], number(len(scan["gaps"])), summary.explain_gaps(scan)] for scan in gaps[:_FILES]]

@@ -234,7 +234,8 @@ def _measure_scan(rules: Rules, sequence: Sequence, plan: FloorPlan | None) -> N
 
 
 def _sharing(point: np.ndarray, voxel_m: float) -> int:
-    return len(point) - len(cloud.thin(point, voxel_m))
+    """How many points lie in a voxel that holds another one before them."""
+    return len(point) - int(cloud.first_in_voxel(cloud.voxel_index(point, voxel_m)).sum())
 
 
 def _measure_moving(rules: Rules, sequence: Sequence, plan: FloorPlan | None, space: FreeSpace | None) -> None:
