@@ -90,16 +90,21 @@ def test_a_name_cannot_end_the_script_it_is_in(tmp_path):
     assert "default-src 'none'" in text
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    with browser.opened(tmp_path_factory.mktemp("browser")) as page:
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(browser.opened, marks=browser.needs_browser, id="chromium"),
+        pytest.param(browser.opened_firefox, marks=browser.needs_firefox, id="firefox"),
+    ],
+)
+def page(request, tmp_path_factory):
+    with request.param(tmp_path_factory.mktemp("browser")) as page:
         yield page
 
 
 PICTURE = "['points','lines'].map((id) => document.getElementById(id).toDataURL()).join()"
 
 
-@browser.needs_browser
 def test_it_draws_obeys_keys_and_asks_for_nothing(page, tmp_path):
     recording = three_movers()
     dataset = gen4d.write_dataset([recording], tmp_path / "data")
@@ -125,7 +130,6 @@ def test_it_draws_obeys_keys_and_asks_for_nothing(page, tmp_path):
     assert (page.errors, page.dialogs) == ([], 0)
 
 
-@browser.needs_browser
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_every_kind_is_drawn_from_the_same_numbers(make, page, tmp_path):
     recording = make()
@@ -152,7 +156,6 @@ def test_every_kind_is_drawn_from_the_same_numbers(make, page, tmp_path):
     assert (np.abs(pixels - background).max(axis=1) > 8).mean() > 0.001
 
 
-@browser.needs_browser
 def test_walls_that_face_the_camera_come_and_go(page, tmp_path):
     recording = three_movers()
     x, y = np.meshgrid(np.arange(-0.3, 2.9, 0.03), [0.2, 2.4])
