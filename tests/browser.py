@@ -73,6 +73,8 @@ class Page:
 class ChromiumPage(Page):
     """By Chromium's debugging protocol."""
 
+    files_are_heard = True  # among the requests
+
     def start(self) -> None:
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
@@ -103,6 +105,8 @@ class ChromiumPage(Page):
 
 class FirefoxPage(Page):
     """By WebDriver BiDi."""
+
+    files_are_heard = False
 
     def start(self) -> None:
         self.call("session.new", capabilities={})

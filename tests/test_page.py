@@ -102,6 +102,10 @@ def page(request, tmp_path_factory):
         yield page
 
 
+REFUSED = """(address) => new Promise((done) => {
+  document.addEventListener("securitypolicyviolation", (event) => done(event.effectiveDirective));
+  fetch(address).then(() => done("it left"), () => 0);
+})"""
 PICTURE = "['points','lines'].map((id) => document.getElementById(id).toDataURL()).join()"
 
 
@@ -126,8 +130,9 @@ def test_it_draws_obeys_keys_and_asks_for_nothing(page, tmp_path):
     assert page.evaluate("[state.time, state.sequence, state.colour, state.beside]") == [2, 1, "kept", 3]
     assert page.evaluate(PICTURE) != seen[-1]
     assert [url for url in page.requests if not url.startswith(("file:", "about:", "data:"))] == []
-    assert len([url for url in page.requests if url.startswith("file:")]) == 1
+    assert len([url for url in page.requests if url.startswith("file:")]) == page.files_are_heard
     assert (page.errors, page.dialogs) == ([], 0)
+    assert page.evaluate(f"({REFUSED})('http://127.0.0.1:9/')") == "connect-src"
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
