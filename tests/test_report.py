@@ -292,6 +292,24 @@ def test_frames_have_rules_of_their_own(frames, tmp_path):
     assert row(pairs, "difference of an overlap")[3] == "within"
 
 
+def test_sweeps_have_those_of_frames(tmp_path):
+    recordings.write_kitti(tmp_path / "kitti", recordings.lidar_poses(6))
+    gen4d.build_dataset(tmp_path / "kitti", out=tmp_path / "out", kind="sweeps", every=1, frames=3, least_points=50)
+    text = report(tmp_path / "out", tmp_path / "report.html")
+    assert "of kind sweeps" in text and row(text, "points of a frame that share a voxel")[3] == "within"
+    point = max(
+        float(np.linalg.norm(one.point, axis=1).max()) for one in gen4d.open_dataset(tmp_path / "out").views(0).clouds
+    )
+    assert f"to {sheet.figure(point)} m" in card(text, "distance of the farthest point")
+
+
+def test_a_data_set_without_a_sequence_has_a_page_that_says_why(tmp_path):
+    commands.write_rooms(tmp_path, 1, side_m=0.4)
+    assert commands.gen4d(*commands.build_arguments(tmp_path)).code == 1
+    text = words(report(tmp_path / "out", tmp_path / "report.html", views=True))
+    assert "There is no sequence" in text and "no cell is wide enough" in text and "2 sequences given up" in text
+
+
 def test_frames_that_are_not_where_their_views_are_are_outside(frames, tmp_path):
     dataset = gen4d.open_dataset(frames / "windows")
     views, sequences = dataset.views(0), [dataset[i] for i in range(len(dataset))]

@@ -110,10 +110,15 @@ def write_report(
     files.make_folder(path.parent)
     files.write(path, sheet.page(_name(dataset), *body, css=_STYLE).encode())
     broken = [one.rule.title for one in every if one.broken.any()]
-    count = f"{summary.counted(len(scans), 'scan')}, {summary.counted(len(dataset), 'sequence')}"
+    thing = "shape" if kind == "views" else "scan"
+    count = f"{summary.counted(len(scans), thing)}, {summary.counted(len(dataset), 'sequence')}"
     ruled = sum(bool(one.rule.allowed) for one in every)
     kept = (
-        f"OUTSIDE: {', '.join(broken)}" if broken else f"{ruled} of {ruled} rules kept" if ruled else "no rules stored"
+        f"OUTSIDE: {', '.join(broken)}"
+        if broken
+        else f"{ruled} of {ruled} rules kept"
+        if ruled
+        else "no rules to measure"
     )
     lines = [f"{path}: {count}; {'damaged' if problems else 'intact'}; {kept}", *problems]
     return Written(lines, not problems and not broken)
@@ -280,6 +285,8 @@ def _checks(dataset: Dataset, problems: list[str], quick: bool, every: list[Meas
         rules_line = [sheet.verdict("OUTSIDE.", False), f" {len(broken)} of {len(ruled)} rules are broken: {names}."]
     elif ruled:
         rules_line = [sheet.verdict("Within.", True), f" All {len(ruled)} rules of its config are kept."]
+    elif not len(dataset):
+        rules_line = ["There is no sequence whose rules could be measured."]
     else:
         rules_line = ["Its config states no rules: it was written by another program through gen4d's writers."]
     digest = [tag("code", dataset.digest), " is the SHA-256 of dataset.json, which holds those of all other files."]
@@ -298,7 +305,8 @@ def _rules(measured: list[Measured]) -> Html:
     about = "Measured again from what is stored, in every sequence. Lines are the rules of the config."
     columns = ("rule", "allowed", "measured", "verdict", "numbers")
     table = sheet.table(columns, rows, sortable=False) if rows else ""
-    return sheet.section("Are the rules kept?", sheet.note(about), tag("div", *cards, class_="cards"), table)
+    told = sheet.note(about), tag("div", *cards, class_="cards"), table
+    return sheet.section("Are the rules kept?", *told) if measured else Html("")
 
 
 def _titled(rule: Rule) -> Html:
@@ -309,7 +317,7 @@ def _card(one: Measured) -> Html:
     rule = one.rule
     chart = sheet.histogram(one.values, rule.allowed, rule.unit, span=_span(one), broken=one.broken)
     head = tag("header", tag("h3", rule.title), _verdict(one))
-    ends = f"{_ends(one)}, median {sheet.figure(float(np.median(one.values)))}{rule.unit}"
+    ends = f"{_ends(one)}, median {_told(one, np.median(one.values))}{rule.unit}"
     allowed = f"Rule: {_range(rule)}. " if rule.allowed else ""
     worst = (
         ", ".join(f"{name} ({sheet.figure(value)}{rule.unit})" for name, value in one.worst()) if rule.allowed else ""
@@ -349,10 +357,14 @@ def _range(rule: Rule) -> str:
     return " or ".join(words)
 
 
+def _told(one: Measured, value: float) -> str:
+    """A number without the digits that rounding may have changed."""
+    return sheet.figure(round(float(value), max(0, -math.floor(math.log10(one.rule.slack)))) + 0.0)
+
+
 def _ends(one: Measured) -> str:
-    """The least and the largest value, as far as rounding lets one tell them."""
-    digits = max(0, -math.floor(math.log10(one.rule.slack)))
-    low, high = (sheet.figure(round(float(end), digits) + 0.0) for end in (one.values.min(), one.values.max()))
+    """The least and the largest value."""
+    low, high = _told(one, one.values.min()), _told(one, one.values.max())
     return f"{high}{one.rule.unit}" if low == high else f"{low} to {high}{one.rule.unit}"
 
 

@@ -29,7 +29,8 @@ _PANEL, _WIDE = (480, 380), 460  # of a frame, and height of the pairs, in pixel
 _COLUMNS = 4
 _MARGIN = 1.1  # around points that are framed without a floor plan
 _CELL_M = 0.1  # in which the outline of points without a floor plan is sought
-_FEW, _COARSE, _WIDER = 20_000, 2.3, 1.06  # points of a thumbnail, how much larger they are, and how far one sees
+_FEW, _COARSE = 20_000, 2.3  # points of a thumbnail, and how much larger they are
+_WIDER, _WIDER_SHAPE = 1.1, 1.35  # than a picture a thumbnail sees, so that no corner is cut off
 _GIF, _BETWEEN, _TICK_MS = (640, 420), 5, 140
 
 
@@ -88,7 +89,8 @@ def thumbnail(sequence: Sequence, plan: FloorPlan | None, size: tuple[int, int])
     sequence = Sequence(sequence.scan, sequence.k, actors, sequence.movers, sequence.kind)
     frame, buffer = sequence[0], io.BytesIO()
     view = find_view(sequence, [frame], plan)
-    view = view._replace(radius=_WIDER * view.radius)
+    wider = _WIDER_SHAPE if sequence.kind == "views" else _WIDER
+    view = view._replace(radius=wider * view.radius)
     _drawn(sequence, frame, 0.0, view, size, small=True).save(buffer, "webp", quality=60, method=4)
     return buffer.getvalue()
 

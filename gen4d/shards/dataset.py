@@ -147,6 +147,11 @@ class Dataset:
         """Number of the scan of sequence i: an index into `scan_names`. Raises IndexError."""
         return bisect.bisect_right(self._end, self._number(i))
 
+    def id_of(self, i: int) -> str:
+        """Id of sequence i. Opens its shard. Raises IndexError."""
+        shard, row = self._locate(i)
+        return self._tables(shard).id(row)
+
     @property
     def ids(self) -> list[str]:
         """Id of every sequence: name of its scan and its number within it. Opens every shard."""

@@ -12,9 +12,9 @@ _PERCENT = 100
 _SEGMENTED = ("IoU", "accuracy", "IoU of 2 cm voxels")
 _DETECTED = ("ap", "ap50", "ap25")  # of instances and boxes
 _COMPARED = ("cos", "constant", "centred", "top1")
-_FIT = """Mean of the last tenth of the run. A comparison whose cosine is below what one constant vector would reach is not
-being learned. Centred: the cosine after the mean is taken off; found: how often the counterpart is the nearest of the
-batch's samples."""
+_FIT = """Mean of the last tenth of the run. A comparison whose cosine is below what one constant vector would reach is
+not being learned. Centred: the cosine after the mean is taken off; found: how often the counterpart is the nearest of
+the batch's samples."""
 
 
 def score_table(task: str, results: Mapping, validations: Sequence[Mapping]) -> Html:
