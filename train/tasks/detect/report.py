@@ -54,6 +54,7 @@ def write_results(folder: pathlib.Path, summaries: dict[str, dict], drawn: Evalu
     lines = [*lines, "", *heads, f"{drawn.scans} scans, {rule}; {about['machine']}"]
     if "best" in summaries and "validations" in about:
         lines.append(f"best: the best of {about['validations']} validations on these same scans, so it flatters itself")
+    files.make_folder(folder)
     files.write(folder / "results.json", (json.dumps(about | {"results": summaries}) + "\n").encode())
     files.write(folder / "results.md", ("\n".join(lines) + "\n").encode())
     for name, scan, found in drawn.shown:
