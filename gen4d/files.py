@@ -20,6 +20,10 @@ CHUNK = 1 << 20
 TEMPORARY = r"\.([A-Za-z0-9-]+\.)?\d+\.tmp"  # what follows a file's name until its content is whole
 _LEFTOVER = re.compile(r"(build|dataset|export|parts|\d{5,})\.(json|zarr\.zip|h5)" + TEMPORARY)
 _SCAFFOLD = re.compile(r"build\.lock|plan\.lock|parts\.json|part-\d+\.lock")
+# What systems and editors leave beside data: hidden files (`._room.ply` of macOS among them), backups, caches.
+_LITTER = re.compile(
+    r"\..*|~\$.*|.*~|#.*#|thumbs\.db|desktop\.ini|icon\r|__macosx|@eadir|\$recycle\.bin|lost\+found", re.I
+)
 
 
 class BusyError(ValueError):
@@ -159,9 +163,16 @@ def scaffold(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(path for path in folder.iterdir() if _SCAFFOLD.fullmatch(path.name)) if folder.is_dir() else []
 
 
-def is_ours(path: pathlib.Path) -> bool:
-    """Whether a name is that of a lock, a note or a temporary file of ours."""
-    return bool(_SCAFFOLD.fullmatch(path.name) or _LEFTOVER.fullmatch(path.name))
+def is_litter(relative: str) -> bool:
+    """Whether a path within a folder is, or lies in, what a system or an editor left there."""
+    return any(_LITTER.fullmatch(part) for part in relative.split("/"))
+
+
+def others(folder: pathlib.Path) -> list[str]:
+    """Names in a folder, sorted, but for locks, notes and temporary files of ours and what systems leave anywhere."""
+    ours = (_SCAFFOLD, _LEFTOVER)
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(name for name in names if not is_litter(name) and not any(one.fullmatch(name) for one in ours))
 
 
 def sha256(path: pathlib.Path) -> str:

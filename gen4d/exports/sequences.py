@@ -199,8 +199,7 @@ def _check_folder(out: pathlib.Path, note: dict) -> None:
     """Raise ExportError if the folder holds anything but this export, and leave the note that it is this one's."""
     if check_note(out, note):
         return
-    odd = sorted(path.name for path in out.iterdir() if not files.is_ours(path))
-    if odd:
+    if odd := files.others(out):
         raise ExportError(f"{out}: holds other files ({odd[0]}, {len(odd)} in all): give an empty folder")
     for path in files.leftovers(out):
         files.remove(path)
