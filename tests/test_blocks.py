@@ -100,7 +100,9 @@ def stream_of(scans, recipe=SMALL, size=4, workers=0):
 def test_an_epoch_has_every_block_of_enough_points_once_and_a_run_goes_on_at_any_step():
     scans = [room(1), room(2, points=400)]
     stream = stream_of(scans)
-    wanted = {(n, b) for n, scan in enumerate(scans) for b in np.flatnonzero(batch.Room(scan.point, SMALL).sizes() >= 20)}
+    wanted = {
+        (n, b) for n, scan in enumerate(scans) for b in np.flatnonzero(batch.Room(scan.point, SMALL).sizes() >= 20)
+    }
     assert set(stream.items) == wanted and len(stream.items) == len(wanted)
     steps = stream.batches(0)
     first = [tuple(value.clone() for value in next(steps)) for _ in range(4)]
@@ -195,7 +197,12 @@ def test_the_memory_that_is_asked_for_is_about_what_autograd_keeps():
 def test_the_paper_s_preset_is_the_paper_s_and_its_code_s():
     paper = BLOCKS["paper"]
     own, optim = paper.blocks, paper.optim
-    assert (own.block_m, own.points, paper.backbone.inputs, paper.backbone.net) == (1, 4096, ("occupancy",), "dgcnn-seg")
+    assert (own.block_m, own.points, paper.backbone.inputs, paper.backbone.net) == (
+        1,
+        4096,
+        ("occupancy",),
+        "dgcnn-seg",
+    )
     assert (own.stride_m, own.least_points, own.k, own.dropout, own.smoothing) == (0.5, 100, 20, 0.5, 0.2)
     assert (optim.optimiser, optim.momentum, optim.weight_decay, paper.run.batch) == ("sgd", 0.9, 1e-4, 32)
     rates = [optim.lr_at(step, 100) for step in (0, 100)]
@@ -300,7 +307,7 @@ def test_pointcept_s_rooms_are_cut_as_the_raw_ones(data, tmp_path):
 
 def test_weights_and_nets_that_do_not_fit_are_refused_with_what_to_do(data, weights, tmp_path):
     line = refusal(*tune(data, tmp_path / "run", weights / "dgcnn"))
-    assert "--weights are of the net dgcnn, the run is of dgcnn-seg: --set net=dgcnn" in line
+    assert "--weights are of the net dgcnn, the run is of dgcnn-seg: set net=dgcnn" in line
     line = refusal("finetune", "--data", data, "--preset", "small", "--weights", weights / "dgcnn", "--split", "Area_1",
                    "--val-split", "Area_6", "--run", tmp_path / "run")  # fmt: skip
     assert "of dgcnn, a net on points: give it to the task blocks" in line
@@ -327,6 +334,8 @@ def test_rooms_of_any_data_set_are_cut(tmp_path):
     for number, name in enumerate(("scene0000_00", "scene0001_00")):
         write_room(tmp_path / "scans", name, number, points=600)
         (tmp_path / f"{name}.txt").write_text(f"{name}\n")
-    given = tune(tmp_path / "scans", tmp_path / "run", split=tmp_path / "scene0000_00.txt", val=tmp_path / "scene0001_00.txt")
+    given = tune(
+        tmp_path / "scans", tmp_path / "run", split=tmp_path / "scene0000_00.txt", val=tmp_path / "scene0001_00.txt"
+    )
     dry = call(*given, "--dry-run")
     assert dry.exit_code == 0 and re.search(r"data: 1 training scans in \d+ blocks, seen [\d.]+ times", dry.output)

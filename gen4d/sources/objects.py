@@ -62,8 +62,8 @@ def _class_of(path: Path, entry: Entry, numbers: Mapping[str, int]) -> int:
     if known not in numbers:
         raise SourceError(
             path,
-            f"is of the class {name!r}, which {entry.label_space} does not know: rename the file, or say what it counts "
-            f"as under `classes` of {entry.name} in a manifest of yours (--manifest)",
+            f"is of the class {name!r}, which {entry.label_space} does not know: rename the file, or say what it "
+            f"counts as under `classes` of {entry.name} in a manifest of yours (--manifest)",
         )
     return numbers[known]
 

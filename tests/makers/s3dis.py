@@ -34,7 +34,7 @@ def s3dis_objects(number: int, points: int = 150) -> dict[str, np.ndarray]:
 
 def text_of(rows: np.ndarray) -> str:
     """Lines as they stand in the texts of the aligned version."""
-    return "".join("%.3f %.3f %.3f %d %d %d\n" % tuple(row) for row in rows.tolist())
+    return "".join(f"{x:.3f} {y:.3f} {z:.3f} {r:.0f} {g:.0f} {b:.0f}\n" for x, y, z, r, g, b in rows.tolist())
 
 
 def write_s3dis_room(folder: pathlib.Path, area: str, room: str, number: int, points: int = 150) -> dict:

@@ -9,7 +9,12 @@ from train.commands import frame
 from train.commands.progress import Progress, draw_curves
 
 # Of the tasks.
-TITLES = {"segment": "segmentation", "blocks": "segmentation by blocks", "instances": "instance segmentation", "detect": "detection"}
+TITLES = {
+    "segment": "segmentation",
+    "blocks": "segmentation by blocks",
+    "instances": "instance segmentation",
+    "detect": "detection",
+}
 
 
 @click.command(short_help="Fine-tune to segments, instances or boxes.")

@@ -32,7 +32,6 @@ from train.tasks.segment import report as segment_report
 from train.tasks.segment.predictions import Writer, coloured_ply
 from train.tasks.task import BEST
 
-
 JUDGED = ("blocks", "instances", "detect")  # tasks of this file
 
 

@@ -28,7 +28,9 @@ def make_model(config: FinetuneConfig, classes: int, weights: Backbone | None) -
     backbone = make_backbone(net, own.k, generator)
     if weights is not None:
         if weights.name != net:
-            raise WeightsError(f"--weights are of the net {weights.name}, the run is of {net}: --set net={weights.name}")
+            raise WeightsError(
+                f"--weights are of the net {weights.name}, the run is of {net}: --set net={weights.name}"
+            )
         backbone.load_state_dict(weights.net.state_dict())
     return BlockSegmenter(backbone, classes, own.dropout, own.smoothing, generator)
 

@@ -45,8 +45,8 @@ class BlockSegmenter(nn.Module):
         """Mean cross-entropy with smoothed labels over the points that have one; zero where none has."""
         logits, label = self.logits(batch.point).float().flatten(0, 1), batch.label.flatten()
         counted = (label != NONE).sum().clamp(min=1)
-        total = F.cross_entropy(
-            logits, label, ignore_index=NONE, reduction="sum", label_smoothing=self.smoothing
-        ) / counted
+        total = (
+            F.cross_entropy(logits, label, ignore_index=NONE, reduction="sum", label_smoothing=self.smoothing) / counted
+        )
         right = (logits.argmax(dim=1) == label).sum() / counted
         return Loss(total, {"cross-entropy": total.detach(), "accuracy": right}, {})
