@@ -13,7 +13,7 @@ UP = Orientation("z")
 
 
 def damaged(tmp_path, area: str, room: str, name: str, whole: bytes, found: bytes):
-    """A room one of whose texts of objects has something else in its tenth line. Returns its path and the byte of it."""
+    """A room one of whose objects has something else in its tenth line. Returns the path and the byte of it."""
     write_s3dis_room(tmp_path, area, room, 1)
     path = tmp_path / area / room / "Annotations" / f"{name}.txt"
     lines = path.read_bytes().splitlines(keepends=True)

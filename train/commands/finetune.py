@@ -43,7 +43,7 @@ def finetune(
     \b
     gen4d-train finetune --data scannet --weights runs/pretrain
     gen4d-train finetune --task instances --data scannet --weights runs/pretrain --run runs/instances
-    gen4d-train finetune --task blocks --data s3dis --split Area_1 --val-split Area_6 --weights runs/strl --run runs/area1
+    gen4d-train finetune --task blocks --data s3dis --split Area_1 --val-split Area_6 --weights none --run runs/area1
     gen4d-train finetune --data scannet --weights none --preset efficient --percent 10 --run runs/scratch10
     """
     with frame.one_line_errors():

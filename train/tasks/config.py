@@ -72,8 +72,8 @@ PRESETS = {
     ),
 }
 
-# STRL, section 5.2.2. Optimiser, rates and 100 epochs are those of its published code (F): of Area 1, whose 3,687 blocks
-# make 115 batches of 32. Areas 2 to 5: 13,900, 5,200, 11,400 and 21,400 steps.
+# STRL, section 5.2.2. Optimiser, rates and 100 epochs are those of its published code (F): of Area 1, whose 3,687
+# blocks make 115 batches of 32. Areas 2 to 5: 13,900, 5,200, 11,400 and 21,400 steps.
 BLOCKS = {
     "paper": FinetuneConfig(
         task="blocks",
