@@ -141,7 +141,7 @@ def test_half_precision_does_not_reach_the_sums_over_edges():
     assert (half - exact).abs().mean() < 0.2
 
 
-# Exported weights, in modules that know nothing of this project --------------------------------------------------------
+# Exported weights, in modules that know nothing of this project -------------------------------------------------------
 
 
 class PlainEdgeConv(nn.Module):

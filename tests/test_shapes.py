@@ -194,8 +194,19 @@ def test_folds_never_cut_a_maker_and_hold_every_labelled_shape_once():
 
 
 def test_a_class_of_one_maker_cannot_be_learned_from_others():
-    with pytest.raises(LabelledShapesError, match="class b: all its shapes would be in fold"):
+    with pytest.raises(LabelledShapesError, match="class b: all its shapes are of one maker .*: add shapes of others"):
         folds_of(shapes_of([0, 0, 0, 1, 1], "xyzww"), 2, 0)
+    assert set(folds_of(shapes_of([0, 0, 0, 1, 1], "xyzwv"), 2, 0)[3:]) == {0, 1}
+
+
+def test_an_empty_folder_of_a_class_is_refused(tmp_path):
+    for name in ("bed", "chair"):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / f"{name}_1.npy", cloud(1))
+    assert read_shapes(tmp_path, None).classes == ("bed", "chair")
+    (tmp_path / "lamp" / "train").mkdir(parents=True)
+    with pytest.raises(LabelledShapesError, match="lamp: holds no file, so a class of this name would have no shape"):
+        read_shapes(tmp_path, None)
 
 
 @needs_shared_data

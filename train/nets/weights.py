@@ -29,7 +29,7 @@ POINT_LAYOUT = (
     "Linear layers (out, in) without bias on points (x, y, z), each followed by its torch.nn.BatchNorm1d. pointnet: "
     "layers.0, 3, 6, 9 and 12, norms layers.1, 4, .., ReLU; a cloud has the maximum over its points. dgcnn, dgcnn-seg: "
     "layers.N.first takes [x_j - x_i | x_i] of the k nearest points j of i, i among them, in what the layer before "
-    "gave, norm layers.N.norm, LeakyReLU 0.2; layers.N.rest.0 and its norm rest.1, where they are there, go on from it; "
+    "gave, norm layers.N.norm, LeakyReLU 0.2; layers.N.rest.0 and its norm rest.1, where there, go on from it; "
     "then the maximum over j. last.0 and its norm last.1, LeakyReLU 0.2, take all layers side by side; a cloud has the "
     "maximum over its points and, of dgcnn, their mean behind it."
 )
