@@ -187,7 +187,7 @@ def merge_command(dataset) -> None:
         merged = building.merge(dataset)
     except OSError as error:
         raise building.unwritable(error, dataset) from None
-    refused = building.refused(merged.sidecars.values(), "scans", "shapes")
+    refused = building.refused_in(merged.manifest, merged.sidecars.values())
     code = _conclude(merged.sidecars, refused, merged.manifest)
     click.echo(f"merged {report.counted(len(merged.sidecars), 'shard')}: gen4d verify {dataset}")
     sys.exit(code)

@@ -15,7 +15,7 @@ from gen4d.report import summary as report
 @click.argument("sequence", required=False)
 def inspect(dataset, sequence) -> None:
     """Say what a data set holds, or one SEQUENCE of it (an id or a number). DATASET is a folder or a URL."""
-    from gen4d.building import refused
+    from gen4d.building import refused_in
     from gen4d.shards import FormatError, open_dataset
     from gen4d.shards.manifest import brief, read_sidecar
 
@@ -32,7 +32,7 @@ def inspect(dataset, sequence) -> None:
     click.echo("versions: " + ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()))
     sidecars = [brief(read_sidecar(opened.home, n)) for n in range(len(manifest["shards"]))]
     try:
-        lines = report.summary(sidecars) + [f"refused: {line}" for line in refused(sidecars, "scans", "shapes")]
+        lines = report.summary(sidecars) + [f"refused: {line}" for line in refused_in(manifest, sidecars)]
     except (KeyError, TypeError, AttributeError):
         raise FormatError(f"{dataset}: a shard's .json lacks required entries: not written by gen4d") from None
     for line in lines:
