@@ -105,6 +105,10 @@ BAD = {
         lambda f: _rewrite(write_hdf5(f), data=np.zeros((2, 20, 2))),
         "ply_data_train0.h5: has data of shape (2, 20, 2)",
     ),
+    "a label without a name": (
+        lambda f: write_hdf5(f, label=(0, 1, 2, 9)),
+        "ply_data_train1.h5: has the label 9, and names of the classes 0 to 2 alone: copy it and its list",
+    ),
     "no HDF5 at all": (
         lambda f: (write_hdf5(f) / "ply_data_train1.h5").write_bytes(b"<html>"),
         "ply_data_train1.h5: is damaged, or not what its name says",
@@ -197,6 +201,12 @@ def test_a_class_of_one_maker_cannot_be_learned_from_others():
     with pytest.raises(LabelledShapesError, match="class b: all its shapes are of one maker"):
         folds_of(shapes_of([0, 0, 0, 1, 1], "xyzww"), 2, 0)
     assert set(folds_of(shapes_of([0, 0, 0, 1, 1], "xyzwv"), 2, 0)[3:]) == {0, 1}
+
+
+def test_shapes_of_one_class_are_refused(tmp_path):
+    write_npz(tmp_path / "npz", label=("chair",) * 4)
+    with pytest.raises(LabelledShapesError, match="all shapes are of the class chair: give two classes at least"):
+        read_data(tmp_path / "npz", 2, 0)
 
 
 def test_an_empty_folder_of_a_class_is_refused(tmp_path):
