@@ -209,6 +209,15 @@ def test_shapes_of_one_class_are_refused(tmp_path):
         read_data(tmp_path / "npz", 2, 0)
 
 
+def test_a_file_beside_shapes_of_another_data_set_is_refused(tmp_path):
+    write_shape(tmp_path, "bed", 1, CUBE_VERTEX, CUBE_QUADS)
+    np.savez(tmp_path / "points.npz", point=np.zeros((2, 5, 3)), label=np.arange(2))
+    with pytest.raises(
+        LabelledShapesError, match=r"points\.npz: its folder was recognised as .*, to which it does not"
+    ):
+        read_shapes(tmp_path / "points.npz", None)
+
+
 def test_an_empty_folder_of_a_class_is_refused(tmp_path):
     for name in ("bed", "chair"):
         (tmp_path / name).mkdir()

@@ -76,6 +76,10 @@ def read_shapes(path: pathlib.Path, part: str | None) -> Shapes:
     sources = [source for source in found.sources if path.is_dir() or folder / source.path == path]
     _check_variants(folder, sources)
     _check_empty(folder, sources)
+    if not sources:
+        raise LabelledShapesError(
+            f"{path}: its folder was recognised as {found.entry}, to which it does not belong: give it a folder of its own"
+        )
     classes = tuple(sorted({source.class_name for source in sources} - set(NO_CLASS)))
     if not classes:
         raise LabelledShapesError(
