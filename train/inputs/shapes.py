@@ -78,7 +78,7 @@ def read_shapes(path: pathlib.Path, part: str | None) -> Shapes:
     _check_empty(folder, sources)
     if not sources:
         raise LabelledShapesError(
-            f"{path}: its folder was recognised as {found.entry}, to which it does not belong: give it a folder of its own"
+            f"{path}: its folder was recognised as {found.entry}, of which it is no part: give it a folder of its own"
         )
     classes = tuple(sorted({source.class_name for source in sources} - set(NO_CLASS)))
     if not classes:
