@@ -1,10 +1,13 @@
 """S3DIS's raw texts: labels from the objects, damaged lines reported to the byte, and repaired by named rules alone."""
 
+import re
+
 import numpy as np
 import pytest
 
 from gen4d import sources
 from gen4d.sources import Orientation, SourceError, find_scans, load_scan
+from gen4d.report.doctor import examine_scans
 from gen4d.sources.appearance import read_appearance
 from tests.makers.files import write
 from tests.makers.s3dis import CLASS, OBJECTS, text_of, write_s3dis_room
@@ -94,7 +97,8 @@ def test_any_other_damaged_line_is_refused_by_file_line_and_byte(tmp_path, found
     with pytest.raises(SourceError) as refused:
         load(tmp_path)
     text = str(refused.value)
-    assert text.startswith(f"{path}: has ") and f"on line 10 of its data, byte {byte} of the file" in text
+    assert text.startswith(f"{path}: has ") and f"on line 10 of its data, byte {byte} of the file: write" in text
+    assert text.endswith("under `repairs` of s3dis in a manifest of yours")
     assert path.read_bytes()[byte : byte + 1] == found
 
 
@@ -104,6 +108,21 @@ def test_a_line_of_another_number_of_numbers_is_refused_by_its_byte(tmp_path, li
     byte = path.read_bytes().index(line.rstrip(b"?"))
     with pytest.raises(SourceError, match=f"has [57] numbers in point 9, at byte {byte} of the file, and 6 before"):
         load(tmp_path)
+
+
+def test_the_doctor_says_what_is_repaired_and_what_is_not(tmp_path):
+    *where, whole, found, _ = KNOWN["aligned"]
+    damaged(tmp_path, *where, whole, found)
+    path, byte = damaged(tmp_path, "Area_6", "office_1", "chair_1", whole, b"x")
+    write_s3dis_room(tmp_path, "Area_1", "WC_1", 2)
+    for text in (tmp_path / "Area_1/WC_1/Annotations").iterdir():
+        text.unlink()
+    (tmp_path / "Area_1/WC_1/Annotations").rmdir()
+    said = [" ".join(finding) for finding in examine_scans(tmp_path)]
+    assert f"on line 10 of its data, byte {byte} of the file" in next(one for one in said if str(path) in one)
+    assert any(re.match(r"warning .*ceiling_1\.txt.*: read as '185 187', as the manifest says", one) for one in said)
+    assert any("1 of 3 scans have no objects (Area_1_WC_1): those are built without labels" in one for one in said)
+    assert not any("is a folder where a file is needed" in one for one in said)
 
 
 def test_a_rule_counts_for_its_own_file_and_where_it_fits_once(tmp_path):

@@ -212,9 +212,7 @@ def test_shapes_of_one_class_are_refused(tmp_path):
 def test_a_file_beside_shapes_of_another_data_set_is_refused(tmp_path):
     write_shape(tmp_path, "bed", 1, CUBE_VERTEX, CUBE_QUADS)
     np.savez(tmp_path / "points.npz", point=np.zeros((2, 5, 3)), label=np.arange(2))
-    with pytest.raises(
-        LabelledShapesError, match=r"points\.npz: its folder was recognised as"
-    ):
+    with pytest.raises(LabelledShapesError, match=r"points\.npz: its folder was recognised as"):
         read_shapes(tmp_path / "points.npz", None)
 
 

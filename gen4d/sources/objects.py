@@ -45,7 +45,11 @@ def read_objects(root: Path, folder: str, entry: Entry, files: list[SourceFile])
         files.append(file)
         content, repaired = repair(entry.repairs, relative, content)
         doubts += repaired
-        values, _ = xyz_rows(root / relative, content)
+        try:
+            values, _ = xyz_rows(root / relative, content)
+        except SourceError as error:
+            rule = f"or say what it should read under `repairs` of {entry.name} in a manifest of yours"
+            raise SourceError(root / relative, f"{error.problem}, {rule}") from None
         if values.shape[1] != _COLUMNS:
             text = f"has {values.shape[1]} numbers a line where x, y, z, red, green and blue belong: copy it again"
             raise SourceError(root / relative, text)

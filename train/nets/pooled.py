@@ -60,12 +60,13 @@ class Pooled(nn.Module):
         return torch.stack([own.amax(0) for own in features.split(counts)])  # rows of a cloud are neighbours
 
     def forward_cost(self, clouds: Clouds, element: int) -> Forward:
-        """What a forward costs in memory, given the bytes of a number. Nets on points are not held to what spconv can
-        address."""
+        """What a forward costs in memory, given the bytes of a number: of nets on points also the gradient of the last
+        layer, which is the widest. They are not held to what spconv can address."""
         if clouds.voxels is not None:
             return forward_cost(self.backbone.shape, 3, clouds.voxels, element)
         points = clouds.point.shape[0] * clouds.point.shape[1]
-        return Forward(3, points, self.backbone.kept(points, element), 0, 0)
+        gradient = points * self.backbone.channels * element
+        return Forward(3, points, self.backbone.kept(points, element) + gradient, 0, 0)
 
 
 def make_backbone(net: str, k: int, generator: torch.Generator) -> nn.Module:
