@@ -133,6 +133,14 @@ BAD = {
         lambda f: (f.mkdir(), np.savez(f / "a.npz", point=np.zeros((2, 5, 3)))),
         "none of 2 shapes has a class: give labels, or folders of classes",
     ),
+    "an npz with more shapes than labels": (
+        lambda f: (f.mkdir(), np.savez(f / "a.npz", point=np.zeros((3, 5, 3)), label=np.arange(2))),
+        "a.npz: has 3 shapes and 2 labels: they must agree",
+    ),
+    "an npz of flat arrays": (
+        lambda f: (f.mkdir(), np.savez(f / "a.npz", point=np.zeros((3, 5)), label=np.arange(3))),
+        "a.npz: has `point` of shape (3, 5)",
+    ),
     "an empty folder": (lambda f: f.mkdir(), "data"),
 }
 

@@ -106,7 +106,7 @@ def _find(folder: pathlib.Path, part: str | None):
             return find_any_shapes(folder, split=split)
         except (SourceError, OSError) as error:
             refused = refused or error
-    if isinstance(refused, SourceError) and not has_parts(folder):
+    if part and isinstance(refused, SourceError) and not has_parts(folder):
         raise LabelledShapesError(f"{folder}: has no part {part!r}: validate by folds instead, --folds 3")
     raise refused
 
