@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gen4d import sources
-from gen4d.sources import Orientation, SourceError, find_scans, load_scan
 from gen4d.report.doctor import examine_scans
+from gen4d.sources import Orientation, SourceError, find_scans, load_scan
 from gen4d.sources.appearance import read_appearance
 from tests.makers.files import write
 from tests.makers.s3dis import CLASS, OBJECTS, text_of, write_s3dis_room

@@ -79,7 +79,7 @@ BLOCKS = {
         task="blocks",
         backbone=BackboneUse(net="dgcnn-seg"),
         optim=Optim(lr=0.1, schedule="cosine", last=0.01, momentum=0.9, weight_decay=1e-4),
-        run=Running(steps=11_500, batch=32, checkpoint_steps=500),
+        run=Running(steps=11_500, batch=32, precision="float32", checkpoint_steps=500),
         validate_steps=2_500,
     ),
     # For CPUs, in minutes: few points, few neighbours, and blocks that do not overlap.
