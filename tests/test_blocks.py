@@ -307,7 +307,7 @@ def test_pointcept_s_rooms_are_cut_as_the_raw_ones(data, tmp_path):
 
 def test_weights_and_nets_that_do_not_fit_are_refused_with_what_to_do(data, weights, tmp_path):
     line = refusal(*tune(data, tmp_path / "run", weights / "dgcnn"))
-    assert "--weights are of the net dgcnn, the run is of dgcnn-seg: set net=dgcnn" in line
+    assert "--weights are of the net dgcnn, the run is of dgcnn-seg: --set net=dgcnn" in line
     line = refusal("finetune", "--data", data, "--preset", "small", "--weights", weights / "dgcnn", "--split", "Area_1",
                    "--val-split", "Area_6", "--run", tmp_path / "run")  # fmt: skip
     assert "of dgcnn, a net on points: give it to the task blocks" in line
