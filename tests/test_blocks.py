@@ -31,7 +31,7 @@ from train.tasks.blocks.model import BlockSegmenter
 from train.tasks.config import BLOCKS
 from train.tasks.metrics import confusion
 
-SMALL = Blocks(points=64, least_points=20, k=5)
+SMALL = Blocks(points=64, least_in_block=20, k=5)
 
 
 def room(number: int, points: int = 1200, size=(2.3, 1.6, 2.0)) -> LabelledScan:
@@ -115,14 +115,14 @@ def test_an_epoch_has_every_block_of_enough_points_once_and_a_run_goes_on_at_any
 
 def test_rooms_without_a_block_of_enough_points_are_refused():
     with pytest.raises(SceneError, match=r"no block of 1 rooms \(first: room1\) has 5000 points: set a smaller least"):
-        stream_of([room(1)], Blocks(points=64, least_points=5000))
+        stream_of([room(1)], Blocks(points=64, least_in_block=5000))
 
 
 # What is counted -----------------------------------------------------------------------------------------------------
 
 
 def test_all_points_count_once_by_all_their_blocks_and_sampled_ones_as_often_as_they_were_drawn():
-    scan, recipe = room(3), Blocks(points=4096, least_points=100, k=5)  # every block is seen whole, by one look
+    scan, recipe = room(3), Blocks(points=4096, least_in_block=100, k=5)  # every block is seen whole, by one look
     found = evaluate.evaluate(ByPlace(), [scan], recipe, CPU.device)
     cut, total = batch.Room(scan.point, recipe), np.zeros((len(scan.point), 3))
     counted = 0
@@ -203,7 +203,7 @@ def test_the_paper_s_preset_is_the_paper_s_and_its_code_s():
         ("occupancy",),
         "dgcnn-seg",
     )
-    assert (own.stride_m, own.least_points, own.k, own.dropout, own.smoothing) == (0.5, 100, 20, 0.5, 0.2)
+    assert (own.stride_m, own.least_in_block, own.k, own.head_dropout, own.smoothing) == (0.5, 100, 20, 0.5, 0.2)
     assert (optim.optimiser, optim.momentum, optim.weight_decay, paper.run.batch) == ("sgd", 0.9, 1e-4, 32)
     rates = [optim.lr_at(step, 100) for step in (0, 100)]
     assert rates == pytest.approx([0.1, 0.001]) and paper.run.steps == 100 * (3687 // 32)
@@ -227,7 +227,7 @@ def test_settings_that_break_a_rule_are_refused(settings, rule):
 
 # The whole way -------------------------------------------------------------------------------------------------------
 
-TINY = ("blocks.points=64", "blocks.least_points=20", "blocks.k=5", "steps=2", "batch=4", "log_steps=1")
+TINY = ("blocks.points=64", "least_in_block=20", "blocks.k=5", "steps=2", "batch=4", "log_steps=1")
 TINY += ("checkpoint_steps=2", "validate_steps=2", "workers=1")
 
 

@@ -86,12 +86,12 @@ class BlockStream(Stream):
         self.items = [
             (number, int(block))
             for number, room in enumerate(self.rooms)
-            for block in np.flatnonzero(room.sizes() >= recipe.least_points)
+            for block in np.flatnonzero(room.sizes() >= recipe.least_in_block)
         ]
         if not self.items:
             raise SceneError(
-                f"no block of {len(scans)} rooms (first: {scans[0].name}) has {recipe.least_points} points: set a "
-                "smaller least_points, or larger blocks"
+                f"no block of {len(scans)} rooms (first: {scans[0].name}) has {recipe.least_in_block} points: set a "
+                "smaller least_in_block, or larger blocks"
             )
         super().__init__(Order(np.arange(len(self.items)), seed, len(self.items)), share, seed, workers)
 

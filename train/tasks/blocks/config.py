@@ -15,9 +15,9 @@ class Blocks:
     block_m: float = 1.0  # side of a block in x and y; it is as high as the room
     stride_m: float = 0.5  # between blocks, in training and evaluation (F)
     points: int = 4096  # of a block, in one forward
-    least_points: int = 100  # blocks with fewer are not learned, nor counted among sampled points (F)
+    least_in_block: int = 100  # blocks with fewer are not learned, nor counted among sampled points (F)
     k: int = 20  # neighbours of DGCNN's (F)
-    dropout: float = 0.5  # before the last layer (F)
+    head_dropout: float = 0.5  # before the last layer (F)
     smoothing: float = 0.2  # of labels (F)
 
     def __post_init__(self):
@@ -25,10 +25,10 @@ class Blocks:
         rules = [
             ("block_m", 0.1 <= self.block_m <= 100, "from 10 cm to 100 m"),
             ("stride_m", parts >= 1 and abs(parts - round(parts)) < 1e-6, "block_m, or a whole part of it"),
-            *positive(self, "least_points"),
+            *positive(self, "least_in_block"),
             ("k", 1 <= self.k <= 255, "from 1 to 255"),
             ("points", self.points >= self.k, f"at least k = {self.k}"),
-            ("dropout", 0 <= self.dropout < 1, "from 0 to below 1"),
+            ("head_dropout", 0 <= self.head_dropout < 1, "from 0 to below 1"),
             ("smoothing", 0 <= self.smoothing < 1, "from 0 to below 1"),
         ]
         check(self, rules)

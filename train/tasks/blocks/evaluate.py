@@ -54,7 +54,7 @@ def looks(scan: LabelledScan, recipe: Blocks) -> Iterator[Look]:
             # A short look is filled up by points of the block: all of them are its surroundings.
             fill = draw(len(rows), recipe.points - len(part), rng) if len(part) < recipe.points else ()
             taken = np.concatenate([part, rows[fill]]) if len(part) < recipe.points else part
-            counted = start == 0 and len(rows) >= recipe.least_points
+            counted = start == 0 and len(rows) >= recipe.least_in_block
             yield Look(taken, room.inputs(scan.point[taken], block), len(part), counted)
 
 

@@ -32,7 +32,7 @@ def make_model(config: FinetuneConfig, classes: int, weights: Backbone | None) -
                 f"--weights are of the net {weights.name}, the run is of {net}: --set net={weights.name}"
             )
         backbone.load_state_dict(weights.net.state_dict())
-    return BlockSegmenter(backbone, classes, own.dropout, own.smoothing, generator)
+    return BlockSegmenter(backbone, classes, own.head_dropout, own.smoothing, generator)
 
 
 def validate(model: BlockSegmenter, data: LabelledData, config: FinetuneConfig, device: torch.device) -> Findings:
