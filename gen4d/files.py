@@ -6,8 +6,10 @@ import hashlib
 import os
 import pathlib
 import re
+import shutil
 import socket
 import threading
+from collections.abc import Iterable, Mapping
 
 try:
     import fcntl
@@ -51,12 +53,35 @@ def write(path: pathlib.Path, content: bytes) -> None:
     """
     temporary = path.with_name(f"{path.name}.{_here()}.{threading.get_native_id()}.tmp")
     try:
-        _write_synced(temporary, content)
+        _write_synced(temporary, (content,))
         effect("rename", path)
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)  # a full disk does not say where
+        raise
+    _sync_folder(path.parent)
+
+
+def place(path: pathlib.Path, content: Iterable[bytes] | Mapping[str, bytes], scratch: pathlib.Path) -> None:
+    """Write a file from its pieces, or a folder of files, so that its name holds all of it, also after a power cut.
+
+    It is made in `scratch`, a folder of the same file system, and moved. What a kill leaves there may be thrown away.
+    """
+    temporary = scratch / path.name
+    try:
+        if isinstance(content, Mapping):
+            make_folder(temporary)
+            for name, piece in content.items():
+                _write_synced(temporary / name, (piece,))
+            _sync_folder(temporary)
+        else:
+            _write_synced(temporary, content)
+        make_folder(path.parent)
+        effect("rename", path)
+        os.replace(temporary, path)
+    except OSError as error:
         error.filename = error.filename or str(path)  # a full disk does not say where
         raise
     _sync_folder(path.parent)
@@ -82,13 +107,14 @@ def _here() -> str:
     return f"{re.sub('[^A-Za-z0-9]', '-', socket.gethostname())[:40]}-{os.getpid()}"
 
 
-def _write_synced(path: pathlib.Path, content: bytes) -> None:
+def _write_synced(path: pathlib.Path, pieces: Iterable[bytes]) -> None:
     effect("open", path)
     with open(path, "wb", buffering=0) as file:
-        view = memoryview(content)
         effect("write", path)
-        while view:
-            view = view[file.write(view) :]
+        for piece in pieces:
+            view = memoryview(piece)
+            while view:
+                view = view[file.write(view) :]
         effect("fsync", path)
         os.fsync(file.fileno())
 
@@ -106,6 +132,13 @@ def remove(path: pathlib.Path) -> None:
     """Remove a file, if it is there."""
     effect("unlink", path)
     path.unlink(missing_ok=True)
+
+
+def remove_folder(path: pathlib.Path) -> None:
+    """Remove a folder and all that is in it, if it is there."""
+    if path.is_dir():
+        effect("rmtree", path)
+        shutil.rmtree(path)
 
 
 def leftovers(folder: pathlib.Path, names: re.Pattern = _LEFTOVER) -> list[pathlib.Path]:

@@ -242,6 +242,8 @@ def _write_shards(recordings: Iterable[Recording], out: pathlib.Path, config: di
     while batch := tuple(itertools.islice(waiting, size)):
         for recording in batch:
             frames = _check(recording, frames, seen)
+        if not frames:
+            raise SequenceError(f"the first {len(batch)} recordings hold no sequence: leave them out, or put them last")
         if not sidecars:
             config = {"cell_m": _cell_m(batch)} | config
             identity = {"generator": None, "config": config, "shapes": {}}
