@@ -116,7 +116,7 @@ def test_settings_of_another_task_are_refused(data, run, tmp_path):
 def test_what_is_for_segmentation_alone_is_refused(data, run):
     for option, value in (("--tta", "2"), ("--window-voxels", "1000")):
         line = refusal("evaluate", run, "--data", data, option, value)
-        assert "finds instances or boxes: leave out --tta and --window-voxels" in line
+        assert "of blocks, instances or boxes: leave out --tta and --window-voxels" in line
 
 
 def test_scans_of_other_classes_and_folders_without_a_run_are_refused(data, run, tmp_path):

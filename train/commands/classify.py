@@ -46,7 +46,7 @@ def classify(data, weights, preset, folds, run, assignments, settings_file, devi
 
 
 def _classify(data, weights, config, folds, run, world, as_json) -> None:
-    from train.nets.pooled import load_trained
+    from train.nets.weights import load_trained
     from train.run.machine import machine
     from train.tasks.classify.features import ClassifyError
     from train.tasks.classify.report import draw_features, write_report
