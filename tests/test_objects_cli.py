@@ -56,6 +56,8 @@ def test_a_run_leaves_a_table_numbers_and_pictures_and_is_evaluated_to_the_same(
     assert json.loads((tmp_path / "out/results.json").read_text())["results"] == results["results"]
     name = {"instances": "benchmark", "detect": "boxes"}[run.name]
     assert (tmp_path / "out/last" / name / "scene0100_00.txt").exists()
+    bare = call("evaluate", run, "--data", data, "--out", tmp_path / "bare", "--checkpoint", "last")
+    assert bare.exit_code == 0 and (tmp_path / "bare/pictures/scene0100_00.png").exists(), bare.output
 
 
 def test_a_run_goes_on_to_what_it_would_have_been(data, run, tmp_path):
@@ -114,7 +116,7 @@ def test_settings_of_another_task_are_refused(data, run, tmp_path):
 def test_what_is_for_segmentation_alone_is_refused(data, run):
     for option, value in (("--tta", "2"), ("--window-voxels", "1000")):
         line = refusal("evaluate", run, "--data", data, option, value)
-        assert "finds instances or boxes: leave out --tta and --window-voxels" in line
+        assert "of blocks, instances or boxes: leave out --tta and --window-voxels" in line
 
 
 def test_scans_of_other_classes_and_folders_without_a_run_are_refused(data, run, tmp_path):

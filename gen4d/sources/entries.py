@@ -25,7 +25,9 @@ FILES = (
     "boxes",
     "colour",
     "normal",
+    "objects",
 )  # roles of files beside a scan
+_TEXTS = "name title units up home terms licence label_space marker note default_part".split()  # of an entry
 _DEFAULTS = {"scans": {"units": "m", "up": "z"}, "shapes": {"units": "", "up": "auto"}}
 
 
@@ -59,6 +61,15 @@ class ClassFile:
     cls: str = ""
 
 
+class Repair(NamedTuple):
+    """What `found` in a text of objects should read, where it is there exactly once. file: path or pattern below the
+    folder."""
+
+    file: str
+    found: str
+    put: str
+
+
 @dataclass(frozen=True)
 class Entry:
     """One data set of the manifest."""
@@ -72,6 +83,7 @@ class Entry:
     home: str
     terms: str
     layouts: tuple[Layout, ...]
+    licence: str = ""
     label_space: str = ""
     marker: str = ""
     note: str = ""
@@ -81,6 +93,7 @@ class Entry:
     counts: Mapping[str, Any] = field(default_factory=dict)
     classes: Mapping[str, str] = field(default_factory=dict)
     class_file: ClassFile | None = None
+    repairs: tuple[Repair, ...] = ()
     surface: bool = True
 
 
@@ -186,7 +199,7 @@ def _entry(number: int, item: Any) -> Entry:
         raise _Wrong(f"{where}: role is {role!r}: {nearest(str(role), ROLES)}")
     general = {"title": item["name"], "built": True, "home": "yours", "terms": "yours"}
     values = general | _DEFAULTS.get(role, {"units": "m", "up": "z"}) | item
-    for key in ("name", "title", "units", "up", "home", "terms", "label_space", "marker", "note", "default_part"):
+    for key in _TEXTS:
         if not isinstance(values.get(key, ""), str):
             raise _Wrong(f"{where}: {key} is {values[key]!r}, not a text: put it in quotes")
     if not isinstance(item["layouts"], list):
@@ -204,9 +217,17 @@ def _entry(number: int, item: Any) -> Entry:
         _check_keys(f"{where}, split {name!r}", split, ("file", "count", "default"), ("file",))
         splits[name] = Split(**split)
     values["splits"] = splits
+    values["repairs"] = tuple(_repair(f"{where}, repairs", one) for one in item.get("repairs") or ())
     values["places"] = _strings(where, values, "places", (".", ".."))
     values["classes"] = {str(key): str(value) for key, value in _items(item, "classes")}
     return Entry(**values)
+
+
+def _repair(where: str, item: Any) -> Repair:
+    _check_keys(where, item, Repair._fields, Repair._fields)
+    if not all(isinstance(value, str) and value.isascii() for value in item.values()):
+        raise _Wrong(f"{where}: file, found and put are texts of ASCII letters: put them in quotes")
+    return Repair(**item)
 
 
 def _layout(where: str, item: Any, role: str, needs_class: bool) -> Layout:

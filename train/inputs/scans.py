@@ -1,6 +1,7 @@
 """Labelled scans for downstream tasks, found and read by `gen4d.sources`."""
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -44,8 +45,10 @@ def read_scan(
     orientation: sources.Orientation | None = None,
 ) -> LabelledScan:
     """Read a scan with what a net of `inputs` needs, and its labels as classes of `table`; None leaves labels out.
-    orientation: by default the data set's. Raises SourceError, SceneError."""
+    orientation: by default the data set's. Warns of what in its files is in doubt. Raises SourceError, SceneError."""
     scan = sources.load_scan(source, orientation or sources.default_orientation(source.entry))
+    for doubt in scan.doubts:
+        warnings.warn(doubt, stacklevel=2)
     label = None if table is None else _labels(source, scan, table)
     seen = sources.read_appearance(source, scan, tuple(inputs))
     digest = "".join(f"{file.path} {file.sha256}\n" for file in (*scan.files, *seen.files))

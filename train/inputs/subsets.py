@@ -35,12 +35,12 @@ class Part(NamedTuple):
 
 
 def find_part(data: pathlib.Path, part: str, split: pathlib.Path | None = None, option: str = "--split") -> Part:
-    """The scans of `data` that a list file names, or those of the data set's own part `train`, `val` or `test`. option:
-    by which the user gives the list.
+    """The scans of `data` that a list file names, or those of the data set's own part `train`, `val` or `test`. split:
+    the list, or a part by the name that its folder has. option: by which the user gives it.
 
     Raises SceneError where there is no such part, SourceError for bad folders and lists.
     """
-    entry, _ = recognise(data, "scans")
+    entry, hits = recognise(data, "scans")
     if split is None and part in entry.splits:
         lists = [data / place / entry.splits[part].file for place in entry.places]
         split = next((path for path in lists if path.is_file()), None)
@@ -49,7 +49,9 @@ def find_part(data: pathlib.Path, part: str, split: pathlib.Path | None = None, 
     if (data / part).is_dir():
         return _part(sources.find_scans(data / part))
     wanted = f"no {entry.splits[part].file}" if part in entry.splits else f"no list of the part {part!r}"
-    raise SceneError(f"{data}: {wanted} beside the scans: give a file with one name per line by {option}")
+    parts = ", ".join(sorted({hit.groups["part"] for hit in hits if "part" in hit.groups}))
+    or_part = f", or one of its parts ({parts})" if parts else ""
+    raise SceneError(f"{data}: {wanted} beside the scans: give a file with one name per line by {option}{or_part}")
 
 
 def _part(found: sources.FoundScans) -> Part:

@@ -1,6 +1,7 @@
 """Everything that can be set for pre-training, in one frozen value, and the presets to start from."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from train.config import check, not_negative, one_of
 from train.methods.contrast4d.config import METHODS as CONTRASTS
@@ -18,6 +19,29 @@ FREE = frozenset(
     {"run.steps", "run.workers", "run.checkpoint_steps", "run.milestone_steps", "run.log_steps", "run.backend"}
     | {"run.rulebooks_ahead", "probe_steps", "probe_data"}
 )
+
+
+class Advice(NamedTuple):
+    """What to do in a method where features collapse, and where a term stays below what a constant would reach."""
+
+    collapsed: str
+    unlearned: str
+
+
+def advice(method: str) -> Advice:
+    """Of one of the named methods: of a stopped gradient and predictors, of BYOL's target, of prototypes, of VICReg's
+    moments, or of negatives."""
+    if method in CONTRASTS and CONTRASTS[method].cosine:
+        return Advice("lower lr, and keep stop_gradient=conventional", "set predictors=own, or its weight to 0")
+    if method == "strl":
+        collapsed = "lower lr, and keep target_decay at 0.99 or more"
+    elif method in DISTILLATIONS:
+        collapsed = "lower lr, or take more prototypes"
+    elif CONTRASTS[method].loss == "vicreg":
+        collapsed = "lower lr, or give the variance more of vicreg_weights"
+    else:
+        collapsed = "lower lr, or take more samples: they are the negatives"
+    return Advice(collapsed, "lower lr, or train for more steps")
 
 
 @dataclass(frozen=True)

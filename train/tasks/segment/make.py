@@ -14,7 +14,7 @@ from train.tasks.config import FinetuneConfig
 from train.tasks.segment.batch import ScanRecipe, ScanStream
 from train.tasks.segment.evaluate import Seeing, evaluate
 from train.tasks.segment.model import Segmenter
-from train.tasks.segment.report import COUNTED, headline, summary, write_results
+from train.tasks.segment.report import headline, kinds_of, summary, write_results
 from train.tasks.task import Findings, Task
 
 
@@ -49,7 +49,7 @@ def validate(model: Segmenter, data: LabelledData, config: FinetuneConfig, devic
     """What a model on its device scores on the validation scans."""
     found = evaluate(model, data.val, seeing_of(config), device)
     scored = summary(found, data.table.names)
-    figures = {f"{kind}/{name}": scored[kind][name] or 0.0 for kind in COUNTED for name in ("miou", "macc")}
+    figures = {f"{kind}/{name}": scored[kind][name] or 0.0 for kind in kinds_of(scored) for name in ("miou", "macc")}
     return Findings(scored, scored["points"]["miou"] or 0.0, figures, headline(scored), found)
 
 
