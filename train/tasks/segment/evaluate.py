@@ -41,11 +41,13 @@ class Seeing(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Confusion matrices (K, K + 1) over all points, and over all 2 cm voxels, of a number of scans."""
+    """Confusion matrices (K, K + 1) over all points, and over all 2 cm voxels, of a number of scans; each (scans, K,
+    K + 1): of the points of every scan."""
 
     points: np.ndarray
     voxels: np.ndarray
     scans: int
+    each: np.ndarray
 
 
 def evaluate(
@@ -58,19 +60,19 @@ def evaluate(
     """Confusion of a model on its device over scans, of which those without labels add nothing. use(scan, classes) gets
     every prediction. The model is left in the mode it was in. Raises SegmentError."""
     classes = model.head.out_features
-    points = np.zeros((classes, classes + 1), np.int64)
-    voxels = np.zeros_like(points)
+    each = np.zeros((len(scans), classes, classes + 1), np.int64)
+    voxels = np.zeros((classes, classes + 1), np.int64)
     training = model.training
     model.eval()
-    for scan in scans:
+    for number, scan in enumerate(scans):
         prediction = predict(model, scan, seeing, device)
         if scan.label is not None:
-            points += confusion(scan.label, prediction, classes)
+            each[number] = confusion(scan.label, prediction, classes)
             voxels += voxel_confusion(scan, prediction, classes)
         if use:
             use(scan, prediction)
     model.train(training)
-    return Evaluation(points, voxels, len(scans))
+    return Evaluation(each.sum(axis=0), voxels, len(scans), each)
 
 
 def predict(model: Segmenter, scan: LabelledScan, seeing: Seeing, device: torch.device) -> np.ndarray:
