@@ -14,7 +14,7 @@ Four stages, of which the first three use validation rooms and seeds of their ow
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from train.config import ConfigError, change, check, leaves, positive, resolve, seed
+from train.config import ConfigError, change, check, leaves, positive, resolve
 from train.methods.config import PRESETS as PRETRAINING
 from train.methods.config import PretrainConfig
 from train.tasks.config import PRESETS_OF, FinetuneConfig
@@ -170,7 +170,7 @@ class Study:
             ("tests", len({(x.arm, x.floor) for x in tests}) == len(tests), "each pair of arms once"),
             ("measures", self.measures and set(self.measures) <= set(MEASURES), "of " + ", ".join(MEASURES)),
             ("rooms", self.rooms >= 3, "at least 3: two to learn from and one to be judged on"),
-            seed(self, "samples_seed"),
+            ("samples_seed", self.samples_seed >= 0, "a whole number from 0 on"),
             ("seeds", self.seeds <= _TUNING_SEEDS, f"{_TUNING_SEEDS} at most"),
             ("percents", all(0 < percent <= 100 for percent in self.percents), "above 0, and 100 at most"),
             ("subsets", self.subsets <= 1000, "1000 at most"),

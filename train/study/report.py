@@ -141,10 +141,8 @@ def _caveats(study: Study, lines: Sequence[dict], plan: dict, chosen: dict) -> l
     found = []
     longest = [of for of, steps in chosen["steps"].items() if steps == study.lengths[-1]]
     if longest:
-        text = (
-            f"Scratch was still gaining, or could not be tried for longer, at {study.lengths[-1]} steps of fine-tuning"
-        )
-        found.append(f"- {text} ({', '.join(longest)}): its nets may not have been trained to the end.")
+        text = f"{study.lengths[-1]} steps of fine-tuning are the longest that were tried ({', '.join(longest)})"
+        found.append(f"- {text}: scratch may still have been gaining, and a lead may be one of speed alone.")
     cells = [line for line in lines if line["stage"] == "compare" and line["measure"] != "probes"]
     wanted = study.seeds * study.subsets * len(study.percents) * len(study.measures) * len(study.arms)
     if len(cells) < wanted:
@@ -187,12 +185,10 @@ def _arms(study: Study, lines: Sequence[dict]) -> list[list]:
         by_seed = _by_seed(mine, "score")
         steps, curve = np.array(mine[0]["curve"]["step"]), np.mean([line["curve"]["score"] for line in mine], axis=0)
         reached = steps_to_reach(steps, curve, float(np.mean(goal))) if goal else np.nan
-        seconds = (
-            np.mean([line["pretrain_seconds"] for line in mine]),
-            np.mean([x["curve"]["seconds"][-1] for x in mine]),
-        )
         after = "never" if np.isnan(reached) else f"{reached:.0f} steps"
-        rows.append([arm, _mean_sd(by_seed), len(by_seed), mine[0]["recipe"], steps[-1], after, *map(round, seconds)])
+        seconds = [(line["pretrain_seconds"], line["curve"]["seconds"][-1]) for line in mine]
+        spent = (f"{mean:.0f}" for mean in np.mean(seconds, axis=0))
+        rows.append([arm, _mean_sd(by_seed), len(by_seed), mine[0]["recipe"], steps[-1], after, *spent])
     return rows
 
 
@@ -238,23 +234,22 @@ def _probe_rows(lines: Sequence[dict], stage: str) -> list[list]:
 
 def _facts(study: Study, plan: dict, chosen: dict, machine: str) -> list[str]:
     """How to read the tables, and what was compared."""
-    rooms = "; ".join(
-        f"{side}: {len(one['learned'])} scans to learn from, {len(one['judged'])} judged on, digest {one['digest'][:12]}"
-        for side, one in plan["rooms"].items()
-    )
+    rooms = [
+        f"{side}: {len(of['learned'])} scans to learn from, {len(of['judged'])} judged on, digest {of['digest'][:12]}"
+        for side, of in plan["rooms"].items()
+    ]
     text = [
-        f"Unit: the pre-training seed ({study.seeds} of them, {study.subsets} subset{'s' * (study.subsets > 1)} of labels "
-        f"each). p: paired t-test over seeds, two-sided. Holm's p: corrected for the {plan['number_of_tests']} tests that "
-        f"the plan named before anything ran. detectable: the true difference that this many seeds of this spread show in "
-        f"{POWER:.0%} of studies at the strictest of Holm's levels. over rooms: bootstrap of the test rooms, the models "
+        f"Unit: the pre-training seed, {study.seeds} of them with {study.subsets} subset(s) of the labels each. p: paired "
+        "t-test over seeds, two-sided. Holm's p: corrected for the tests that the plan named before anything ran, "
+        f"{plan['number_of_tests']} of them. detectable: the true difference that so many seeds of this spread show in "
+        f"{POWER:.0%} of studies, at the strictest of Holm's levels. over rooms: bootstrap of the test rooms, the models "
         "as they are. ICC: correlation of cells of one seed. sd: over seeds.",
-        "at scratch's last after: where the mean curve reaches scratch's last score; rates are still high on the way, so "
-        "this is a late estimate.",
-        f"objectness: how often two neighbouring voxels (up to {100 * NEAR_M:g} cm) of one object are more alike than two "
-        "of touching ones, in %; chance 50.",
-        f"Steps of fine-tuning, `best` and every arm's recipe were chosen on validation rooms, of {len(study.recipes)} "
-        f"recipes an arm: {_chosen(chosen)}.",
-        f"Rooms: {rooms}.",
+        "at scratch's last after: where the mean curve reaches scratch's last score. Rates are still high on the way, "
+        "so the true number is lower.",
+        f"objectness: how often two neighbouring voxels, up to {100 * NEAR_M:g} cm apart, of one object are more alike "
+        "than two of touching objects, in %; chance is 50.",
+        f"Chosen on validation rooms, of {len(study.recipes)} recipes an arm: {_chosen(chosen)}.",
+        f"Rooms, {'; '.join(rooms)}.",
         machine,
     ]
     return [line for part in text for line in (part, "")][:-1]

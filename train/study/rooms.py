@@ -56,7 +56,8 @@ class Rooms(NamedTuple):
 def make_rooms(
     study: Study, given: Given, out: pathlib.Path, processes: int, say: Callable[[str], None], few: bool = False
 ) -> dict[str, Rooms]:
-    """Rooms of both sides, made where they are not there yet. few: only as many to pre-train on as it takes to measure steps.
+    """Rooms of both sides, made where they are not there yet. few: of the user's own, only so many scans to pre-train
+    on as it takes to measure steps.
 
     Raises StudyError, and what reading and building raise."""
     if given.scans is not None:
