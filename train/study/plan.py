@@ -179,13 +179,10 @@ class Study:
             *positive(self, *counts),
         ]
         check(self, rules)
-        ways = {recipe_of(text).way for text in self.recipes}
-        segmentation = set(self.measures) == {"segmentation"}
-        rule = (
-            "recipes",
-            segmentation or "head-first" not in ways,
-            "no head-first: a probe has classes of points only",
+        fits = set(self.measures) == {"segmentation"} or all(
+            recipe_of(text).way != "head-first" for text in self.recipes
         )
+        rule = ("recipes", fits, "head-first is for segmentation alone: probes know classes of points")
         check(self, [("recipes", bool(self.recipes), "at least one"), rule])
 
     @property

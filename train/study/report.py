@@ -46,7 +46,7 @@ class Tested(NamedTuple):
 def write_report(out: pathlib.Path, study: Study, lines: Sequence[dict], machine: str) -> list[str]:
     """results.md and results.png of a study's folder; returns the lines of results.md."""
     plan, chosen = (json.loads((out / name).read_text()) for name in ("plan.json", "chosen.json"))
-    tested = test_all(study, lines, out / "cells")
+    tested = make_tests(study, lines, out / "cells")
     text = [
         "# Results",
         "",
@@ -66,7 +66,7 @@ def write_report(out: pathlib.Path, study: Study, lines: Sequence[dict], machine
 # Tests ---------------------------------------------------------------------------------------------------------------
 
 
-def test_all(study: Study, lines: Sequence[dict], cells: pathlib.Path | None = None) -> list[Tested]:
+def make_tests(study: Study, lines: Sequence[dict], cells: pathlib.Path | None = None) -> list[Tested]:
     """Every test that the plan names and that has two seeds or more, corrected for all that the plan names. cells: the
     folder of confusion matrices."""
     made = [(*of, *_pairs(study, lines, *of)) for of in study.planned]
@@ -239,10 +239,10 @@ def _facts(study: Study, plan: dict, chosen: dict, machine: str) -> list[str]:
         for side, of in plan["rooms"].items()
     ]
     text = [
-        f"Unit: the pre-training seed, {study.seeds} of them with {study.subsets} subset(s) of the labels each. p: paired "
+        f"Unit: the pre-training seed, {study.seeds} of them, {study.subsets} subset(s) of the labels each. p: paired "
         "t-test over seeds, two-sided. Holm's p: corrected for the tests that the plan named before anything ran, "
         f"{plan['number_of_tests']} of them. detectable: the true difference that so many seeds of this spread show in "
-        f"{POWER:.0%} of studies, at the strictest of Holm's levels. over rooms: bootstrap of the test rooms, the models "
+        f"{POWER:.0%} of studies, at the strictest of Holm's levels. over rooms: bootstrap of test rooms, the models "
         "as they are. ICC: correlation of cells of one seed. sd: over seeds.",
         "at scratch's last after: where the mean curve reaches scratch's last score. Rates are still high on the way, "
         "so the true number is lower.",
