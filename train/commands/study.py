@@ -39,6 +39,7 @@ def study(size, out, assignments, workers, part, device, dry_run, as_json, **giv
     with frame.one_line_errors():
         from train.config import resolve
         from train.doctor import machine
+        from train.run.loop import Stopped
         from train.run.world import choose_device
         from train.study import report
         from train.study.plan import STUDIES
@@ -53,7 +54,11 @@ def study(size, out, assignments, workers, part, device, dry_run, as_json, **giv
         if dry_run:
             frame.give(as_json, _dry_run(plan, own, workers, device, say))
             return
-        lines = run_study(plan, own, out, Machine(workers, device, Part(*part)), say)
+        try:
+            lines = run_study(plan, own, out, Machine(workers, device, Part(*part)), say)
+        except Stopped as stopped:
+            say(str(stopped))
+            raise SystemExit(128 + stopped.number) from None
         if part == (1, 1):
             say("\n".join(report.write_report(out, plan, lines, machine(place))))
         frame.give(as_json, lines)
@@ -77,7 +82,7 @@ def _dry_run(plan, own, workers, device, say) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         rooms = make_rooms(few, own, pathlib.Path(folder), workers, say, few=True)
-        made = (time.perf_counter() - start) / share
+        made = (time.perf_counter() - start) * (1 if own.scans else 2) / share
         costs = measure_costs(few, rooms, device, sorted({*map(pretrained_as, plan.probed)} - {""}))
         costs = costs._replace(judged=costs.judged / share)
     stages = {"rooms": made} | seconds_of_stages(plan, costs)

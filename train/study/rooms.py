@@ -56,12 +56,14 @@ class Rooms(NamedTuple):
 def make_rooms(
     study: Study, given: Given, out: pathlib.Path, processes: int, say: Callable[[str], None], few: bool = False
 ) -> dict[str, Rooms]:
-    """Rooms of both sides, made where they are not there yet. few: of the user's own, only so many scans to pre-train
-    on as it takes to measure steps.
+    """Rooms of both sides, made where they are not there yet. few: only what it takes to measure steps: a few scans to
+    pre-train on, or one side of built-in rooms.
 
     Raises StudyError, and what reading and building raise."""
     if given.scans is not None:
         return _own(study, given, out, processes, say, few)
+    if few:
+        return dict.fromkeys(SIDES, _built_in(study, 0, out, processes, say))
     return {side: _built_in(study, number, out / side, processes, say) for number, side in enumerate(SIDES)}
 
 
