@@ -1,5 +1,6 @@
 """The study: its statistics on thousands of simulated studies, its plans, and tiny ones from scans to table."""
 
+import copy
 import dataclasses
 import json
 
@@ -14,6 +15,7 @@ from tests.makers.labelled import keyed, write_rooms
 from tests.test_train_cli import call, refusal
 from train.config import ConfigError, resolve
 from train.inputs.voxels import voxelise
+from train.methods import pretrain
 from train.methods.pretrain import make_model
 from train.nets.unet import NETS, UNet, match_norms
 from train.study import cells, run
@@ -223,8 +225,10 @@ def test_every_method_starts_from_the_net_that_is_scratch():
     study = dataclasses.replace(STUDIES["small"], net_3d="small-4d")
     drawn = make_model(plans.pretrain_config(study, cells._DRAWN_BY, 7)).encoder3d.backbone.state_dict()
     for method, name in {arm.method: name for name, arm in ARMS.items() if arm.method}.items():
-        model = make_model(plans.pretrain_config(study, name, 7)).encoder3d.backbone.state_dict()
-        assert all(torch.equal(model[key], value) for key, value in drawn.items()), method
+        config = plans.pretrain_config(study, name, 7)
+        prefix = pretrain._maker(method).describe_backbone(config)["prefix"]
+        own = make_model(config).get_submodule(prefix.rstrip(".")).state_dict()
+        assert all(torch.equal(own[key], value) for key, value in drawn.items()), method
 
 
 def test_what_a_plan_costs_by_hand():
@@ -310,7 +314,8 @@ def test_seeds_that_lack_an_arm_or_a_subset_are_left_out():
 # Nets ----------------------------------------------------------------------------------------------------------------
 
 
-def test_matched_norms_leave_the_function_of_a_net_as_it_is():
+@pytest.mark.parametrize("training", [False, True])
+def test_matched_norms_leave_the_function_of_a_net_as_it_is(training):
     net, like = (UNet(NETS["small-4d"], 3, torch.Generator().manual_seed(seed)) for seed in (0, 1))
     rng = torch.Generator().manual_seed(2)
     with torch.no_grad():
@@ -321,14 +326,12 @@ def test_matched_norms_leave_the_function_of_a_net_as_it_is():
             elif hasattr(part, "weight"):
                 part.weight *= 3
     voxels, _ = voxelise(keyed(7).uniform(0, 4, (2000, 3)).astype(np.float32), 0.2)
-    given = torch.ones(len(voxels.coordinate), 3)
-    before = [net.train(mode)(voxels, given, 1).detach() for mode in (False, True)]
+    given, twin = torch.ones(len(voxels.coordinate), 3), copy.deepcopy(net)
     match_norms(net, like)
-    for mode, expected in zip((False, True), before, strict=True):
-        found = net.train(mode)(voxels, given, 1).detach()
-        assert (found - expected).norm() < 0.01 * expected.norm()
+    found, expected = (one.train(training)(voxels, given, 1).detach() for one in (net, twin))
+    assert (found - expected).norm() < 0.01 * expected.norm()
     for name, value in net.state_dict().items():
-        if name.endswith("conv.weight") or name.endswith("second.weight") or name.endswith("shortcut.0.weight"):
+        if name.endswith(("conv.weight", "second.weight", "shortcut.0.weight")):
             assert value.norm() == pytest.approx(like.state_dict()[name].norm().item(), rel=1e-5), name
 
 

@@ -50,7 +50,7 @@ from train.tasks.finetune import Validation, finetune_prepared, make
 from train.tasks.metrics import scores
 from train.tasks.task import Task
 
-_DRAWN_BY = "moving-3d-infonce"  # whose nets a seed draws; all methods draw the backbone first
+_DRAWN_BY = "moving-3d-infonce"  # whose net is scratch; all methods draw the backbone first
 
 
 class Work(NamedTuple):

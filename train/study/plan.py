@@ -49,7 +49,7 @@ class Arm:
 
 # Rates: by probes after 300 steps, on rooms of another seed than the study's (docs/log.md). Costs: measured on a CPU.
 _RATE = "lr=2"  # of the hardest-contrastive loss
-_COST_4D = 1.4
+_COST_4D = 1.3
 ARMS = {
     SCRATCH: Arm(),
     "scratch-long": Arm(longer=True),
@@ -413,6 +413,11 @@ _CONTROLS = (
     "4dcontrast-printed",
 )
 _SMALL = Study(
+    voxel_m=0.15,
+    voxel_4d_m=0.3,
+    percents=(10.0,),
+    lengths=(360, 720, 1440),
+    long_factor=3.5,
     arms=(SCRATCH, "scratch-long", "static-3d-infonce", "moving-3d-infonce", "moving-3d", "4dcontrast", BEST),
     candidates=("moving-3d-hardest", "4dcontrast-hardest", "moving-3d-infonce-uniform"),
     screened=_CONTROLS,
