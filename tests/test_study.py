@@ -340,7 +340,7 @@ def test_matched_norms_leave_the_function_of_a_net_as_it_is(training):
 TINY = ("arms=scratch,moving-3d-infonce,best", "candidates=moving-3d-infonce-norms", "sequences=1")
 TINY += ("tests=pretraining=moving-3d-infonce:scratch,other=best:moving-3d-infonce", "net_3d=small-4d")
 TINY += ("voxel_m=0.3", "voxel_4d_m=0.5", "pretrain_steps=2", "seeds=2", "percents=100", "lengths=2,4", "looks=2")
-TINY += ("recipes=all:1,head-first:1", "samples=100", "queries=100", "rooms=3")
+TINY += ("recipes=all:1,all:2", "samples=100", "queries=100", "rooms=3")
 SETTINGS = [word for setting in TINY for word in ("--set", setting)]
 
 
