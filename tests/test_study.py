@@ -249,7 +249,7 @@ def test_what_a_plan_costs_by_hand():
 
 
 def line(stage, arm, seed, score, **more):
-    made = Cell(stage, arm, seed, "segmentation", 20.0, more.pop("subset", 0), "all:1", 600)._asdict()
+    made = Cell(stage, arm, seed, "segmentation", 10.0, more.pop("subset", 0), "all:1", 600)._asdict()
     return made | {"name": f"{stage}-{arm}-{seed}", "score": score} | more
 
 
@@ -257,7 +257,7 @@ def test_fine_tuning_is_as_long_as_scratch_gains():
     study = dataclasses.replace(Study(), lengths=(600, 1200, 2400), gain=1.0, recipes=("all:1",))
     for scored, expected in (((0.20, 0.205, 0.30), 600), ((0.20, 0.30, 0.305), 1200), ((0.2, 0.3, 0.4), 2400)):
         lines = [line("length", "scratch", 500, s, steps=n) for n, s in zip(study.lengths, scored, strict=True)]
-        assert run.choose(study, lines).steps == {("segmentation", 20.0): expected}
+        assert run.choose(study, lines).steps == {("segmentation", 10.0): expected}
     assert run.choose(study, lines[:2]).steps == {}
 
 
@@ -274,8 +274,8 @@ def test_every_arm_keeps_its_own_recipe_and_best_is_the_best_candidate():
     lines += [line("screen", arm, 500, 0, linear=value) for arm, value in probes.items()]
     chosen = run.choose(study, lines)
     assert chosen.recipe == {
-        ("segmentation", 20.0, "scratch"): study.recipes[1],
-        ("segmentation", 20.0, "moving-3d"): study.recipes[0],
+        ("segmentation", 10.0, "scratch"): study.recipes[1],
+        ("segmentation", 10.0, "moving-3d"): study.recipes[0],
     }
     assert chosen.best == study.candidates[1]
 
@@ -291,7 +291,7 @@ def answered(gain, sd=0.01, seeds=5):
 
 
 def test_the_first_paragraph_says_what_the_tests_found():
-    assert "**Does pre-training help?** Yes: moving-3d-infonce against scratch, 20 % of the labels" in answered(0.05)
+    assert "**Does pre-training help?** Yes: moving-3d-infonce against scratch, 10 % of the labels" in answered(0.05)
     assert "It harms: moving-3d-infonce against scratch" in answered(-0.05)
     nothing = answered(0.0)
     assert "Not shown: " in nothing and "would probably have been seen" in nothing and "over 5 seeds" in nothing
@@ -454,6 +454,14 @@ def test_recipes_do_what_their_names_say(own, out, recipe):
         drawn, _ = cells.prepare(work._replace(cell=work.cell._replace(recipe="all:1")), data, cells.weights_of(work))
         assert found.score > drawn.validate(drawn.model).score
         assert task.model.training
+
+
+def test_a_recipe_that_breaks_has_nothing_and_the_study_goes_on(own, tmp_path):
+    work = works(own, tmp_path)
+    cell = work.cell._replace(arm="scratch", recipe="all:999", steps=20)
+    found = cells.measure_cell(work._replace(cell=cell))
+    assert found["score"] == 0.0 and "step" in found["failed"] and found["curve"]["step"] == [10, 20]
+    assert run.is_done(tmp_path, cell) and not (tmp_path / "cells" / cell.name).exists()
 
 
 def test_instances_and_boxes_are_measures_too(own, tmp_path):

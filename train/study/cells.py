@@ -29,7 +29,7 @@ from train.methods.pretrain import make_model, pretrain
 from train.nets.unet import match_norms
 from train.nets.weights import Backbone
 from train.run.log import Record, read_lines
-from train.run.loop import Prepared, train
+from train.run.loop import LoopError, Prepared, train
 from train.run.world import World
 from train.study.plan import (
     ARMS,
@@ -168,12 +168,18 @@ def _probe(work: Work, data: LabelledData, weights: Backbone) -> dict:
 
 
 def _finetune(work: Work, data: LabelledData, weights: Backbone) -> dict:
-    """Its curve over the judged rooms, of which the last point is the cell's score. The run goes on where it stopped,
-    and its folder is removed: what was found is what stays."""
+    """Its curve over the judged rooms, of which the last point is the cell's score; a loss that is not finite has 0. The
+    run goes on where it stopped, and its folder is removed: what was found is what stays."""
     run, every = work.place, finetune_config(work.study, work.cell).validate_steps
     task, prepared = prepare(work, data, weights)
-    with contextlib.closing(finetune_prepared(task, prepared, data, every, run, work.world)) as items:
-        last = [item for item in items if isinstance(item, Validation)][-1]
+    try:
+        with contextlib.closing(finetune_prepared(task, prepared, data, every, run, work.world)) as items:
+            last = [item for item in items if isinstance(item, Validation)][-1]
+    except LoopError as error:  # at too high a rate: a recipe that is not to be chosen
+        shutil.rmtree(run)
+        steps = [*range(every, work.cell.steps + 1, every)]
+        nothing = {"step": steps, "score": [0.0] * len(steps), "seconds": [0.0] * len(steps)}
+        return {"curve": nothing, "score": 0.0, "failed": str(error)}
     looks = read_lines(run / "validation.jsonl")
     spent = {line["step"]: line["timing"]["seconds"] for line in read_lines(run / "log.jsonl")}
     line = {"curve": {"step": [x["step"] for x in looks], "score": [_score(work.cell, x) for x in looks]}}

@@ -102,8 +102,10 @@ def _pairs(
     return np.array(each).reshape(-1, study.subsets), [tuple(x["name"] for x in pair) for row in pairs for pair in row]
 
 
-def _rooms(cells: pathlib.Path, names: Sequence[tuple[str, str]]) -> tuple[float, float]:
-    """The interval over test rooms, from the stored matrices of pairs of cells."""
+def _rooms(cells: pathlib.Path, names: Sequence[tuple[str, str]]) -> tuple[float, float] | None:
+    """The interval over test rooms, from the stored matrices of pairs of cells; None where a cell failed."""
+    if not all((cells / f"{name}.npz").exists() for pair in names for name in pair):
+        return None
     stored = [[np.load(cells / f"{name}.npz") for name in pair] for pair in names]
     first, second = (np.stack([pair[side]["each"] for pair in stored]) for side in (0, 1))
     rooms = [room_of(str(scan)) for scan in stored[0][0]["scan"]]
@@ -127,10 +129,14 @@ def _answer(study: Study, one: Tested) -> str:
     low, high = one.interval
     about = f"{one.test.arm} against {one.test.floor}, {one.percent:g} % of the labels, {one.measure}"
     size = f"{one.mean:+.1f} points of {SCORES[one.measure]} (95 % from {low:+.1f} to {high:+.1f} over {len(one.each)} "
-    size += f"seeds, p = {one.adjusted:.3f} after Holm)"
+    size += f"seeds, {_p(one.adjusted)} after Holm)"
     if one.adjusted < LEVEL:
         return f"{'Yes' if one.mean > 0 else 'It harms'}: {about}: {size}."
     return f"Not shown: {about}: {size}; a true difference of {one.detectable:.1f} would probably have been seen."
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 # Tables --------------------------------------------------------------------------------------------------------------
@@ -147,6 +153,8 @@ def _caveats(study: Study, lines: Sequence[dict], plan: dict, chosen: dict) -> l
     wanted = study.seeds * study.subsets * len(study.percents) * len(study.measures) * len(study.arms)
     if len(cells) < wanted:
         found.append(f"- Not finished: {len(cells)} of {wanted} cells of the comparison are there.")
+    if failed := [line["name"] for line in lines if "failed" in line]:
+        found.append(f"- The loss of {len(failed)} cells was not finite, which counts as 0: {', '.join(failed)}.")
     if study.seeds < 5:
         found.append(f"- {study.seeds} pre-training seeds: too few for a test to show anything but large differences.")
     if not plan["own"]:
