@@ -168,7 +168,7 @@ def _probe(work: Work, data: LabelledData, weights: Backbone) -> dict:
 
 
 def _finetune(work: Work, data: LabelledData, weights: Backbone) -> dict:
-    """Its curve over the judged rooms, of which the last point is the cell's score; a loss that is not finite has 0. The
+    """Its curve over the judged rooms, whose last point is the cell's score; a loss that is not finite has 0. The
     run goes on where it stopped, and its folder is removed: what was found is what stays."""
     run, every = work.place, finetune_config(work.study, work.cell).validate_steps
     task, prepared = prepare(work, data, weights)
