@@ -21,7 +21,7 @@ from gen4d import files
 from gen4d.building import workers
 from gen4d.config import difference
 from gen4d.samples import GENERATOR_VERSION
-from train.config import to_plain
+from train.config import flatten, to_plain
 from train.study import cells
 from train.study.cells import Work
 from train.study.plan import ARMS, BEST, STAGES, Cell, Chosen, Study, cells_of, pretrained_as
@@ -96,7 +96,7 @@ def write_plan(study: Study, given: Given, rooms: dict[str, Rooms], out: pathlib
     plan = json.loads(json.dumps(plan))
     path = out / "plan.json"
     if path.exists():
-        changed = "; ".join(difference(json.loads(path.read_text()), plan))
+        changed = "; ".join(difference(flatten(json.loads(path.read_text())), flatten(plan)))
         if changed:
             raise StudyError(f"{out}: holds another study ({changed}): use another --out")
         return plan
