@@ -456,12 +456,16 @@ def test_recipes_do_what_their_names_say(own, out, recipe):
         assert task.model.training
 
 
-def test_a_recipe_that_breaks_has_nothing_and_the_study_goes_on(own, tmp_path):
+def test_fine_tuning_that_breaks_has_nothing_and_the_study_goes_on(own, tmp_path):
     work = works(own, tmp_path)
-    cell = work.cell._replace(arm="scratch", recipe="all:999", steps=20)
-    found = cells.measure_cell(work._replace(cell=cell))
-    assert found["score"] == 0.0 and "step" in found["failed"] and found["curve"]["step"] == [10, 20]
-    assert run.is_done(tmp_path, cell) and not (tmp_path / "cells" / cell.name).exists()
+    work = work._replace(cell=work.cell._replace(arm="scratch"))
+    weights = cells.weights_of(work)
+    with torch.no_grad():
+        weights.net.stem.conv.weight.fill_(float("inf"))
+    found = cells._finetune(work, cells.labels_of(work), weights)
+    assert found["score"] == 0.0 and "step 1: the loss is nan" in found["failed"]
+    assert found["curve"] == {"step": [1, 2], "score": [0.0, 0.0], "seconds": [0.0, 0.0]}
+    assert not work.place.exists()
 
 
 def test_instances_and_boxes_are_measures_too(own, tmp_path):
