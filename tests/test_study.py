@@ -3,6 +3,8 @@
 import copy
 import dataclasses
 import json
+import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -20,9 +22,10 @@ from train.methods.pretrain import make_model
 from train.nets.unet import NETS, UNet, match_norms
 from train.study import cells, run
 from train.study import plan as plans
-from train.study.plan import ARMS, STUDIES, Cell, Chosen, Costs, Study
+from train.study.arms import ARMS, pretrained_as
+from train.study.plan import STUDIES, Cell, Chosen, Costs, Study
 from train.study.report import answers, make_tests
-from train.study.rooms import Given, make_rooms
+from train.study.rooms import Given, StudyError, make_rooms
 from train.study.statistics import compare, detectable, holm, intraclass, mean_iou, rooms_interval, steps_to_reach
 from train.tasks.metrics import scores
 
@@ -216,9 +219,9 @@ def test_dear_arms_make_fewer_steps_and_settings_of_an_arm_count():
 
 
 def test_arms_that_differ_after_pre_training_share_it():
-    assert plans.pretrained_as("moving-3d-infonce-norms") == "moving-3d-infonce"
-    assert plans.pretrained_as("moving-3d-infonce-uniform") == "moving-3d-infonce-uniform"
-    assert plans.pretrained_as("scratch-long") == ""
+    assert pretrained_as("moving-3d-infonce-norms") == "moving-3d-infonce"
+    assert pretrained_as("moving-3d-infonce-uniform") == "moving-3d-infonce-uniform"
+    assert pretrained_as("scratch-long") == ""
 
 
 def test_every_method_starts_from_the_net_that_is_scratch():
@@ -411,6 +414,24 @@ def test_another_plan_in_the_same_folder_is_refused_with_the_difference(own, out
     assert "holds another study (pretrain_steps: 2 there, 3 here): use another --out" in line
 
 
+def test_rooms_without_lists_are_drawn_whole_and_too_few_are_refused(own, tmp_path):
+    scans, _, shapes = (pathlib.Path(text.partition("=")[2]) for text in own)
+    write_rooms(tmp_path / "labels", train=5, val=2, labels="segments")
+    for name in ("train", "val"):
+        (tmp_path / "labels" / f"scannetv2_{name}.txt").unlink()
+    study, given = dataclasses.replace(Study(), sequences=1), Given(scans, tmp_path / "labels", shapes)
+    rooms = make_rooms(study, given, tmp_path / "out", 0, lambda text: None, few=True)
+    parts = [rooms["final"].learned, rooms["tuning"].judged, rooms["final"].judged]
+    names = [set(path.read_text().split()) for path in parts]
+    assert sum(map(len, names)) == len(set().union(*names)) == 8 and min(map(len, names)) >= 1
+    of_room = [{name[:9] for name in part} for part in names]
+    assert not of_room[0] & of_room[1] and not of_room[0] & of_room[2] and not of_room[1] & of_room[2]
+    for folder in list((tmp_path / "labels").glob("scene*"))[2:]:
+        shutil.rmtree(folder)
+    with pytest.raises(StudyError, match=r"labelled rooms left to learn from: .*: label more"):
+        make_rooms(study, given, tmp_path / "other", 0, lambda text: None)
+
+
 def test_a_part_that_is_none_and_half_of_the_users_data_are_refused(own):
     assert "I/N with I from 1 to N" in call("study", "--part", "3/2").output
     assert "give both, of your own data, or neither" in refusal("study", own[0])
@@ -418,7 +439,7 @@ def test_a_part_that_is_none_and_half_of_the_users_data_are_refused(own):
 
 def works(own, out, **changes):
     study = dataclasses.replace(resolve("own", TINY, STUDIES), **changes)
-    given = Given(*(commands.pathlib.Path(text.partition("=")[2]) for text in own))
+    given = Given(*(pathlib.Path(text.partition("=")[2]) for text in own))
     rooms = make_rooms(study, given, out, 0, lambda text: None)
     empty = Cell("compare", "moving-3d-infonce", 0, "segmentation", 100.0, 0, "all:1", 2)
     return cells.Work(out, study, rooms, empty, "cpu", "moving-3d-infonce-norms")

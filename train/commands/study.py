@@ -70,8 +70,9 @@ def _dry_run(plan, own, workers, device, say) -> dict:
     import tempfile
     import time
 
+    from train.study.arms import pretrained_as
     from train.study.cells import measure_costs
-    from train.study.plan import pretrained_as, seconds_of_stages
+    from train.study.plan import seconds_of_stages
     from train.study.rooms import make_rooms
 
     for line in frame.describe_settings(plan):

@@ -31,18 +31,8 @@ from train.nets.weights import Backbone
 from train.run.log import Record, read_lines
 from train.run.loop import LoopError, Prepared, train
 from train.run.world import World
-from train.study.plan import (
-    ARMS,
-    BEST,
-    Cell,
-    Costs,
-    Study,
-    finetune_config,
-    pretrain_config,
-    pretrained_as,
-    probe_config,
-    recipe_of,
-)
+from train.study.arms import ARMS, SCRATCH, pretrained_as, recipe_of
+from train.study.plan import BEST, Cell, Costs, Study, finetune_config, pretrain_config, probe_config
 from train.study.rooms import Rooms
 from train.tasks import probe
 from train.tasks.backbone import BackboneUse, calibrate, read_weights
@@ -150,7 +140,7 @@ def weights_of(work: Work) -> Backbone:
     if not arm.method:
         return Backbone(drawn, study.voxel_m)
     weights = read_weights(work.run, BackboneUse(net=study.net_3d, voxel_m=study.voxel_m))
-    if arm.norms == "scratch":
+    if arm.norms == SCRATCH:
         match_norms(weights.net, drawn)
     return weights
 
@@ -224,7 +214,7 @@ def _score(cell: Cell, line: dict) -> float:
 def measure_costs(study: Study, rooms: dict[str, Rooms], device: str, arms: list[str], steps: int = 8) -> Costs:
     """From a few steps of every arm and measure, on the rooms that are there; the first are left out."""
     with tempfile.TemporaryDirectory() as folder:
-        cell = Cell("length", "scratch", 0, "probes", 100.0, 0, "all:1", steps * study.looks)
+        cell = Cell("length", SCRATCH, 0, "probes", 100.0, 0, "all:1", steps * study.looks)
         work = Work(pathlib.Path(folder), study, rooms, cell, device)
         _begin(work)
         data, weights = labels_of(work), weights_of(work)

@@ -14,7 +14,8 @@ from scipy import stats
 
 from gen4d import files
 from train.inputs.subsets import room_of
-from train.study.plan import QUESTIONS, SCORES, SCRATCH, Study, Test, test_of
+from train.study.arms import SCRATCH
+from train.study.plan import QUESTIONS, SCORES, Study, Test, test_of
 from train.study.statistics import LEVEL, POWER, compare, detectable, holm, rooms_interval, steps_to_reach
 from train.tasks.objectness import NEAR_M
 from train.tasks.tables import aligned

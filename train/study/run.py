@@ -23,8 +23,9 @@ from gen4d.config import difference
 from gen4d.samples import GENERATOR_VERSION
 from train.config import flatten, to_plain
 from train.study import cells
+from train.study.arms import ARMS, pretrained_as
 from train.study.cells import Work
-from train.study.plan import ARMS, BEST, STAGES, Cell, Chosen, Study, cells_of, pretrained_as
+from train.study.plan import BEST, STAGES, Cell, Chosen, Study, cells_of
 from train.study.rooms import Given, Rooms, StudyError, make_rooms
 
 Say = Callable[[str], None]
