@@ -49,12 +49,13 @@ $(VENV)/.train: pyproject.toml constraints.txt | $(VENV)/.gen4d
 
 install: $(VENV)/.train ## make .venv with gen4d, the trainer and the test tools
 
-demo: $(VENV)/.gen4d ## write built-in scans and shapes, build 20 sequences per scan, verify, show one
+demo: $(VENV)/.gen4d ## write built-in scans and shapes, build 20 sequences per scan, verify, show them
 	$(BIN)/gen4d samples "$(SAMPLES)"
 	$(BIN)/gen4d build --scans "$(SCANS)" --shapes "$(SHAPES)" --out "$(DATA)" --pairs --workers $(WORKERS)
 	$(BIN)/gen4d verify "$(DATA)"
 	$(BIN)/gen4d view "$(DATA)" --out data/sequence.png
 	$(BIN)/gen4d view "$(DATA)" --out data/scan.html
+	$(BIN)/gen4d report "$(DATA)" --quick --out data/report.html
 
 build: $(VENV)/.gen4d ## build sequences from SCANS and SHAPES into DATA
 	$(BIN)/gen4d build --scans "$(SCANS)" --shapes "$(SHAPES)" --out "$(DATA)" --workers $(WORKERS)

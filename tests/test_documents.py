@@ -204,6 +204,8 @@ def commands(text: str) -> list[list[str]]:
 
 def light(words: list[str]) -> list[str]:
     """A command of gen4d with options that make it small; the last of two equal options counts."""
+    if words[0] == "build" and "--like" in words:
+        return [*words, "--scans", "floors/scans"]  # those that the data set was built from
     if words[0] == "build" and "--kind" not in words:
         return [*words, *cli.LIGHT, "--workers", "1", "--out", "built"]
     if words[0] == "samples":
