@@ -81,9 +81,9 @@ def _dry_run(plan, own, workers, device, say) -> dict:
     few = dataclasses.replace(plan, rooms=min(plan.rooms, 10))
     share = 1.0 if own.scans else few.rooms / plan.rooms
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
+        start = time.process_time()
         rooms = make_rooms(few, own, pathlib.Path(folder), workers, say, few=True)
-        made = (time.perf_counter() - start) * (1 if own.scans else 2) / share
+        made = (time.process_time() - start) * (1 if own.scans else 2) / share
         costs = measure_costs(few, rooms, device, sorted({*map(pretrained_as, plan.probed)} - {""}))
         costs = costs._replace(judged=costs.judged / share)
     stages = {"rooms": made} | seconds_of_stages(plan, costs)
@@ -92,5 +92,7 @@ def _dry_run(plan, own, workers, device, say) -> dict:
     for stage, seconds in stages.items():
         say(f"{stage}: {seconds / 3600:.2f} hours of one process")
     total = sum(stages.values()) / max(workers, 1)
-    say(f"in all at most {total / 3600:.2f} hours of {max(workers, 1)} processes, if there are as many idle cores")
+    say(
+        f"in all at most {total / 3600:.2f} hours of {max(workers, 1)} processes with a core each, while nothing else runs"
+    )
     return {"costs": costs._asdict(), "seconds": stages, "total_seconds": total}
