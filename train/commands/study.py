@@ -92,7 +92,5 @@ def _dry_run(plan, own, workers, device, say) -> dict:
     for stage, seconds in stages.items():
         say(f"{stage}: {seconds / 3600:.2f} hours of one process")
     total = sum(stages.values()) / max(workers, 1)
-    say(
-        f"in all at most {total / 3600:.2f} hours of {max(workers, 1)} processes with a core each, while nothing else runs"
-    )
+    say(f"in all at most {total / 3600:.2f} hours of {max(workers, 1)} processes with an idle core each")
     return {"costs": costs._asdict(), "seconds": stages, "total_seconds": total}
