@@ -54,6 +54,8 @@ def test_voxels_lie_at_the_mean_of_their_points_and_know_their_box():
         position, owner = batch.position.numpy()[mine], batch.owner.numpy()[mine]
         low = np.floor(scan.point.min(axis=0) / 0.15)
         assert len(np.unique(np.floor(position / 0.15) - low, axis=0)) == mine.sum()
+        assert owner.shape == (mine.sum(), 1)
+        owner = owner[:, 0]
         for b, box in enumerate(scan.box):
             assert (owner == b).sum() > 10
             grown = box + np.array([0, 0, 0, 0.3, 0.3, 0.3, 0])
@@ -85,7 +87,7 @@ def test_a_scan_is_drawn_at_test_by_its_name_alone():
 # Losses --------------------------------------------------------------------------------------------------------------
 
 
-def handmade(middle, centre, box, kind, owner=(0,), vote=((0.0, 0, 0),)):
+def handmade(middle, centre, box, kind, owner=((0,),), vote=((0.0, 0, 0),), headings=0):
     """Proposals of one scan with boxes, and the batch they belong to; everything else is drawn."""
     rng = torch.Generator().manual_seed(1)
     p = len(middle)
@@ -93,22 +95,23 @@ def handmade(middle, centre, box, kind, owner=(0,), vote=((0.0, 0, 0),)):
         torch.zeros(1, len(vote), 3), torch.arange(len(vote))[None], torch.tensor([vote]), torch.tensor([middle]),
         torch.tensor([centre]), torch.randn(1, p, 2, generator=rng), torch.randn(1, p, 18, generator=rng),
         torch.randn(1, p, 18, 3, generator=rng), torch.randn(1, p, 18, generator=rng),
+        torch.randn(1, p, headings, generator=rng), torch.randn(1, p, headings, generator=rng),
     )  # fmt: skip
     batch = batch_of()._replace(
-        owner=torch.tensor(owner), box=torch.tensor(box).reshape(-1, 6), kind=torch.tensor(kind, dtype=torch.int64),
+        owner=torch.tensor(owner), box=torch.tensor(box).reshape(-1, 7), kind=torch.tensor(kind, dtype=torch.int64),
         of=torch.zeros(len(box), dtype=torch.int64), size=1,
     )  # fmt: skip
     return found, batch
 
 
-BOX = [[2.0, 0, 0, 1, 1, 1]]
+BOX = [[2.0, 0, 0, 1, 1, 1, 0]]
 
 
 def test_losses_equal_plain_sums():
     model = make_model(change(TINY, iou_weight=0.0, vote_weight=3.0), TABLE, None)
     middle = [[2.1, 0, 0], [2.45, 0, 0], [5.0, 0, 0], [0.05, 0, 0]]  # an object, neither, none, none at the origin
     centre = [[2.2, 0, 0], [2.0, 0, 0], [5.0, 0, 0], [0.0, 0, 0]]
-    found, batch = handmade(middle, centre, BOX, [4], owner=(0, NONE), vote=((1.5, 0.25, 0), (9.0, 9, 9)))
+    found, batch = handmade(middle, centre, BOX, [4], owner=((0,), (NONE,)), vote=((1.5, 0.25, 0), (9.0, 9, 9)))
     terms = losses(model, found, batch).terms
     assert terms["vote"].item() == pytest.approx(0.75, rel=1e-4)
     assert terms["centre"].item() == pytest.approx(0.2**2 + 0, abs=1e-6)  # there, and back from the exact one
@@ -144,7 +147,7 @@ def test_a_phantom_at_the_origin_makes_objects_of_nothing_only_if_it_is_asked_fo
 
 def test_a_scan_without_boxes_teaches_that_there_is_no_object():
     model = make_model(TINY, TABLE, None)
-    found, batch = handmade([[2.1, 0, 0]], [[2.0, 0, 0]], [], [], owner=(NONE,))
+    found, batch = handmade([[2.1, 0, 0]], [[2.0, 0, 0]], [], [], owner=((NONE,),))
     loss = losses(model, found, batch)
     assert loss.terms["objects"].item() == 0 and loss.terms["centre"].item() == 0 and loss.terms["vote"].item() == 0
     expected = -0.2 * found.objectness[0, 0].log_softmax(dim=0)[0]

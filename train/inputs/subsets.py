@@ -138,17 +138,41 @@ def read_limited_points(path: pathlib.Path) -> dict[str, np.ndarray]:
 
     Nothing but numbers in lists, arrays and tensors is unpickled. Raises SceneError.
     """
+    stored = _read_table(path, "points", "points20 to points200", "rows")
+    return {name: _rows(path, name, rows) for name, rows in stored.items()}
+
+
+class LimitedBoxes(NamedTuple):
+    """Of a scan as VoteNet prepares it: rows of its file of boxes, and ids of the instances in them."""
+
+    row: np.ndarray
+    instance: np.ndarray
+
+
+def read_limited_boxes(path: pathlib.Path) -> dict[str, LimitedBoxes]:
+    """Scan name -> the boxes that are labelled, as the data-efficient benchmark's files hold them: two lists a scan.
+    Raises SceneError."""
+    stored = _read_table(path, "boxes", "bbox_list", "rows of boxes and ids of instances")
+    if odd := next(
+        (name for name, pair in stored.items() if not isinstance(pair, (list, tuple)) or len(pair) != 2), None
+    ):
+        raise SceneError(f"{path}: {odd} has no two lists, of boxes and of instances: take the benchmark's file")
+    return {name: LimitedBoxes(*(_rows(path, name, rows) for rows in pair)) for name, pair in stored.items()}
+
+
+def _read_table(path: pathlib.Path, what: str, files: str, values: str) -> dict:
+    """A file of limited `what` by names of scans. Raises SceneError."""
     try:
         with torch.serialization.safe_globals(_numbers()):
             stored = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        text = f"{path}: no file of limited points ({reason(error)}): take the benchmark's points20 to points200"
+        text = f"{path}: no file of limited {what} ({reason(error)}): take the benchmark's {files}"
         raise SceneError(text) from None
     if not isinstance(stored, dict) or not all(isinstance(name, str) for name in stored):
         raise SceneError(
-            f"{path}: holds a {type(stored).__name__}, not scan names with rows: take the benchmark's file"
+            f"{path}: holds a {type(stored).__name__}, not scan names with {values}: take the benchmark's file"
         )
-    return {name: _rows(path, name, rows) for name, rows in stored.items()}
+    return stored
 
 
 def _numbers() -> list:
@@ -179,4 +203,38 @@ def limit(scans: Sequence[LabelledScan], kept: dict[str, np.ndarray], path: path
                 f"{path}: names row {rows.max()} of {scan.name}, which has {scan.rows}: take the file of these scans"
             )
         limited.append(scan._replace(label=np.where(np.isin(scan.row, rows), scan.label, np.int16(NONE))))
+    return limited
+
+
+def limit_boxes(scans: Sequence[LabelledScan], kept: dict[str, LimitedBoxes], path: pathlib.Path) -> list[LabelledScan]:
+    """The scans with the kept boxes alone: points of other instances have no class and belong to none. Scans that the
+    file does not name keep all of theirs, as in the benchmark's code, with a warning.
+
+    Ids are those of VoteNet's preparation, which numbers ScanNet's objects from 1; where boxes are made from instances
+    of raw files, which count from 0, these are moved by one. Raises SceneError for boxes that are not there."""
+    limited = []
+    for scan in scans:
+        if scan.instance is None or scan.name not in kept:
+            limited.append(scan)
+            continue
+        chosen, box = kept[scan.name], scan.box
+        if box is not None:
+            if len(chosen.row) and chosen.row.max() >= len(box):
+                raise SceneError(
+                    f"{path}: names box {chosen.row.max()} of {scan.name}, which has {len(box)}: take the file of "
+                    "these scans"
+                )
+            box = box[chosen.row]
+        inside = np.isin(scan.instance, chosen.instance if box is not None else chosen.instance - 1)
+        if len(chosen.instance) and not inside.any():
+            raise SceneError(f"{path}: no point of {scan.name} is of its instances: take the file of these scans")
+        label = np.where(inside, scan.label, np.int16(NONE))
+        limited.append(scan._replace(label=label, instance=np.where(inside, scan.instance, np.int32(-1)), box=box))
+    whole = [scan.name for scan in scans if scan.name not in kept]
+    if whole:
+        warnings.warn(
+            f"{path}: {len(whole)} of {len(scans)} training scans are not in it and keep all their boxes (first: "
+            f"{whole[0]}): take the file of these scans if that is not meant",
+            stacklevel=3,
+        )
     return limited
