@@ -39,7 +39,7 @@ def sunrgbd(folder, out, points, workers, as_json) -> None:
     for why, (numbers, first) in found.left_out.items():
         say(f"left out, {why}: {len(numbers)} frames (first: {numbers[0]:06d}, {first})")
     if found.flat:
-        say(f"{found.flat} boxes have no size and are left out")
+        say(f"left out, boxes without a size: {found.flat}")
     frame.give(as_json, {"out": str(out)} | found._asdict())
     if found.left_out:
         raise SystemExit(1)
