@@ -83,6 +83,20 @@ def test_scans_without_labels_are_predicted(data, run, tmp_path):
         assert scores == sorted(scores, reverse=True)
 
 
+def test_boxes_are_limited_by_a_file_or_drawn(data, tmp_path):
+    kept = {name: ([0], [3]) for name in ("scene0000_00", "scene0000_01", "scene0001_00")}
+    torch.save(kept, tmp_path / "bbox_list")
+    for run, more in (("by file", ["--boxes", tmp_path / "bbox_list"]), ("drawn", ["--set", "boxes_per_scan=1"])):
+        result = call(*tune("detect", data, tmp_path / run, steps=2), *more)
+        assert result.exit_code == 0, result.output
+    stored = json.loads((tmp_path / "by file/config.json").read_text())
+    assert len(stored["points"]) == 64
+    again = refusal(*tune("detect", data, tmp_path / "by file", steps=2))
+    assert "points" in again
+    text = refusal(*tune("instances", data, tmp_path / "no"), "--boxes", tmp_path / "bbox_list")
+    assert "boxes are for --task detect, this is instances: leave it out" in text
+
+
 # What is wrong -------------------------------------------------------------------------------------------------------
 
 

@@ -178,7 +178,13 @@ def _read_table(path: pathlib.Path, what: str, files: str, values: str) -> dict:
 def _numbers() -> list:
     """What an array of whole numbers is pickled as, by numpy 1 and by numpy 2."""
     multiarray = np._core.multiarray
-    found = [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in (np.int64, np.int32, np.uint64, np.uint32))]
+    empty = [(bytes, f"{module}.bytes") for module in ("builtins", "__builtin__")]  # what no numbers are pickled as
+    found = [
+        *empty,
+        np.ndarray,
+        np.dtype,
+        *(type(np.dtype(kind)) for kind in (np.int64, np.int32, np.uint64, np.uint32)),
+    ]
     for name in ("_reconstruct", "scalar"):
         found += [(getattr(multiarray, name), f"numpy.{core}.multiarray.{name}") for core in ("core", "_core")]
     return found
@@ -186,7 +192,7 @@ def _numbers() -> list:
 
 def _rows(path: pathlib.Path, name: str, rows) -> np.ndarray:
     array = np.asarray(rows)
-    if array.ndim != 1 or array.dtype.kind not in "iu" or (len(array) and array.min() < 0):
+    if array.ndim != 1 or (len(array) and (array.dtype.kind not in "iu" or array.min() < 0)):
         raise SceneError(f"{path}: {name} has no list of rows from 0 on: take the benchmark's file")
     return array.astype(np.int64)
 
