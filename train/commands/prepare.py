@@ -45,6 +45,42 @@ def sunrgbd(folder, out, points, workers, as_json) -> None:
         raise SystemExit(1)
 
 
+@prepare.command(short_help="Labelled scans to shards, read once.")
+@click.argument("folder", type=frame.PATH)
+@frame.manifest
+@click.option("--out", type=frame.PATH, default="data/scans", show_default=True, help="Folder to write to.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@frame.as_json
+def scans(folder, out, workers, as_json) -> None:
+    """Read the labelled scans of a data set once, with labels, instances and alignment, and keep them in Zarr shards.
+
+    FOLDER is what the trainer's --data takes: ScanNet's, Pointcept's, samples. Each part that it has becomes a data set
+    of gen4d in OUT/train, OUT/val or OUT/test, which --data OUT reads as it would read FOLDER, and gen4d verify checks.
+    The same command goes on where it stopped, and takes what has come since.
+
+    \b
+    gen4d-train prepare scans scannet --out data/scannet --workers 8
+    gen4d-train finetune --task detect --data data/scannet --weights runs/pretrain
+    """
+    with frame.one_line_errors():
+        from train.prepare.scans import prepare
+
+        say, done = frame.speaker(as_json), []
+
+        def progress(part, state):
+            if state.scans:
+                say(f"{part}: {state.scans} of {state.of} scans")
+
+        for one in prepare(folder, out, workers, lambda line: say(f"note: {line}"), progress):
+            for line in one.refused:
+                say(f"refused: {line}")
+            say(f"{one.folder}: {one.scans} scans in {one.shards} shards: gen4d verify {one.folder}")
+            done.append(one)
+    frame.give(as_json, [one._asdict() | {"folder": str(one.folder)} for one in done])
+    if any(one.refused for one in done):
+        raise SystemExit(1)
+
+
 def _say_progress(say, done: int, of: int) -> None:
     if done % 500 == 0:
         say(f"{done} of {of} frames")

@@ -11,6 +11,7 @@ from gen4d import sources
 from gen4d.sources.formats.arrays import npy_array
 from gen4d.sources.source import read_file
 from train.inputs.labels import NONE, LabelTable, SceneError
+from train.inputs.prepared import PreparedSource
 
 # What a net is given at a voxel, three channels each: ones, colour, normals.
 INPUTS = ("occupancy", "colour", "normal")
@@ -38,26 +39,47 @@ class LabelledScan(NamedTuple):
 
 
 def read_scan(
-    source: sources.ScanSource,
+    source: sources.ScanSource | PreparedSource,
     table: LabelTable | None,
     inputs: Sequence[str] = GEOMETRY,
     orientation: sources.Orientation | None = None,
 ) -> LabelledScan:
     """Read a scan with what a net of `inputs` needs, and its labels as classes of `table`; None leaves labels out.
     orientation: by default the data set's, but where boxes lie beside the points these stay where they are. Raises
-    SourceError, SceneError."""
+    SourceError, SceneError, FormatError."""
+    if isinstance(source, PreparedSource):
+        return _prepared(source, table, inputs)
     usual = sources.default_orientation(source.entry)
     if "boxes" in source.files:
         usual = usual._replace(up=sources.split_up(usual.up)[0])
     scan = sources.load_scan(source, orientation or usual)
-    label = None if table is None else _labels(source, scan, table)
     seen = sources.read_appearance(source, scan, tuple(inputs))
-    digest = "".join(f"{file.path} {file.sha256}\n" for file in (*scan.files, *seen.files))
-    digest = hashlib.sha256(digest.encode()).hexdigest()
-    rows = len(scan.row) + scan.dropped
-    made = LabelledScan(scan.name, scan.point, label, scan.row, rows, digest, colour=seen.colour, normal=seen.normal)
+    made = _labelled(source, scan, table, (*scan.files, *seen.files))
     box, digest = (None, made.digest) if table is None else _boxes(source, table, made.digest)
-    return made._replace(instance=scan.instance, alignment=_alignment(scan), box=box, digest=digest)
+    return made._replace(colour=seen.colour, normal=seen.normal, box=box, digest=digest)
+
+
+def _prepared(source: PreparedSource, table: LabelTable | None, inputs: Sequence[str]) -> LabelledScan:
+    if tuple(inputs) != GEOMETRY:
+        raise SceneError(
+            f"{source.root}: prepared scans have no {', '.join(set(inputs) - set(GEOMETRY))}: give the raw folder"
+        )
+    scan = source.load()
+    return _labelled(source, scan, table, scan.files)
+
+
+def _labelled(
+    source: sources.ScanSource | PreparedSource,
+    scan: sources.Scan,
+    table: LabelTable | None,
+    files: Sequence[sources.SourceFile],
+) -> LabelledScan:
+    label = None if table is None else _labels(source, scan, table)
+    digest = hashlib.sha256("".join(f"{file.path} {file.sha256}\n" for file in files).encode()).hexdigest()
+    rows = len(scan.row) + scan.dropped
+    return LabelledScan(
+        scan.name, scan.point, label, scan.row, rows, digest, instance=scan.instance, alignment=_alignment(scan)
+    )
 
 
 def _alignment(scan: sources.Scan) -> np.ndarray | None:
@@ -106,7 +128,7 @@ def point_inputs(scan: LabelledScan, inputs: Sequence[str], view: np.ndarray) ->
     return np.concatenate([columns[name] for name in inputs], axis=1)
 
 
-def _labels(source: sources.ScanSource, scan: sources.Scan, table: LabelTable) -> np.ndarray:
+def _labels(source: sources.ScanSource | PreparedSource, scan: sources.Scan, table: LabelTable) -> np.ndarray:
     place = source.root / source.files.get("labels", source.files["points"])
     if scan.label is None and "boxes" in source.files:
         return np.full(len(scan.point), NONE, np.int16)
@@ -122,7 +144,7 @@ def _labels(source: sources.ScanSource, scan: sources.Scan, table: LabelTable) -
 
 
 def read_scans(
-    found: Sequence[sources.ScanSource],
+    found: Sequence[sources.ScanSource | PreparedSource],
     table: LabelTable | None,
     workers: int,
     seen: Callable[[int, int], None] | None = None,

@@ -19,6 +19,7 @@ from gen4d.sources.manifest import entry_of, recognise
 from gen4d.sources.splits import find_listed, read_split
 from train.errors import reason
 from train.inputs.labels import NONE, SceneError
+from train.inputs.prepared import PreparedSource, find_prepared, is_prepared
 from train.inputs.scans import LabelledScan
 
 PERCENT_LISTS = ("tasks/scenes/{percent}.txt", "scenes/{percent}.txt", "limited-reconstruction-scenes/{percent}.txt")
@@ -29,7 +30,7 @@ _RESCAN = re.compile(r"(scene\d{4,})_\d{2}")
 class Part(NamedTuple):
     """Scans of one side of a split, and what the user should know."""
 
-    scans: tuple[sources.ScanSource, ...]
+    scans: tuple[sources.ScanSource | PreparedSource, ...]
     entry: str
     warnings: tuple[str, ...]
 
@@ -38,18 +39,34 @@ def find_part(data: pathlib.Path, part: str, split: pathlib.Path | None = None, 
     """The scans of `data` that a list file names, or those of the data set's own part `train`, `val` or `test`. option:
     by which the user gives the list.
 
-    Raises SceneError where there is no such part, SourceError for bad folders and lists.
+    Raises SceneError where there is no such part, SourceError for bad folders and lists, FormatError.
     """
+    if is_prepared(data):
+        found, entry = find_prepared(data, part)
+        kept = found if split is None else _only(found, split)
+        return Part(kept, entry, ())
+    return _part(sources.find_scans(*place_of(data, part, split, option)))
+
+
+def place_of(
+    data: pathlib.Path, part: str, split: pathlib.Path | None = None, option: str = "--split"
+) -> tuple[pathlib.Path, pathlib.Path | None]:
+    """Folder and list file of a part of a data set's own files, as for `find_part`."""
     entry, _ = recognise(data, "scans")
     if split is None and part in entry.splits:
         lists = [data / place / entry.splits[part].file for place in entry.places]
         split = next((path for path in lists if path.is_file()), None)
     if split is not None:
-        return _part(sources.find_scans(data, split))
+        return data, split
     if (data / part).is_dir():
-        return _part(sources.find_scans(data / part))
+        return data / part, None
     wanted = f"no {entry.splits[part].file}" if part in entry.splits else f"no list of the part {part!r}"
     raise SceneError(f"{data}: {wanted} beside the scans: give a file with one name per line by {option}")
+
+
+def _only(found: tuple[PreparedSource, ...], split: pathlib.Path) -> tuple[PreparedSource, ...]:
+    names = set(_listed(split, [source.name for source in found]))
+    return tuple(source for source in found if source.name in names)
 
 
 def _part(found: sources.FoundScans) -> Part:
@@ -119,7 +136,7 @@ def _listed(path: pathlib.Path, names: Sequence[str]) -> tuple[str, ...]:
     wanted = set(find_listed(read_split(path), ((name, name) for name in names)).values())
     kept = tuple(name for name in names if name in wanted)
     if not kept:
-        raise SceneError(f"{path}: names none of the {len(names)} training scans (first: {names[0]}): replace the list")
+        raise SceneError(f"{path}: names none of the {len(names)} scans (first: {names[0]}): replace the list")
     return kept
 
 
