@@ -1,5 +1,7 @@
 """Plain NumPy twins of the kernels of texts and meshes, as `naive.py` has them of the others."""
 
+import json
+
 import numpy as np
 
 
@@ -14,10 +16,26 @@ def line_starts(text):
     return np.array([column == 0 for line in lines for column in range(len(line))], bool)
 
 
+def read_json_list(text):
+    """The whole numbers of a JSON list, as Python reads them; None for an empty one, and for anything else."""
+    try:
+        values = json.loads("[" + text[: text.index("]") + 1])
+    except ValueError:
+        return None
+    plain = values and all(type(value) is int and 0 <= value < 10**18 for value in values) and "-" not in text
+    return values if plain else None
+
+
 def double_areas(vertex, face):
     """Twice the area (F,) of each triangle (F, 3) of points (V, 3)."""
     a, b, c = (vertex[face[:, corner]] for corner in range(3))
     return np.sqrt((np.cross(b - a, c - a) ** 2).sum(axis=1))
+
+
+def bounds(vertex, face):
+    """The lowest and highest coordinates (2, 3) of the corners of triangles."""
+    corner = vertex[face.ravel()]
+    return np.stack([corner.min(axis=0), corner.max(axis=0)])
 
 
 def first_triples(face):

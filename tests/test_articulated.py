@@ -26,6 +26,7 @@ from gen4d.moving.generate import lane
 from gen4d.samples import write_samples
 from gen4d.sources import SourceError, find_shapes, load_shape
 from tests import laws, naive, raw
+from tests.equal import files_of
 from tests.makers import commands
 from tests.makers.builds import make_inputs, run_build
 from tests.makers.files import write
@@ -123,6 +124,31 @@ def test_sequences_of_articulated_shapes_obey_every_law(articulated):
     folder, source, _ = articulated
     report = laws.check_dataset(folder, source)
     assert report.sequences >= 40, report
+
+
+def test_every_layout_of_the_work_gives_the_same_bytes(articulated, tmp_path):
+    folder, _, shapes = articulated
+    names = ("cabinet", "chair", "dresser", "night_stand")
+    settings = {"classes": names, "sequences": 3, "movers_min": 1, "movers_max": 2, "scans_per_shard": 1}
+
+    def build(name, **more):
+        return gen4d.build_dataset(folder.parent / "scans", shapes, tmp_path / name, **settings, **more)
+
+    build("one")
+    build("two", workers=2)
+    for number in (2, 1):
+        build("parts", part=(number, 2))
+    gen4d.merge(tmp_path / "parts")
+    build("grown", limit=1)
+    build("grown")
+    build("resumed")
+    for name in ("shards/00001.json", "shards/00002.zarr.zip", "dataset.json"):
+        (tmp_path / "resumed" / name).unlink()
+    build("resumed")
+    wanted = files_of(tmp_path / "one")
+    assert any(len(sequence.movers) == 2 for sequence in gen4d.open_dataset(tmp_path / "one"))
+    for name in ("two", "parts", "grown", "resumed"):
+        assert files_of(tmp_path / name) == wanted, name
 
 
 def parts_of(folder):

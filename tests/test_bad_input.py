@@ -10,9 +10,9 @@ import pytest
 
 from gen4d.shards import open_dataset
 from tests.equal import files_of
-from tests.makers import commands
+from tests.makers import commands, recordings
 from tests.makers.commands import gen4d
-from tests.makers.files import off, ply
+from tests.makers.files import off, ply, write
 from tests.makers.meshes import CUBE_QUADS, CUBE_VERTEX
 from tests.makers.rooms import bare_floor
 
@@ -174,6 +174,65 @@ def test_a_bad_shape_is_refused_in_one_line_and_the_others_go_on(rooms, case):
     assert {sequence.shape for sequence in dataset} == {"chair_0001"}
     assert len(dataset) == 4
     commands.check_untorn(rooms / "out")
+
+
+POSES = recordings.camera_poses(5)
+
+
+def _write_sens(folder):
+    for name in "abc":
+        write(folder / f"{name}.sens", recordings.sens(POSES))
+
+
+def _write_walks(folder):
+    recordings.write_slambook(folder, POSES)
+    for name in "abc":
+        shutil.copytree(folder / "walk", folder / name)
+    shutil.rmtree(folder / "walk")
+
+
+def _write_kitti(folder):
+    for name, poses in (("05", 5), ("06", 5), ("04", 5)):
+        recordings.write_kitti(folder, recordings.lidar_poses(poses))
+        if name != "04":
+            (folder / "sequences/04").rename(folder / f"sequences/{name}")
+            (folder / "poses/04.txt").rename(folder / f"poses/{name}.txt")
+
+
+# kind, what is there, what is changed: from which bytes to which; which sequences are lost; what the one line says.
+RECORDINGS = {
+    "sens: another file": ("frames", _write_sens, "b.sens", lambda old: GARBAGE, "b", "has version", "remove it"),
+    "sens: empty": ("frames", _write_sens, "b.sens", lambda old: b"", "b", "cut short in its header", "copy or"),
+    "sens: cut in its header": ("frames", _write_sens, "b.sens", lambda old: old[:20], "b", "cut short in its header"),
+    "sens: cut in a frame": ("frames", _write_sens, "b.sens", lambda old: old[:-300], "b", "cut short in frame 4 of 5"),
+    "sens: no frames": ("frames", _write_sens, "b.sens", lambda old: recordings.sens([]), "b", "has 0 frames"),
+    "image: cut short": ("frames", _write_walks, "b/depth/2.pgm", lambda old: old[:-90], "", "damaged image", "copy"),
+    "image: of text": ("frames", _write_walks, "b/depth/2.pgm", lambda old: b"hello", "", "not a 16-bit .png"),
+    "poses: too few": ("frames", _write_walks, "b/pose.txt", lambda old: old.rpartition(b"\n")[0], "b", "has 4 poses"),
+    "poses: words": ("frames", _write_walks, "b/pose.txt", lambda old: b"all is lost\n", "b", "line 1 is not numbers"),
+    "intrinsics: zero": ("frames", _write_walks, "b/intrinsics.txt", lambda old: b"0 61 31 24", "b", "focal lengths 0"),
+    "sweep: cut short": ("sweeps", _write_kitti, "sequences/05/velodyne/000003.bin", lambda old: old[:-5], "", "bytes"),
+    "sweep: empty": ("sweeps", _write_kitti, "sequences/05/velodyne/000003.bin", lambda old: b"", "", "is empty (0"),
+    "sweeps: no poses": ("sweeps", _write_kitti, "poses/05.txt", lambda old: b"", "05", "is empty (0 bytes)"),
+    "sweeps: calibration": ("sweeps", _write_kitti, "sequences/05/calib.txt", lambda old: b"P0: 1\n", "05", "Tr"),
+}
+
+
+@pytest.mark.parametrize("case", RECORDINGS)
+def test_a_bad_recording_costs_a_line_and_the_others_go_on(tmp_path, case):
+    kind, make, name, change, lost, *parts = RECORDINGS[case]
+    make(tmp_path / "in")
+    arguments = ["build", "--kind", kind, "--scans", tmp_path / "in", "--set", "least_points=50", "--set", "every=1"]
+    assert gen4d(*arguments, "--out", tmp_path / "good").code == 0
+    bad = tmp_path / "in" / name
+    bad.write_bytes(change(bad.read_bytes()))
+    outcome = gen4d(*arguments, "--out", tmp_path / "out")
+    assert outcome.code == 1
+    _check_refused(outcome, bad, ["refused: ", *parts])
+    wanted = [scan for scan in open_dataset(tmp_path / "good").scan_names if not lost or lost not in scan.split("/")]
+    assert len(wanted) >= 2
+    assert open_dataset(tmp_path / "out").scan_names == wanted
+    commands.check_untorn(tmp_path / "out")
 
 
 def test_a_folder_in_the_place_of_a_file_is_refused(rooms):

@@ -203,6 +203,8 @@ def test_what_is_lost_is_counted_named_and_the_rest_goes_on(tmp_path):
         in outcome.err
     )
     assert "scene0000_00/depth/000300.png: is" in outcome.err
+    said = commands.gen4d("inspect", tmp_path / "out").out
+    assert "refused: scans/" in said and "shapes/" not in said
     assert "left out:" in outcome.out and "1 no pose (first: scene0000_00, frames 000200)" in outcome.out
     assert not any(gen4d.verify(gen4d.open_dataset(tmp_path / "out")))
     with pytest.raises(BuildError, match="scene0002_00"):

@@ -169,9 +169,9 @@ def slambook(folder):
 
 BAD_FRAMES = {  # what is changed in a folder -> what is said of the scan, or of the frame that is lost
     "an image cut short": ("depth/2.pgm", lambda content: content[:-90], "damaged image"),
-    "an image of no pixels": ("depth/2.pgm", lambda _: b"P5\n0 0\n65535\n", "image"),
+    "an image of no pixels": ("depth/2.pgm", lambda _: b"P5\n0 0\n65535\n", "16-bit .png"),
     "an image of colour": ("depth/2.pgm", lambda _: b"P6\n1 1\n255\n\1\2\3", "mode RGB"),
-    "an image that is text": ("depth/2.pgm", lambda _: b"hello", "not a 16-bit image"),
+    "an image that is text": ("depth/2.pgm", lambda _: b"hello", "not a 16-bit .png"),
     "a pose too few": ("pose.txt", lambda content: content.rpartition(b"\n")[0], "has 3 poses for 4 frames"),
     "poses of words": ("pose.txt", lambda _: b"all is lost\n", "line 1 is not numbers"),
     "poses of six numbers": ("pose.txt", lambda _: b"1 2 3 4 5 6\n" * 4, "rows of 6 numbers"),

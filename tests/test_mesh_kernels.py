@@ -1,5 +1,6 @@
 """The loops over meshes against their twins: numbers bit for bit as `float` reads them, areas, double triangles."""
 
+import json
 import os
 import pathlib
 import struct
@@ -9,6 +10,8 @@ import sys
 import numba
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from gen4d.sources import SourceError
@@ -101,6 +104,35 @@ def test_more_numbers_than_wanted_are_refused(text, count):
     if count:
         with pytest.raises(SourceError, match="has more numbers"):
             read_numbers(PATH, text.encode(), count - 1)
+
+
+@settings(derandomize=True, deadline=None, max_examples=300 if not numba.config.DISABLE_JIT else 60)
+@given(
+    st.lists(st.integers(0, 10**18 - 1), max_size=9), st.text(" \t\r\n,.0-9e[]{}\x0b", max_size=4), st.integers(0, 99)
+)
+def test_a_list_of_json_is_read_as_python_reads_it_or_left_to_it(values, odd, place):
+    plain = json.dumps(values, indent=place % 3 or None)[1:] + "}"
+    place %= len(plain)
+    for text in (plain, plain[:place] + odd + plain[place:]):
+        out = np.empty(12, np.int64)
+        count, end = text_kernels.read_json_list(np.frombuffer(text.encode(), np.uint8), 0, out)
+        wanted = naive_meshes.read_json_list(text) if "]" in text else None
+        assert (out[:count].tolist() if end >= 0 else None) == wanted
+        assert end < 0 or text[end] == "]"
+
+
+@pytest.mark.parametrize("text, most", [("1, 2]", 1), ("1, 2", 2), ("1", 2), ("", 1), (f"{10**18}]", 1), ("01]", 1)])
+def test_a_list_that_is_not_plain_is_left_to_a_parser(text, most):
+    out = np.empty(most, np.int64)
+    assert text_kernels.read_json_list(np.frombuffer(text.encode(), np.uint8), 0, out) == (0, -1)
+
+
+@pytest.mark.parametrize("vertices, faces", [(1, 1), (5, 300), (1000, MANY)])
+def test_the_bounds_of_faces_are_the_twins(vertices, faces):
+    vertex, face = mesh(7, vertices, faces)
+    out = np.empty((2, 3))
+    kernels.bounds(vertex, face, out)
+    assert_array_equal(out, naive_meshes.bounds(vertex, face))
 
 
 def mesh(key: int, vertices: int, faces: int):

@@ -6,7 +6,7 @@ from gen4d.building.inputs import Found, Given, Inputs, Made, Source
 from gen4d.building.kinds import Kind, find_inputs, kind_of
 from gen4d.building.parts import PartError, merge
 from gen4d.building.plan import Part, Plan, make_plan, read_done, read_plan
-from gen4d.building.run import clean, finish, refused, run
+from gen4d.building.run import clean, finish, refused, refused_in, run
 from gen4d.building.shard import Job, build_shard, describe_error
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "read_done",
     "read_plan",
     "refused",
+    "refused_in",
     "run",
     "unwritable",
     "write_dataset",

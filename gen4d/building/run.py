@@ -97,6 +97,16 @@ def refused(sidecars: Iterable[dict], scans: str, shapes: str) -> list[str]:
     return [f"{scans}/{item['error']}" for item in failed] + [f"{shapes}/{line}" for line in unreadable]
 
 
+def refused_in(manifest: dict, sidecars: Iterable[dict]) -> list[str]:
+    """The same of a data set whose raw folders are not at hand, as if they were named by what lies in them."""
+    match manifest.get("kind"):
+        case "frames" | "sweeps":
+            return refused(sidecars, "scans", "scans")
+        case "views":
+            return refused(sidecars, "shapes", "shapes")
+    return refused(sidecars, "scans", "shapes")
+
+
 def _entry(sidecar: dict) -> dict:
     return {
         "file": sidecar["file"],

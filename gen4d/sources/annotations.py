@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gen4d.sources.formats import text_kernels
 from gen4d.sources.formats.columns import PointColumns
 from gen4d.sources.formats.points import read_column
 from gen4d.sources.formats.text import as_text
@@ -127,22 +129,40 @@ def _check_length(root: Path, names: Mapping[str, str], role: str, found: int, p
         )
 
 
-def _read_json(root: Path, name: str, files: list[SourceFile]) -> dict:
+def _read_json(root: Path, name: str, files: list[SourceFile], long_list: str = "") -> dict:
+    """The object of a JSON file; the key `long_list` holds an array (S,) int64 where it is plainly a list of those."""
     content, file = read_file(root, name)
     files.append(file)
+    numbers = None
+    if long_list:
+        content, numbers = _without_list(content, long_list)
     try:
         tree = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise SourceError(root / name, f"is not valid JSON ({error}): probably truncated, copy it again") from error
     if not isinstance(tree, dict):
         raise SourceError(root / name, f"holds a {type(tree).__name__} where an object belongs: copy it again")
+    if numbers is not None and tree.get(long_list) == []:
+        tree[long_list] = numbers
     return tree
 
 
+def _without_list(content: bytes, key: str) -> tuple[bytes, np.ndarray | None]:
+    """A JSON text with its one list of whole numbers under a key left empty, and those (S,) int64; else the text and
+    None. As a list of Python's numbers a segment per vertex takes longer to read than the points."""
+    found = re.findall(rb'"%b"' % key.encode(), content)
+    head = re.search(rb'"%b"[ \t\r\n]*:[ \t\r\n]*\[' % key.encode(), content)
+    if len(found) != 1 or head is None:
+        return content, None
+    numbers = np.empty(content.count(b",", head.end()) + 1, np.int64)
+    count, end = text_kernels.read_json_list(np.frombuffer(content, np.uint8), head.end(), numbers)
+    return (content, None) if end < 0 else (content[: head.end()] + content[end:], numbers[:count])
+
+
 def _ids_array(path: Path, key: str, values) -> np.ndarray:
-    """A JSON list as (S,) int64, each at least 0. Raises SourceError."""
+    """A JSON list, or an array of its numbers, as (S,) int64, each at least 0. Raises SourceError."""
     try:
-        array = np.array(values) if isinstance(values, list) else None
+        array = np.array(values) if isinstance(values, list | np.ndarray) else None
     except (ValueError, OverflowError):
         array = None
     if array is None or array.ndim != 1 or (len(array) and (array.dtype.kind != "i" or array.min() < 0)):
@@ -155,7 +175,8 @@ def _read_objects(
 ) -> tuple[np.ndarray, list[Group], str]:
     """The segment of every point (N,) int64, the objects that hold segments, and a doubt where the two do not belong
     together: the one names another file or scan, or most of its segments are of no point."""
-    segments, aggregation = (_read_json(root, names[role], files) for role in ("segments", "aggregation"))
+    segments = _read_json(root, names["segments"], files, long_list="segIndices")
+    aggregation = _read_json(root, names["aggregation"], files)
     segment = _segment_ids(root, names, segments, points)
     groups = _groups(root / names["aggregation"], aggregation)
     reason = _other_mesh(names["segments"], segments, aggregation) or _foreign_segments(segment, groups)

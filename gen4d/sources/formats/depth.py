@@ -27,8 +27,10 @@ def read_depth(path: Path, content: bytes) -> np.ndarray:
             depth = np.asarray(image)
     except SourceError:
         raise
-    except (UnidentifiedImageError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise SourceError(path, f"is not a 16-bit image ({error}): .png, .pgm or .tiff") from None
+    except UnidentifiedImageError:
+        raise SourceError(path, "is not a 16-bit .png, .pgm or .tiff: convert or remove it") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise SourceError(path, f"is no depth image ({error}): remove it") from None
     except (OSError, ValueError, SyntaxError, IndexError, KeyError, EOFError) as error:
         raise SourceError(path, f"is a damaged image ({error}): copy or download it again") from None
     if depth.dtype != np.uint16:

@@ -20,6 +20,18 @@ def double_areas(vertex, face, out):
 
 
 @njit(**_FLAGS)
+def bounds(vertex, face, out):
+    """The lowest and highest coordinates, `out` (2, 3), of the corners of triangles (F, 3), F > 0, of points (V, 3)."""
+    out[0], out[1] = np.inf, -np.inf
+    for i in range(face.shape[0]):
+        for corner in range(3):
+            for axis in range(3):
+                value = vertex[face[i, corner], axis]
+                out[0, axis] = min(out[0, axis], value)
+                out[1, axis] = max(out[1, axis], value)
+
+
+@njit(**_FLAGS)
 def area_bins(vertex, face, area, low, inverse, out):
     """Add the area (F,) of each triangle (F, 3) of points (V, A) to the bin of its centre along each of A axes, `out`
     (A, B) float64: bins of 1 / `inverse` (A,) from `low` (A,), what lies beyond in the last."""

@@ -66,9 +66,10 @@ def _check_mesh(path: Path, vertex: np.ndarray, face: np.ndarray) -> tuple[np.nd
             path,
             f"has face indices from {face.min()} to {face.max()} for {len(vertex)} vertices: repair or remove it",
         )
-    if not np.abs(vertex).max() <= _EXTENT_LIMIT:  # or NaN
-        rows, face = np.unique(face, return_inverse=True)
-        vertex, face = vertex[rows], face.reshape(-1, 3)
+    if np.abs(vertex).max() <= _EXTENT_LIMIT:  # and no NaN
+        return vertex, face
+    rows, face = np.unique(face, return_inverse=True)
+    vertex, face = vertex[rows], face.reshape(-1, 3)
     if (bad := int((~np.isfinite(vertex)).any(axis=1).sum())) > 0:
         raise SourceError(path, f"has {bad} of {len(vertex)} vertices with NaN or infinity: repair or remove it")
     if (reach := float(np.abs(vertex).max())) > _EXTENT_LIMIT:
@@ -78,19 +79,18 @@ def _check_mesh(path: Path, vertex: np.ndarray, face: np.ndarray) -> tuple[np.nd
     return vertex, face
 
 
-def _used(vertex: np.ndarray, face: np.ndarray) -> np.ndarray:
-    """The vertices of faces."""
-    used = np.zeros(len(vertex), bool)
-    used[face.ravel()] = True
-    return vertex if used.all() else vertex[used]
+def _size(vertex: np.ndarray, face: np.ndarray) -> np.ndarray:
+    """The lowest and highest coordinates (2, 3) of faces."""
+    size = np.empty((2, 3))
+    mesh_kernels.bounds(vertex, face, size)
+    return size
 
 
 def _with_area(path: Path, vertex: np.ndarray, face: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The faces that have an area, twice their areas, and the lowest and highest coordinates (2, 3) of all faces."""
     area = np.empty(len(face))
     mesh_kernels.double_areas(vertex, face, area)
-    used = _used(vertex, face)
-    size = np.stack([used.min(axis=0), used.max(axis=0)])
+    size = _size(vertex, face)
     square = float(np.ptp(size, axis=0).max()) ** 2
     kept = area > _ZERO_AREA * square
     if area.sum() < _LEAST_AREA * square or not kept.any():
@@ -119,8 +119,7 @@ def _without_strays(
         if not stray.any() or float(area[~stray].sum()) < (1 - _STRAY_AREA) * total:
             break
         face, area, far = face[~stray], area[~stray], far * float(times.max())
-        used = _used(vertex, face)
-        size = np.stack([used.min(axis=0), used.max(axis=0)])
+        size = _size(vertex, face)
     if len(face) == count:
         return face, ()
     share = 1 - float(area.sum()) / total

@@ -1,4 +1,4 @@
-"""Compiled loops over texts: numbers and lines. NumPy twins: `tests/naive_meshes.py`."""
+"""Compiled loops over texts: numbers, lines and lists of JSON. NumPy twins: `tests/naive_meshes.py`."""
 
 import numpy as np
 from numba import njit
@@ -138,3 +138,36 @@ def read_numbers(text, out, first, late):
         first[count] = fresh
         fresh = False
         count += 1
+
+
+@njit(**_FLAGS)
+def read_json_list(text, at, out):
+    """Whole numbers of a JSON list into `out` (M,) int64, from the letter `at` behind its bracket in a text (N,) uint8.
+
+    Returns how many there are and where the closing bracket is; (0, -1) for an empty list and for all that a whole
+    number from 0 to 10^18 may not be, which are left to a parser of JSON.
+    """
+    count, end = 0, text.shape[0]
+    while True:
+        while at < end and _is_json_space(text[at]):
+            at += 1
+        start, value = at, np.int64(0)
+        while at < end and 48 <= text[at] <= 57 and at - start < _MOST_DIGITS:
+            value = value * 10 + (np.int64(text[at]) - 48)
+            at += 1
+        if at == start or (text[start] == 48 and at > start + 1) or count == out.shape[0]:
+            return 0, -1
+        out[count] = value
+        count += 1
+        while at < end and _is_json_space(text[at]):
+            at += 1
+        if at == end or (text[at] != 44 and text[at] != 93):
+            return 0, -1
+        if text[at] == 93:
+            return count, at
+        at += 1
+
+
+@njit(**_FLAGS)
+def _is_json_space(letter):
+    return letter == 32 or letter == 10 or letter == 13 or letter == 9

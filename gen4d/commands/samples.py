@@ -1,0 +1,35 @@
+"""Write built-in scans and shapes."""
+
+import click
+
+from gen4d.commands.frame import FOLDER, example
+
+
+@click.command(
+    short_help="Write built-in scans and shapes; nothing is downloaded.",
+    epilog=example("gen4d samples data/samples --rooms 50"),
+)
+@click.argument("folder", type=FOLDER)
+@click.option(
+    "--rooms",
+    default=12,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of rooms; each is scanned one to three times.",
+)
+@click.option("--shapes", default=6, show_default=True, type=click.IntRange(1), help="Shapes per class.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of all random draws.")
+@click.option("--level", is_flag=True, help="Write level scans instead of tilted ones, which real ones are.")
+def samples(folder, rooms, shapes, seed, level) -> None:
+    """Write built-in scans and shapes, so that everything can be tried without a download."""
+    from gen4d import building
+    from gen4d.samples import write_samples
+
+    try:
+        written = write_samples(
+            folder, rooms, shapes, seed, lambda i, n, what: click.echo(f"{i}/{n} {what}"), tilted=not level
+        )
+    except OSError as error:
+        raise building.unwritable(error, folder) from None
+    there = "" if written.written else ", there already"
+    click.echo(f"{folder}: {written.scans} scans in scans/, {written.shapes} shapes in shapes/{there}")
