@@ -77,7 +77,7 @@ class Prepared(NamedTuple):
     again: tuple[str, ...]
 
 
-class _LeftOut(ValueError):
+class _LeftOut(Refused):
     """A frame is not written: why, in words that many frames share, and what was found in this one."""
 
 
