@@ -125,7 +125,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes_and_more_scans_extend_it(raw, pr
         find_part(out, "train")
     result = call("prepare", "scans", raw, "--out", out)
     assert result.exit_code == 0, result.output
-    assert f"{out / 'train'}: 3 scans in 1 shards: gen4d verify {out / 'train'}" in result.output
+    assert f"{out / 'train'}: 3 scans in 1 shard: gen4d verify {out / 'train'}" in result.output
     assert content(out) == content(prepared)
     more = tmp_path / "more"
     shutil.copytree(raw, more)

@@ -63,6 +63,7 @@ def scans(folder, out, workers, as_json) -> None:
     gen4d-train finetune --task detect --data data/scannet --weights runs/pretrain
     """
     with frame.one_line_errors():
+        from gen4d.report.summary import counted
         from train.prepare.scans import prepare
 
         say, done = frame.speaker(as_json), []
@@ -74,7 +75,8 @@ def scans(folder, out, workers, as_json) -> None:
         for one in prepare(folder, out, workers, lambda line: say(f"note: {line}"), progress):
             for line in one.refused:
                 say(f"refused: {line}")
-            say(f"{one.folder}: {one.scans} scans in {one.shards} shards: gen4d verify {one.folder}")
+            size = f"{counted(one.scans, 'scan')} in {counted(one.shards, 'shard')}"
+            say(f"{one.folder}: {size}: gen4d verify {one.folder}")
             done.append(one)
     frame.give(as_json, [one._asdict() | {"folder": str(one.folder)} for one in done])
     if any(one.refused for one in done):

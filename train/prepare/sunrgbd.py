@@ -7,7 +7,7 @@
 
 become, named after a frame's number from 1 in the .mat files,
 
-    train/005051_pc.npz     `pc` (N, 6) float32: metres, x right, y forward, z up; colour from 0 to 1
+    train/005051_pc.npz     `pc` (N, 6) float32, by x, y and z: metres, x right, y forward, z up; colour from 0 to 1
     train/005051_bbox.npy   (B, 8) float64: centre, half sizes (along the heading, across, up), heading, class from 0
     prepare.json            what it is made from, written first
     prepared.json           written last: frames of each part, those left out and why, the hash of every file
@@ -231,7 +231,8 @@ def _make(images: pathlib.Path, out: pathlib.Path, points: int, stored: Mapping[
         cloud = frame_cloud(images, frame)
         if len(cloud) > points:
             rng = keyed_generator(frame.number, 0, 0)
-            cloud = cloud[np.sort(rng.choice(len(cloud), points, replace=False))]
+            cloud = cloud[rng.choice(len(cloud), points, replace=False)]
+        cloud = cloud[np.lexsort(cloud[:, 2::-1].T)]  # as detection wants them: it need not keep a sorted copy
     except _LeftOut as error:
         return _Made(frame, {}, why=error.args)
     except (SourceError, UnidentifiedImageError, OSError) as error:

@@ -45,7 +45,9 @@ def read_header(path: Path, file: BinaryIO, size: int) -> SensHeader:
     """The header of a .sens of `size` bytes. Raises SourceError where it is none, or promises what cannot be there."""
     version = struct.unpack("<I", _read(path, file, 4, "its header"))[0]
     if version not in _VERSIONS:
-        raise SourceError(path, f"has version {version}, where a .sens has 4: not a .sens, or of another kind, remove it")
+        raise SourceError(
+            path, f"has version {version}, where a .sens has 4: not a .sens, or of another kind, remove it"
+        )
     name = struct.unpack("<Q", _read(path, file, 8, "its header"))[0]
     if name > _LONGEST_NAME:
         raise SourceError(path, f"has a name of {name} bytes in its header: damaged, download it again")
@@ -56,9 +58,13 @@ def read_header(path: Path, file: BinaryIO, size: int) -> SensHeader:
         known = _COMPRESSIONS.get(depth, f"number {depth}")
         raise SourceError(path, f"has depth compression {known}: only zlib_ushort and raw_ushort are read")
     if not 0 < width * height <= _MOST_PIXELS:
-        raise SourceError(path, f"has depth images of {width} x {height} pixels in its header: damaged, download it again")
+        raise SourceError(
+            path, f"has depth images of {width} x {height} pixels in its header: damaged, download it again"
+        )
     if not 0 < scale < 1e6 or not np.isfinite(matrices[2]).all():
-        raise SourceError(path, f"has a depth shift of {scale:g} or intrinsics that are not finite: damaged, get it again")
+        raise SourceError(
+            path, f"has a depth shift of {scale:g} or intrinsics that are not finite: damaged, get it again"
+        )
     start = file.tell()
     if frames * _FRAME.size > size - start:
         raise SourceError(path, f"promises {frames} frames, but has {size} bytes: cut short or damaged, get it again")

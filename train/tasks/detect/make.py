@@ -39,10 +39,11 @@ def boxes_of_scan(scan: LabelledScan, config: FinetuneConfig, table: LabelTable)
         none = np.zeros(0, np.int64)
         return Boxes(aligned(scan), np.zeros((0, 7)), none, np.full(len(scan.point), NONE, np.int32))
     found = boxes_of(scan, frozenset(range(len(table.names))) - set(objects), len(table.names))
+    found = found._replace(kind=np.searchsorted(objects, found.kind))
     order = fixed_order(found.point)
-    kind = np.searchsorted(objects, found.kind)
-    owner = None if found.owner is None else found.owner[order]
-    return found._replace(point=found.point[order], owner=owner, kind=kind)
+    if np.array_equal(order, np.arange(len(order))):
+        return found
+    return found._replace(point=found.point[order], owner=None if found.owner is None else found.owner[order])
 
 
 def draw_boxes(name: str, scan: Boxes, count: int, seed: int) -> Boxes:
