@@ -16,7 +16,7 @@ from train.inputs.objects import boxes_of, with_instances
 from train.inputs.scans import read_scan, read_scans
 from train.inputs.subsets import find_part
 from train.prepare.matlab import MatError, read_mat
-from train.prepare.sunrgbd import PrepareError, prepare
+from train.prepare.sunrgbd import PrepareError, frame_boxes, prepare
 from train.tasks.detect.boxes import corners
 
 SUN = label_table("sunrgbd10")
@@ -70,7 +70,15 @@ def test_boxes_are_v1s_as_votenet_stores_them(prepared):
     np.testing.assert_allclose(box[1], [-0.5, 1.5, 0.1, 0.25, 0.3, 0.5, -math.pi, 3])
     assert np.load(out / "val/000002_bbox.npy").shape == (0, 8)
     assert np.load(out / "train/000003_bbox.npy")[:, 7].tolist() == [7]  # a lamp is none of the ten
-    assert found.parts == {"train": 3, "val": 2} and found.frames == 5 and not found.left_out and found.flat == 1
+    assert found.parts == {"train": 3, "val": 2} and found.frames == 5 and not found.left_out and found.odd == 1
+
+
+def test_boxes_that_lack_something_are_left_out_and_counted():
+    whole = dict(zip(("classname", "centroid", "coeffs", "orientation"), sunrgbd.BED, strict=True))
+    lacking = [{name: value for name, value in whole.items() if name != left} for left in whole]
+    broken = [whole | {"coeffs": (1, 2)}, whole | {"centroid": (0, 0, math.nan)}, whole | {"orientation": (0, 0, 1)}]
+    box, odd = frame_boxes([whole, *lacking, *broken, whole | {"classname": np.zeros((0, 0))}])
+    assert (len(box), odd) == (1, 6)
 
 
 def test_what_is_read_of_a_frame_faces_where_its_bed_does(prepared):
@@ -142,7 +150,7 @@ def test_the_command_counts_what_it_wrote_and_says_why_not_the_rest(raw, tmp_pat
     lines = result.output.splitlines()
     assert f"{tmp_path / 'out'}: 3 of 5 frames (1 for train, 2 for val); the whole data set has 10335" in lines
     assert any(line.startswith("left out, images that cannot be read: 2 frames (first: 000003, ") for line in lines)
-    assert "left out, boxes without a size: 1" in lines
+    assert "left out, boxes without a place, size or direction: 1" in lines
     stored = json.loads((tmp_path / "out/prepared.json").read_text())
     assert stored["left_out"] == {"images that cannot be read": [3, 5]} and len(stored["files"]) == 6
     for number in (2, 4):
@@ -183,6 +191,9 @@ def test_folders_and_files_that_are_no_sun_rgbd_are_one_line(raw, tmp_path):
         prepare(root, tmp_path / "out")
     sunrgbd.save_5(root / "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat", {"x": np.zeros(3)})
     with pytest.raises(MatError, match="has no variable alltrain"):
+        prepare(root, tmp_path / "out")
+    sunrgbd.save_5(root / "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat", {"alltrain": np.eye(2), "alltest": np.eye(2)})
+    with pytest.raises(PrepareError, match="lacks what frames have"):
         prepare(root, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

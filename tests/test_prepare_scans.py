@@ -171,3 +171,10 @@ def test_sequences_are_no_scans(one_sequence, tmp_path):
     shutil.copytree(one_sequence, tmp_path / "train")
     with pytest.raises(ValueError, match="holds sequences, not scans"):
         find_part(tmp_path, "train")
+    dataset = gen4d.open_dataset(one_sequence)
+    scan = dataset.scan(dataset[0].scan)
+    assert scan.cloud.point.tobytes() == dataset[0].actors[0].cloud.point.tobytes() and len(scan) == 0
+    assert scan.floor.valid.tobytes() == dataset.floor_plan(0).valid.tobytes()
+    assert (scan.label_space, scan.views) == (dataset.label_space(0), None)
+    with pytest.raises(KeyError, match="no scan 'attic'"):
+        dataset.scan("attic")

@@ -38,8 +38,8 @@ def sunrgbd(folder, out, points, workers, as_json) -> None:
     say(f"{out}: {sum(found.parts.values())} of {found.frames} frames ({parts}){whole}")
     for why, (numbers, first) in found.left_out.items():
         say(f"left out, {why}: {len(numbers)} frames (first: {numbers[0]:06d}, {first})")
-    if found.flat:
-        say(f"left out, boxes without a size: {found.flat}")
+    if found.odd:
+        say(f"left out, boxes without a place, size or direction: {found.odd}")
     frame.give(as_json, {"out": str(out)} | found._asdict())
     if found.left_out:
         raise SystemExit(1)

@@ -68,12 +68,13 @@ class Frame(NamedTuple):
 
 class Prepared(NamedTuple):
     """parts: frames in each part; frames: of the .mat files; left_out: reason -> the frames' numbers and the first
-    one's message; flat: boxes without a size, which were left out; again: files that were damaged, and made again."""
+    one's message; odd: boxes without a place, size or direction, which were left out; again: files that were damaged,
+    and made again."""
 
     parts: dict[str, int]
     frames: int
     left_out: dict[str, tuple[list[int], str]]
-    flat: int
+    odd: int
     again: tuple[str, ...]
 
 
@@ -86,7 +87,7 @@ class _Made(NamedTuple):
 
     frame: Frame
     hashes: dict[str, str]
-    flat: int = 0
+    odd: int = 0
     again: tuple[str, ...] = ()
     why: tuple[str, str] | None = None
 
@@ -135,10 +136,9 @@ def read_frames(root: pathlib.Path) -> list[Frame]:
     geometry = read_mat(root / _GEOMETRY, "SUNRGBDMeta", ("depthpath", "rgbpath", "K", "Rtilt"))
     names = ("depthpath", "groundtruth3DBB", "classname", "centroid", "coeffs", "orientation")
     labels = read_mat(root / _LABELS, "SUNRGBDMeta", names)
-    part_of = {}
-    for part, name in PARTS.items():
-        part_of |= {_below(path): part for path in read_mat(root / _SPLIT, name)}
+    lists = {part: read_mat(root / _SPLIT, name) for part, name in PARTS.items()}
     try:
+        part_of = {_below(path): part for part, paths in lists.items() for path in paths}
         objects = {_place(item["depthpath"]): item["groundtruth3DBB"] for item in labels}
         frames = []
         for number, item in enumerate(geometry, start=1):
@@ -150,8 +150,8 @@ def read_frames(root: pathlib.Path) -> list[Frame]:
             frames.append(Frame(number, part_of.get(place, ""), *paths, *matrices, found))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PrepareError(
-            f"{root}: {_GEOMETRY} or {_LABELS} lacks what frames have ({type(error).__name__}: {reason(error)}): "
-            "download both again"
+            f"{root}: {_GEOMETRY}, {_LABELS} or {_SPLIT} lacks what frames have ({type(error).__name__}: "
+            f"{reason(error)}): download them again"
         ) from None
     return frames
 
@@ -200,19 +200,19 @@ def _close(out: pathlib.Path, origin: Mapping, made: Sequence[_Made]) -> Prepare
         if one.why:
             left_out.setdefault(one.why[0], ([], one.why[1]))[0].append(one.frame.number)
     parts = {part: sum(one.frame.part == part and not one.why for one in made) for part in PARTS}
-    flat = sum(one.flat for one in made)
+    odd = sum(one.odd for one in made)
     about = {
         "from": dict(origin),
         "parts": parts,
         "frames": len(made),
         "left_out": {why: numbers for why, (numbers, _) in left_out.items()},
-        "boxes_without_size": flat,
+        "boxes_left_out": odd,
         "files": {name: digest for one in made for name, digest in one.hashes.items()},
     }
     content, path = seal(about), out / "prepared.json"
     if not path.exists() or path.read_bytes() != content:
         files.write(path, content)
-    return Prepared(parts, len(made), left_out, flat, tuple(name for one in made for name in one.again))
+    return Prepared(parts, len(made), left_out, odd, tuple(name for one in made for name in one.again))
 
 
 def _make(images: pathlib.Path, out: pathlib.Path, points: int, stored: Mapping[str, str], frame: Frame) -> _Made:
@@ -223,11 +223,11 @@ def _make(images: pathlib.Path, out: pathlib.Path, points: int, stored: Mapping[
             raise _LeftOut("in neither part of the split", frame.depth)
         if frame.objects is None:
             raise _LeftOut("without V1 labels", frame.depth)
-        box, flat = frame_boxes(frame.objects)
+        box, odd = frame_boxes(frame.objects)
         there = {name: files.sha256(out / name) for name in names if (out / name).is_file()}
         again = tuple(name for name in there if stored.get(name, there[name]) != there[name])
         if len(there) == len(names) and not again:
-            return _Made(frame, there, flat)
+            return _Made(frame, there, odd)
         cloud = frame_cloud(images, frame)
         if len(cloud) > points:
             rng = keyed_generator(frame.number, 0, 0)
@@ -243,7 +243,7 @@ def _make(images: pathlib.Path, out: pathlib.Path, points: int, stored: Mapping[
         hashes[name] = hashlib.sha256(content).hexdigest()
         if there.get(name) != hashes[name]:
             files.write(out / name, content)
-    return _Made(frame, hashes, flat, again)
+    return _Made(frame, hashes, odd, again)
 
 
 def _packed(cloud: np.ndarray) -> bytes:
@@ -259,24 +259,25 @@ def _array(box: np.ndarray) -> bytes:
 
 
 def frame_boxes(objects: Sequence[Mapping]) -> tuple[np.ndarray, int]:
-    """Boxes (B, 8) of the benchmark's ten classes, as VoteNet stores them, and how many had no size.
+    """Boxes (B, 8) of the benchmark's ten classes, as VoteNet stores them, and how many lacked a place, size or
+    direction.
 
     V1's coefficients are half sizes across, along and up, with any sign; its orientation is the direction ahead.
     """
-    classes, rows, flat = label_table("sunrgbd10").names, [], 0
+    classes, rows, odd = label_table("sunrgbd10").names, [], 0
     for item in objects:
-        if item.get("classname") not in classes:
+        name = item.get("classname")
+        if not isinstance(name, str) or name not in classes:  # no text is an empty array of numbers
             continue
-        centre, half, ahead = (
-            np.ravel(item[name]).astype(np.float64) for name in ("centroid", "coeffs", "orientation")
-        )
-        across, along, up = np.abs(half[:3])
-        row = [*centre[:3], along, across, up, -math.atan2(ahead[1], ahead[0]), classes.index(item["classname"])]
-        if len(row) == 8 and np.isfinite(row).all() and min(along, across, up) > 0:
-            rows.append(row)
-        else:
-            flat += 1
-    return np.array(rows, np.float64).reshape(-1, 8), flat
+        given = [np.ravel(item.get(field, ())) for field in ("centroid", "coeffs", "orientation")]
+        centre, half, ahead = (values[:most].astype(np.float64) for values, most in zip(given, (3, 3, 2), strict=True))
+        whole = (len(centre), len(half), len(ahead)) == (3, 3, 2) and np.isfinite([*centre, *half, *ahead]).all()
+        if not (whole and half.all() and ahead.any()):
+            odd += 1
+            continue
+        across, along, up = np.abs(half)
+        rows.append([*centre, along, across, up, -math.atan2(ahead[1], ahead[0]), classes.index(name)])
+    return np.array(rows, np.float64).reshape(-1, 8), odd
 
 
 def frame_cloud(images: pathlib.Path, frame: Frame) -> np.ndarray:
