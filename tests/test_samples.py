@@ -472,3 +472,31 @@ def test_numbers_out_of_range_are_refused_before_anything_is_written(tmp_path, w
     with pytest.raises(SamplesError, match=next(iter(wrong))):
         write_samples(tmp_path / "s", **wrong)
     assert not (tmp_path / "s").exists()
+
+
+# Depth images --------------------------------------------------------------------------------------------------------
+
+
+@needs_jit
+def test_depth_images_lie_on_the_scan_that_was_made_from_them_and_can_be_added_later(tmp_path):
+    from gen4d.sources.frames import read_frames
+    from gen4d.sources.posed import Reading, find_posed
+
+    folder = tmp_path / "late"
+    first = write_samples(folder, 1, 0, seed=0)
+    assert write_samples(folder, 1, 0, seed=0, frames=True) == first._replace(written=False)
+    name = scan_names(folder)[0]
+    (source,) = find_posed(folder / "frames", "frames").sources
+    surface = cKDTree(read_scan(folder, name)[0].point)
+    frames = list(read_frames(source, 7, Reading()))
+    for frame in frames:
+        v, u = np.nonzero(frame.depth)
+        z = frame.depth[v, u] / 1000.0
+        ray = np.stack([(u - 99.5) / 173.0, (v - 74.5) / 173.0, np.ones(len(u))], axis=1)
+        point = (ray * z[:, None]) @ frame.pose[:3, :3].T + frame.pose[:3, 3]
+        assert np.median(surface.query(point[::20])[0]) < 0.02, frame.number
+    assert source.name == name and len(frames) >= 3
+    images = {path: path.read_bytes() for path in sorted((folder / "frames").rglob("*.png"))}
+    (folder / "frames" / name).rename(folder / "frames" / f"{name}.tmp")  # as an interrupted run leaves it
+    write_samples(folder, 1, 0, seed=0, frames=True)
+    assert len(images) > 40 and {path: path.read_bytes() for path in images} == images

@@ -7,7 +7,7 @@ from gen4d.commands.frame import FOLDER, example
 
 @click.command(
     short_help="Write built-in scans and shapes; nothing is downloaded.",
-    epilog=example("gen4d samples data/samples --rooms 50"),
+    epilog=example("gen4d samples data/samples --rooms 50", "gen4d samples data/samples --frames"),
 )
 @click.argument("folder", type=FOLDER)
 @click.option(
@@ -20,16 +20,20 @@ from gen4d.commands.frame import FOLDER, example
 @click.option("--shapes", default=6, show_default=True, type=click.IntRange(1), help="Shapes per class.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of all random draws.")
 @click.option("--level", is_flag=True, help="Write level scans instead of tilted ones, which real ones are.")
-def samples(folder, rooms, shapes, seed, level) -> None:
+@click.option("--frames", is_flag=True, help="Also write the depth images and poses that the scans were made from.")
+def samples(folder, rooms, shapes, seed, level, frames) -> None:
     """Write built-in scans and shapes, so that everything can be tried without a download."""
     from gen4d import building
     from gen4d.samples import write_samples
 
     try:
-        written = write_samples(
-            folder, rooms, shapes, seed, lambda i, n, what: click.echo(f"{i}/{n} {what}"), tilted=not level
-        )
+        written = write_samples(folder, rooms, shapes, seed, _say, tilted=not level, frames=frames)
     except OSError as error:
         raise building.unwritable(error, folder) from None
     there = "" if written.written else ", there already"
-    click.echo(f"{folder}: {written.scans} scans in scans/, {written.shapes} shapes in shapes/{there}")
+    images = ", their depth images in frames/" if frames else ""
+    click.echo(f"{folder}: {written.scans} scans in scans/{images}, {written.shapes} shapes in shapes/{there}")
+
+
+def _say(done: int, of: int, what: str) -> None:
+    click.echo(f"{done}/{of} {what}")

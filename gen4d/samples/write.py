@@ -4,12 +4,14 @@ DIR/scans/sceneXXXX_YY/...               see `scannet`
 DIR/scans/scannetv2_{train,val}.txt      a split by room: rescans of one room are on the same side
 DIR/scans/scannetv2-labels.combined.tsv  categories and their nyu40 ids
 DIR/shapes/<class>/{train,test}/*.off    see `modelnet`
+DIR/frames/<scan>/{depth,pose}/...       if asked for, the depth images that the scans were made from, see `frames`
 DIR/articulated/<class>/<name>/*.urdf    furniture with doors, drawers and seats that move, see `urdf`
 DIR/gen4d_samples.json                   written last: what was asked for, every file's size, a digest of it all
 """
 
 import hashlib
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +20,12 @@ from typing import NamedTuple
 import numpy as np
 
 from gen4d import files
-from gen4d.samples.camera.scanner import scan_room
+from gen4d.samples.camera.scanner import Capture, Watcher, scan_room
 from gen4d.samples.draws import chance, keyed
+from gen4d.samples.frames import DESCRIPTION, FrameWriter
 from gen4d.samples.modelnet import SHAPE_STYLES, shape_path, shape_text
 from gen4d.samples.objects.jointed import JOINTED
-from gen4d.samples.rooms.room import make_room, rearranged
+from gen4d.samples.rooms.room import Room, make_room, rearranged
 from gen4d.samples.scannet import label_table, write_scan
 from gen4d.samples.urdf import articulated_files
 
@@ -55,10 +58,12 @@ def write_samples(
     seed: int = 0,
     progress: Progress | None = None,
     tilted: bool = False,
+    frames: bool = False,
 ) -> SamplesWritten:
     """Writes `rooms` rooms with one to three scans each, and `shapes` shapes of each of the eight classes.
 
     tilted: scans are tilted and drift a little, as real ones do; without, they are level, as they always were.
+    frames: the scans' posed depth images are written too.
 
     A room or a shape depends on the seed and its own number alone. A folder that holds samples of the same parameters
     is left as it is; an interrupted run is done again. Raises SamplesError where the folder holds anything else or a
@@ -75,6 +80,8 @@ def write_samples(
     there = _what_is_there(folder, asked)
     if there is not None:
         _write_articulated(folder / "articulated", shapes, seed)  # which older samples lack
+        if frames:
+            _write_frames(folder / "frames", rooms, seed, tilted)
         return there
     folder.mkdir(parents=True, exist_ok=True)
     files.write(folder / _STARTED, (json.dumps(asked) + "\n").encode())
@@ -85,6 +92,8 @@ def write_samples(
     size, digest = _contents(folder)
     totals = {"scan_count": scans, "shape_count": shapes * len(SHAPE_STYLES), "digest": digest, "files": size}
     files.write(folder / MANIFEST, (json.dumps(asked | totals, indent=1) + "\n").encode())
+    if frames:
+        _write_frames(folder / "frames", rooms, seed, tilted)
     (folder / _STARTED).unlink()
     return SamplesWritten(scans, shapes * len(SHAPE_STYLES), digest, True)
 
@@ -143,10 +152,8 @@ def _write_scans(folder: Path, rooms: int, seed: int, tilted: bool, progress: Pr
     for index in range(rooms):
         room = make_room(seed, index)
         for rescan in range(room.scans):
-            name = f"scene{index:04d}_{rescan:02d}"
-            plan = room.plan if rescan == 0 else rearranged(room.plan, keyed(seed, "rearranged", index, rescan))
-            unsteady = keyed(seed, "tilt", index, rescan) if tilted else None
-            scan = scan_room(plan, keyed(seed, "scan", index, rescan), unsteady)
+            name = _scan_name(index, rescan)
+            scan = _scan(room, index, rescan, seed, tilted)
             write_scan(folder / name, scan, room.kind, chance(keyed(seed, "aligned", index, rescan), 0.7))
             count.update(scan.names[instance] for instance in np.unique(scan.instance) if instance >= 0)
             names["val" if index % _VAL_EVERY == _VAL_FIRST else "train"].append(name)
@@ -156,6 +163,31 @@ def _write_scans(folder: Path, rooms: int, seed: int, tilted: bool, progress: Pr
         (folder / f"scannetv2_{part}.txt").write_text("".join(f"{name}\n" for name in members))
     (folder / "scannetv2-labels.combined.tsv").write_text(label_table(count))
     return sum(map(len, names.values()))
+
+
+def _scan_name(index: int, rescan: int) -> str:
+    return f"scene{index:04d}_{rescan:02d}"
+
+
+def _scan(room: Room, index: int, rescan: int, seed: int, tilted: bool, watcher: Watcher | None = None) -> Capture:
+    """A scan of a room: the first as it is, others after things were moved."""
+    plan = room.plan if rescan == 0 else rearranged(room.plan, keyed(seed, "rearranged", index, rescan))
+    unsteady = keyed(seed, "tilt", index, rescan) if tilted else None
+    return scan_room(plan, keyed(seed, "scan", index, rescan), unsteady, watcher)
+
+
+def _write_frames(folder: Path, rooms: int, seed: int, tilted: bool) -> None:
+    """The depth images of scans that have none yet, by the same walk again; the digest does not depend on them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(rooms):
+        room = make_room(seed, index)
+        for rescan in range(room.scans):
+            place, begun = folder / _scan_name(index, rescan), folder / f"{_scan_name(index, rescan)}.tmp"
+            if not place.exists():
+                shutil.rmtree(begun, ignore_errors=True)
+                _scan(room, index, rescan, seed, tilted, FrameWriter(begun))
+                begun.rename(place)
+    files.write(folder / "gen4d.yaml", DESCRIPTION.encode())
 
 
 def _write_shapes(folder: Path, shapes: int, seed: int) -> None:

@@ -20,7 +20,7 @@ from train.tasks.segment.config import Segment
 TASKS = ("segment", "instances", "detect")
 
 # Settings that say how a run is carried out, not what it computes. `steps` is none of them: the rate falls towards it.
-FREE = frozenset({"run.workers", "run.checkpoint_steps", "run.milestone_steps", "run.log_steps"})
+FREE = frozenset({"run.workers", "run.checkpoint_steps", "run.milestone_steps", "run.log_steps", "run.backend"})
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Room coordinates have the floor at z = 0 and walls along x and y; the scan's own
 ScanNet.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from gen4d.samples.rooms.placing import CELL_M, RoomPlan
 
 SPACING_M = 0.024  # cells of the fused surface: half of the vertices have a neighbour within 1.6 to 2.4 cm
 _IMAGE = (150, 200)  # rows, columns: a pixel is one vertex spacing wide at 3.9 m
-_LENS = (173.0, 100.0, 75.0)  # focal length and centre in pixels: 60 degrees across
+LENS = (173.0, 100.0, 75.0)  # focal length and centre in pixels: 60 degrees across
 _NEAR_M, _FAR_M = 0.4, 3.8
 _LEAST_READINGS = 2
 _LEAST_PATCH = 12
@@ -70,7 +71,17 @@ class _Fused(NamedTuple):
     source: np.ndarray  # (N,) int32, the triangle of the scene that a vertex stands for
 
 
-def scan_room(plan: RoomPlan, rng: np.random.Generator, unsteady: np.random.Generator | None = None) -> Capture:
+# Called with each depth image (H, W) float64 in metres, 0 = no reading, and the believed pose of its camera (4, 4), x
+# right, y down, z forward, in the scan's frame.
+Watcher = Callable[[np.ndarray, np.ndarray], None]
+
+
+def scan_room(
+    plan: RoomPlan,
+    rng: np.random.Generator,
+    unsteady: np.random.Generator | None = None,
+    watcher: Watcher | None = None,
+) -> Capture:
     """Walks a camera through the room, fuses what it sees, and annotates it.
 
     unsteady: draws a tilt of the scan's frame and a drift of the camera's believed pose; without it the floor is level.
@@ -80,7 +91,7 @@ def scan_room(plan: RoomPlan, rng: np.random.Generator, unsteady: np.random.Gene
     poses = camera_poses(plan, rng)
     to_scan = turned if unsteady is None else _tilt(unsteady) @ turned
     steps = np.zeros((len(poses), 6)) if unsteady is None else unsteady.normal(0, _DRIFT, (len(poses), 6))
-    fused = surface(*observe(scene, poses, to_scan, steps, rng))
+    fused = surface(*observe(scene, poses, to_scan, steps, rng, watcher))
     segment, instance = _annotate(fused, scene, rng)
     label = np.zeros(len(instance), np.int32)
     ids = np.array([CATEGORY_ID[name] for name in scene.names], np.int32)
@@ -200,7 +211,14 @@ def _grid(low: np.ndarray, high: np.ndarray) -> tuple[render.Grid, np.ndarray]:
     return render.Grid(table, slot, np.zeros(2, np.int64), corner, plane, np.zeros(most, np.int32), vote), origin
 
 
-def observe(scene: Scene, poses: np.ndarray, to_scan: np.ndarray, steps: np.ndarray, rng: np.random.Generator):
+def observe(
+    scene: Scene,
+    poses: np.ndarray,
+    to_scan: np.ndarray,
+    steps: np.ndarray,
+    rng: np.random.Generator,
+    watcher: Watcher | None = None,
+) -> tuple[render.Grid, np.ndarray]:
     """All depth images of the walk, gathered on a grid of the scan's frame: the grid and its origin.
 
     steps: (T, 6), by how much the believed pose drifts before each image, three turns in radians and three metres.
@@ -224,12 +242,15 @@ def observe(scene: Scene, poses: np.ndarray, to_scan: np.ndarray, steps: np.ndar
         render.transform(back, mesh.point, seen)
         render.transform(back * [1, 1, 1, 0], normal, turned)
         nearness[:], hit[:] = 0.0, -1
-        render.draw(seen, mesh.face, 0.05, _LENS, nearness, hit)
-        render.incidence(hit, turned, _LENS, cosine)
+        render.draw(seen, mesh.face, 0.05, LENS, nearness, hit)
+        render.incidence(hit, turned, LENS, cosine)
         depth = measure(nearness, hit, cosine, loss, rng)
-        believed = (to_scan @ _moved(drift[:3], drift[3:]) @ np.vstack([pose, [0, 0, 0, 1]]) @ _shake(rng))[:3]
+        placed = to_scan @ _moved(drift[:3], drift[3:]) @ np.vstack([pose, [0, 0, 0, 1]]) @ _shake(rng)
+        if watcher is not None:
+            watcher(depth, placed)
+        believed = placed[:3]
         believed = np.column_stack([believed[:, :3], believed[:, 3] - origin]) / SPACING_M
-        render.gather(depth, hit, believed, in_scan, scene.owner, _LENS, grid)
+        render.gather(depth, hit, believed, in_scan, scene.owner, LENS, grid)
     return grid, origin
 
 
