@@ -83,7 +83,7 @@ def test_tilted_rooms_scans_without_instances_and_pointcepts_folders_are_the_sam
         if number == 1:
             np.save(place / "instance.npy", np.full(len(point), -1))  # none, which is not the same as not known
     for folder, space in ((samples, "nyu40"), (pointcept, "scannet20")):
-        found = list(prepare(folder, tmp_path / space, workers=2))
+        found = list(prepare(folder, tmp_path / space))
         for one in found:
             both = (find_part(place, one.part).scans for place in (folder, tmp_path / space))
             assert_same(*(read_scans(scans, label_table(space), 1) for scans in both))
