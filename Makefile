@@ -49,12 +49,13 @@ $(VENV)/.train: pyproject.toml constraints.txt | $(VENV)/.gen4d
 
 install: $(VENV)/.train ## make .venv with gen4d, the trainer and the test tools
 
-demo: $(VENV)/.gen4d ## write built-in scans and shapes, build 20 sequences per scan, verify, show one
+demo: $(VENV)/.gen4d ## write built-in scans and shapes, build 20 sequences per scan, verify, show them
 	$(BIN)/gen4d samples "$(SAMPLES)"
 	$(BIN)/gen4d build --scans "$(SCANS)" --shapes "$(SHAPES)" --out "$(DATA)" --pairs --workers $(WORKERS)
 	$(BIN)/gen4d verify "$(DATA)"
 	$(BIN)/gen4d view "$(DATA)" --out data/sequence.png
 	$(BIN)/gen4d view "$(DATA)" --out data/scan.html
+	$(BIN)/gen4d report "$(DATA)" --quick --out data/report.html
 
 build: $(VENV)/.gen4d ## build sequences from SCANS and SHAPES into DATA
 	$(BIN)/gen4d build --scans "$(SCANS)" --shapes "$(SHAPES)" --out "$(DATA)" --workers $(WORKERS)
@@ -99,9 +100,12 @@ soak: $(VENV)/.train ## the tests of crashes, signals, damage, parts, sameness a
 bench: $(VENV)/.train ## measure the generator against its references, then the loader
 	$(BIN)/python -m benchmarks
 
-docs: $(BIN)/python ## build the site of docs/ into site/
+docs: $(BIN)/python ## build the site of docs/ into site/, with a page of a built-in room in it
 	$(PIP_INSTALL) -e '.[docs]'
 	$(BIN)/zensical build --clean --strict
+	$(BIN)/gen4d samples data/docs --rooms 1 --shapes 1
+	$(BIN)/gen4d build --scans data/docs/scans --shapes data/docs/shapes --out data/docs/sequences --sequences 6
+	$(BIN)/gen4d view data/docs/sequences --out site/room.html
 
 lint: $(VENV)/.train ## check style, import rules, and the types of the public functions
 	$(BIN)/ruff check .

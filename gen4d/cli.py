@@ -15,9 +15,11 @@ import click
 
 from gen4d import __version__, compiled
 from gen4d.commands.build import build_command, merge_command
+from gen4d.commands.card import card
 from gen4d.commands.doctor import doctor_command
 from gen4d.commands.export import export
 from gen4d.commands.inspect import inspect
+from gen4d.commands.report import report
 from gen4d.commands.samples import samples
 from gen4d.commands.verify import verify
 from gen4d.commands.view import view
@@ -95,5 +97,5 @@ def cli() -> None:
     """Turn static 3D scans and CAD shapes into 4D sequences with exact correspondences."""
 
 
-for command in (build_command, merge_command, inspect, verify, view, export, samples, doctor_command):
+for command in (build_command, merge_command, inspect, verify, view, report, export, card, samples, doctor_command):
     cli.add_command(command)

@@ -6,8 +6,10 @@ import hashlib
 import os
 import pathlib
 import re
+import shutil
 import socket
 import threading
+from collections.abc import Iterable, Mapping
 
 try:
     import fcntl
@@ -18,6 +20,10 @@ CHUNK = 1 << 20
 TEMPORARY = r"\.([A-Za-z0-9-]+\.)?\d+\.tmp"  # what follows a file's name until its content is whole
 _LEFTOVER = re.compile(r"(build|dataset|export|parts|\d{5,})\.(json|zarr\.zip|h5)" + TEMPORARY)
 _SCAFFOLD = re.compile(r"build\.lock|plan\.lock|parts\.json|part-\d+\.lock")
+# What systems and editors leave beside data: hidden files (`._room.ply` of macOS among them), backups, caches.
+_LITTER = re.compile(
+    r"\..*|~\$.*|.*~|#.*#|thumbs\.db|desktop\.ini|icon\r|__macosx|@eadir|\$recycle\.bin|lost\+found", re.I
+)
 
 
 class BusyError(ValueError):
@@ -51,12 +57,35 @@ def write(path: pathlib.Path, content: bytes) -> None:
     """
     temporary = path.with_name(f"{path.name}.{_here()}.{threading.get_native_id()}.tmp")
     try:
-        _write_synced(temporary, content)
+        _write_synced(temporary, (content,))
         effect("rename", path)
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)  # a full disk does not say where
+        raise
+    _sync_folder(path.parent)
+
+
+def place(path: pathlib.Path, content: Iterable[bytes] | Mapping[str, bytes], scratch: pathlib.Path) -> None:
+    """Write a file from its pieces, or a folder of files, so that its name holds all of it, also after a power cut.
+
+    It is made in `scratch`, a folder of the same file system, and moved. What a kill leaves there may be thrown away.
+    """
+    temporary = scratch / path.name
+    try:
+        if isinstance(content, Mapping):
+            make_folder(temporary)
+            for name, piece in content.items():
+                _write_synced(temporary / name, (piece,))
+            _sync_folder(temporary)
+        else:
+            _write_synced(temporary, content)
+        make_folder(path.parent)
+        effect("rename", path)
+        os.replace(temporary, path)
+    except OSError as error:
         error.filename = error.filename or str(path)  # a full disk does not say where
         raise
     _sync_folder(path.parent)
@@ -82,13 +111,14 @@ def _here() -> str:
     return f"{re.sub('[^A-Za-z0-9]', '-', socket.gethostname())[:40]}-{os.getpid()}"
 
 
-def _write_synced(path: pathlib.Path, content: bytes) -> None:
+def _write_synced(path: pathlib.Path, pieces: Iterable[bytes]) -> None:
     effect("open", path)
     with open(path, "wb", buffering=0) as file:
-        view = memoryview(content)
         effect("write", path)
-        while view:
-            view = view[file.write(view) :]
+        for piece in pieces:
+            view = memoryview(piece)
+            while view:
+                view = view[file.write(view) :]
         effect("fsync", path)
         os.fsync(file.fileno())
 
@@ -106,6 +136,13 @@ def remove(path: pathlib.Path) -> None:
     """Remove a file, if it is there."""
     effect("unlink", path)
     path.unlink(missing_ok=True)
+
+
+def remove_folder(path: pathlib.Path) -> None:
+    """Remove a folder and all that is in it, if it is there."""
+    if path.is_dir():
+        effect("rmtree", path)
+        shutil.rmtree(path)
 
 
 def leftovers(folder: pathlib.Path, names: re.Pattern = _LEFTOVER) -> list[pathlib.Path]:
@@ -126,9 +163,16 @@ def scaffold(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(path for path in folder.iterdir() if _SCAFFOLD.fullmatch(path.name)) if folder.is_dir() else []
 
 
-def is_ours(path: pathlib.Path) -> bool:
-    """Whether a name is that of a lock, a note or a temporary file of ours."""
-    return bool(_SCAFFOLD.fullmatch(path.name) or _LEFTOVER.fullmatch(path.name))
+def is_litter(relative: str) -> bool:
+    """Whether a path within a folder is, or lies in, what a system or an editor left there."""
+    return any(_LITTER.fullmatch(part) for part in relative.split("/"))
+
+
+def others(folder: pathlib.Path) -> list[str]:
+    """Names in a folder, sorted, but for locks, notes and temporary files of ours and what systems leave anywhere."""
+    ours = (_SCAFFOLD, _LEFTOVER)
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(name for name in names if not is_litter(name) and not any(one.fullmatch(name) for one in ours))
 
 
 def sha256(path: pathlib.Path) -> str:

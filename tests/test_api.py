@@ -259,6 +259,7 @@ def recording(name: str, **settings) -> gen4d.Recording:
         (lambda: [recording("a"), recording("b", cell_m=0.2)], "cells"),
         (lambda: [recording("a")[0]], "Sequence"),
         (lambda: [gen4d.Recording("", ())], "name"),
+        (lambda: [gen4d.Recording("bare", ()), recording("a")], "hold no sequence"),
     ],
 )
 def test_recordings_that_cannot_be_one_data_set_leave_an_empty_folder(tmp_path, recordings, part):

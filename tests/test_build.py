@@ -380,7 +380,7 @@ def test_a_scan_that_failed_and_was_mended_goes_to_a_new_shard_once(broken, fold
         assert {name: after[name] for name in before} == before and len(after) == len(before) + 2
         assert manifest["failed"] == [] and manifest["shards"][3]["scans"] == [["room001", 2]]
     built, whole = shards.open_dataset(out), shards.open_dataset(complete)
-    assert sorted(built.ids) == sorted(whole.ids)
+    assert sorted(built.ids) == sorted(whole.ids) and [built.id_of(i) for i in range(len(built))] == built.ids
     assert_same_sequences(built, whole, whole.ids)
 
 

@@ -54,7 +54,7 @@ def test_data_sets_with_one_camera_are_known_by_name(tmp_path, layout):
     recordings.FRAMES[layout][0](tmp_path, POSES)
     (tmp_path / "gen4d.yaml").unlink()
     title, camera, size = NAMED[layout]
-    assert find_posed(tmp_path, "frames").title == title
+    assert find_posed(tmp_path, "frames").entry.title == title
     frames, reading = frames_of(tmp_path)
     assert len(frames) == COUNT and not reading.broken
     for frame, truth in zip(frames, POSES, strict=True):

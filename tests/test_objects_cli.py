@@ -57,6 +57,8 @@ def test_a_run_leaves_a_table_numbers_and_pictures_and_is_evaluated_to_the_same(
     assert json.loads((tmp_path / "out/results.json").read_text())["results"] == results["results"]
     name = {"instances": "benchmark", "detect": "boxes"}[run.name]
     assert (tmp_path / "out/last" / name / "scene0100_00.txt").exists()
+    bare = call("evaluate", run, "--data", data, "--out", tmp_path / "bare", "--checkpoint", "last")
+    assert bare.exit_code == 0 and (tmp_path / "bare/pictures/scene0100_00.png").exists(), bare.output
 
 
 def test_a_run_goes_on_to_what_it_would_have_been(data, run, tmp_path):

@@ -41,7 +41,7 @@ from train.run import memory, world
 from train.run.log import Record, read_lines
 from train.run.loop import Running
 from train.run.world import World
-from train.study.compare import _thinned as thinned
+from train.study.compare import thinned
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = ("net_3d=small-4d", "width=8", "hidden=4", "samples=16", "voxel_m=0.2", "voxel_4d_m=0.4", "workers=1", "steps=3")
@@ -93,6 +93,7 @@ def test_pretraining_prints_every_step_and_leaves_a_run_folder(data, run):
         "curves.png",
         "features.png",
         "log.jsonl",
+        "machine.jsonl",
         "probe.jsonl",
         "tensorboard",
     ]

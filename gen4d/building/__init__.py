@@ -4,6 +4,7 @@ from gen4d.building.dataset import Built, Progress, build_dataset, build_found, 
 from gen4d.building.errors import BuildError, GivenError, unwritable
 from gen4d.building.inputs import Found, Given, Inputs, Made, Source
 from gen4d.building.kinds import Kind, find_inputs, kind_of
+from gen4d.building.like import LikeError, compare, find_differences, find_like, read_published
 from gen4d.building.parts import PartError, merge
 from gen4d.building.plan import Part, Plan, make_plan, read_done, read_plan
 from gen4d.building.run import clean, finish, refused, refused_in, run
@@ -18,6 +19,7 @@ __all__ = [
     "Inputs",
     "Job",
     "Kind",
+    "LikeError",
     "Made",
     "Part",
     "PartError",
@@ -28,14 +30,18 @@ __all__ = [
     "build_found",
     "build_shard",
     "clean",
+    "compare",
     "describe_error",
+    "find_differences",
     "find_inputs",
+    "find_like",
     "finish",
     "kind_of",
     "make_plan",
     "merge",
     "read_done",
     "read_plan",
+    "read_published",
     "refused",
     "refused_in",
     "run",

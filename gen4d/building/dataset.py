@@ -216,7 +216,7 @@ def write_dataset(
 
 
 def _refuse_full(out: pathlib.Path) -> None:
-    odd = sorted(item.name for item in out.iterdir() if not files.is_ours(item)) if out.is_dir() else []
+    odd = files.others(out)
     unfinished = "build.json" in odd and "dataset.json" not in odd and not (read_build(out) or {}).get("generator")
     if odd and not unfinished:
         raise BuildError(f"{out}: holds other files ({odd[0]}, {len(odd)} in all): give an empty folder")
@@ -242,6 +242,8 @@ def _write_shards(recordings: Iterable[Recording], out: pathlib.Path, config: di
     while batch := tuple(itertools.islice(waiting, size)):
         for recording in batch:
             frames = _check(recording, frames, seen)
+        if not frames:
+            raise SequenceError(f"the first {len(batch)} recordings hold no sequence: leave them out, or put them last")
         if not sidecars:
             config = {"cell_m": _cell_m(batch)} | config
             identity = {"generator": None, "config": config, "shapes": {}}

@@ -34,7 +34,7 @@ def find(kind: str, given: Given, config: FramesConfig) -> Found:
     except sources.SourceError as error:
         raise BuildError(f"--up: {error.problem}") from None
     config = dataclasses.replace(config, up=up, every=config.every or found.recorded.every)
-    inputs = Inputs(found.sources[: given.limit], (), config, kind)
+    inputs = Inputs(found.sources[: given.limit], (), config, kind, (found.entry,))
     return Found(inputs, found.warnings, found.refused)
 
 

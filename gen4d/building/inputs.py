@@ -11,6 +11,8 @@ from gen4d.building.errors import BuildError, GivenError
 from gen4d.config import GENERATOR, AnyConfig, to_plain
 from gen4d.moving.feasible import Heights
 from gen4d.sequence import Recording
+from gen4d.shards.manifest import ORIGIN
+from gen4d.sources.entries import Entry
 
 
 class Source(Protocol):
@@ -61,12 +63,15 @@ class Given:
 @dataclasses.dataclass(frozen=True)
 class Inputs:
     """What a build works on: sources sorted by name (`scans`, in words, counts and tables), and the shapes that move
-    through them, none for other kinds than `moving`."""
+    through them, none for other kinds than `moving`. entries: the data sets that the folders were recognised as. plan:
+    names of the scans of each shard, where they are not to be cut from the sorted names."""
 
     scans: tuple[Source, ...]
     shapes: tuple[sources.ShapeSource, ...]
     config: AnyConfig
     kind: str = "moving"
+    entries: tuple[Entry, ...] = ()
+    plan: tuple[tuple[str, ...], ...] = ()
 
     def identity(self) -> dict:
         """What must be equal for a build to be continued. The list of scans is not part of it: more scans extend.
@@ -77,6 +82,10 @@ class Inputs:
         shapes = {"files": len(self.shapes), "listing_sha256": hashlib.sha256(listing.encode()).hexdigest()}
         same = {"generator": GENERATOR, "config": to_plain(self.config), "shapes": shapes}
         return same if self.kind == "moving" else same | {"kind": self.kind}
+
+    def origins(self) -> list[dict[str, str]]:
+        """What the data set says of those it was made from."""
+        return [{name: getattr(entry, name) for name in ORIGIN} for entry in self.entries]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -66,7 +66,8 @@ def make_inputs(
     config = with_heights(config, (shape.class_name for shape in shapes.sources), heights or {})
     refuse_hopeless(config)
     ordered = tuple(sorted(shapes.sources, key=lambda shape: (shape.class_name, shape.path)))
-    return Inputs(tuple(sorted(scans.sources, key=lambda scan: scan.name)), ordered, config)
+    entries = (sources.entry_of(scans.entry), sources.entry_of(shapes.entry))
+    return Inputs(tuple(sorted(scans.sources, key=lambda scan: scan.name)), ordered, config, entries=entries)
 
 
 def share(inputs: Inputs) -> Shapes:

@@ -58,6 +58,8 @@ def make_plan(out: pathlib.Path, inputs: Inputs, strict: bool = False, part: Par
     sidecars = read_done(out, stored, part)
     _check_left(out, _left(stored, sidecars, part), by_name)
     plan = stored + _extend(stored, {} if part else sidecars, by_name, inputs)
+    if inputs.plan and plan != [list(names) for names in inputs.plan]:
+        raise BuildError(f"{out}: holds a build of other scans, or in other shards: use another --out")
     files.make_folder(out)
     if plan != stored or not stored:
         plan = _write_plan(out, inputs, plan, part)
@@ -96,8 +98,18 @@ def _write_plan(out: pathlib.Path, inputs: Inputs, plan: list[list[str]], part: 
             plan = stored + _extend(stored, {}, {scan.name: scan for scan in inputs.scans}, inputs)
             if stored == plan:
                 return plan
-        files.write(out / "build.json", build_content(inputs.identity(), plan))
+        files.write(out / "build.json", build_content(inputs.identity() | _origins(out, inputs), plan))
     return plan
+
+
+def _origins(out: pathlib.Path, inputs: Inputs) -> dict:
+    """What the data set was made from: those of the plan in the folder, and those that extend it. Where the folder does
+    not say it, nobody knows all of them."""
+    stored, new = manifest.read_build(out), inputs.origins()
+    if stored is None:
+        return {"sources": new}
+    known = stored.get("sources")
+    return {} if known is None else {"sources": known + [one for one in new if one not in known]}
 
 
 def read_build(out: pathlib.Path, inputs: Inputs) -> list[list[str]]:
@@ -107,7 +119,7 @@ def read_build(out: pathlib.Path, inputs: Inputs) -> list[list[str]]:
     """
     stored = manifest.read_build(out)
     if stored is None:
-        odd = sorted(item.name for item in out.iterdir() if not files.is_ours(item)) if out.is_dir() else []
+        odd = files.others(out)
         if odd and (out / "build.json").exists():  # since we looked: another part has begun
             return read_build(out, inputs)
         if odd:
@@ -177,6 +189,8 @@ def _find_changed(sidecar: dict, by_name: dict) -> list[str]:
 
 def _extend(plan: list[list[str]], sidecars: dict[int, dict], by_name: dict, inputs: Inputs) -> list[list[str]]:
     """New shards for scans that no shard has, and for those that failed before and can be used now."""
+    if inputs.plan and not plan:
+        return [list(names) for names in inputs.plan]
     planned = {name for names in plan for name in names}
     failed = {scan["name"] for sidecar in sidecars.values() for scan in sidecar["failed"]}
     built = {scan["name"] for sidecar in sidecars.values() for scan in sidecar["scans"]}

@@ -13,6 +13,8 @@ from gen4d.config import versions
 from gen4d.shards import manifest
 from gen4d.shards.format import FORMAT, VERSION, seal
 
+_IDENTITY = ("gen4d", "generator", "config", "shapes", "kind", "sources")  # of build.json, in dataset.json too
+
 
 def run(
     jobs: tuple[Job, ...], processes: int, start: str = "", scheduler: str = ""
@@ -68,7 +70,7 @@ def finish(out: pathlib.Path, sidecars: dict[int, dict]) -> dict:
         "format": FORMAT,
         "version": VERSION,
         "must_understand": [],
-        **{name: stored[name] for name in ("gen4d", "generator", "config", "shapes", "kind") if name in stored},
+        **{name: stored[name] for name in _IDENTITY if name in stored},
         "seed": stored["config"].get("seed"),
         "versions": versions(),
         "shards": shards,

@@ -32,7 +32,8 @@ def find(kind: str, given: Given, config: ViewsConfig) -> Found:
     if unit:
         config = dataclasses.replace(config, shape_metres=sources.parse_units(unit, "--shape-units"))
     ordered = tuple(sorted(found.sources, key=lambda source: source.name))[: given.limit]
-    return Found(Inputs(ordered, (), config, kind), found.warnings, tuple(message for _, message in found.refused))
+    inputs = Inputs(ordered, (), config, kind, (sources.entry_of(found.entry),))
+    return Found(inputs, found.warnings, tuple(message for _, message in found.refused))
 
 
 def share(inputs: Inputs) -> None:

@@ -13,6 +13,8 @@ from gen4d.commands.frame import FOLDER, SECONDS_A_LINE, class_names, example, o
 from gen4d.config import BUILT, HEIGHT_CLASSES, Config, override
 from gen4d.report import summary as report
 
+_LISTED = 20  # differences
+
 
 class _Part(click.ParamType):
     """I/N."""
@@ -45,6 +47,7 @@ class _Range(click.ParamType):
     epilog=example(
         "gen4d build --scans scannet/ --shapes ModelNet40/ --workers 8",
         "gen4d build --kind frames --scans scannet_frames_25k/ --out data/frames",
+        "gen4d build --like published/ --scans mine/scannet/ --shapes mine/ModelNet40/ --out data/again",
     ),
 )
 @click.option(
@@ -89,7 +92,15 @@ class _Range(click.ParamType):
 @click.option("--limit", type=click.IntRange(1), help="Use only the first scans by name.")
 @click.option("--dry-run", is_flag=True, help="Build two scans in memory, estimate the rest, and write nothing.")
 @click.option("--strict", is_flag=True, help="Stop at the first scan that cannot be used.")
+@click.option(
+    "--like",
+    metavar="DATASET",
+    help="Repeat a published data set, a folder or a URL with its dataset.json and build.json, from your own copies of "
+    "its --scans and --shapes, and compare the result with it.",
+)
+@click.pass_context
 def build_command(
+    context,
     kind,
     scans,
     shapes,
@@ -106,6 +117,7 @@ def build_command(
     limit,
     dry_run,
     strict,
+    like,
     **fields,
 ):
     """Build a data set of sequences: by default of shapes that move through scans.
@@ -115,6 +127,9 @@ def build_command(
     from frame to frame.
 
     The same command continues where an interrupted build stopped.
+
+    With --like, everything but the folders comes from the published data set: the same scans, config and shards. Files
+    are compared with their published hashes first. It ends in "same hash as published", or names the first difference.
     """
     from gen4d import building
 
@@ -122,9 +137,15 @@ def build_command(
         raise click.UsageError("--workers and --scheduler exclude each other: give one of them")
     if scheduler:  # whose workers have other working folders
         scans, shapes = (None if folder is None else folder.absolute() for folder in (scans, shapes))
-    given = building.Given(scans, shapes, split, up, units, shape_units, limit)
+    published = None
     try:
-        found = building.find_inputs(kind, given, _config(kind, classes, fields, assignments))
+        if like:
+            _refuse_taken(context)
+            published = building.read_published(like)
+            found = building.find_like(published, scans, shapes)
+        else:
+            given = building.Given(scans, shapes, split, up, units, shape_units, limit)
+            found = building.find_inputs(kind, given, _config(kind, classes, fields, assignments))
     except building.GivenError as error:
         raise click.UsageError(str(error)) from None
     for line in found.notes:
@@ -135,6 +156,8 @@ def build_command(
         _estimate(found.inputs, out, workers)
         return
     part = building.Part(*part) if part else None
+    if published:
+        _refuse_other_inputs(published, found, part)
     started = time.monotonic()
     progress = _Progress(out, part)
     built = building.build_found(found, out, workers, scheduler or "", part, strict, progress)
@@ -142,9 +165,12 @@ def build_command(
     took = report.format_seconds(time.monotonic() - started)
     if part:
         mine = report.counted(len(built.sidecars), "shard")
-        click.echo(f"part {part} done in {took}, {mine} of {built.shards}; after all parts: gen4d merge {out}")
+        after = "the same command without --part" if published else f"gen4d merge {out}"
+        click.echo(f"part {part} done in {took}, {mine} of {built.shards}; after all parts: {after}")
     else:
         click.echo(f"done in {took}: gen4d verify {out}")
+    if published and not part:
+        code = _compare(published, out)
     sys.exit(1 if found.refused else code)
 
 
@@ -163,6 +189,41 @@ def _config(kind: str, classes: str | None, fields: dict, assignments: tuple[str
     if "movers" in given:
         given["movers_min"], given["movers_max"] = given.pop("movers")
     return override(of(**given), assignments)
+
+
+_WITH_LIKE = ("like", "scans", "shapes", "out", "workers", "scheduler", "part", "dry_run", "strict")
+
+
+def _refuse_taken(context: click.Context) -> None:
+    """A data set that is repeated says all that would change it."""
+    for name in context.params:
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if given and name not in _WITH_LIKE:
+            option = {"assignments": "set"}.get(name, name).replace("_", "-")
+            raise click.UsageError(f"--{option}: --like takes it from the published data set: leave it out")
+
+
+def _refuse_other_inputs(published, found, part) -> None:
+    """End here where files differ from those that were published: then the result would differ too."""
+    from gen4d import building
+
+    click.echo("comparing files with their published hashes")
+    lines = list(building.find_differences(published, found, part))
+    for line in lines[:_LISTED]:
+        click.echo(f"differs: {line}", err=True)
+    if lines:
+        more = f", {len(lines) - _LISTED} more than shown" if len(lines) > _LISTED else ""
+        differ = f"{report.counted(len(lines), 'difference')} to what {published.where} was built from{more}"
+        raise building.LikeError(f"{differ}: nothing was built")
+
+
+def _compare(published, out: pathlib.Path) -> int:
+    """Say whether the data set is the one that was published; returns the exit code."""
+    from gen4d import building
+
+    same, words = building.compare(published, out)
+    click.echo(f"same hash as published: {words}" if same else f"Error: not as published: {words}", err=not same)
+    return int(not same)
 
 
 def _conclude(sidecars, refused, manifest) -> int:

@@ -5,15 +5,12 @@ import pathlib
 from collections.abc import Iterator
 
 from gen4d import files
+from gen4d.exports.sequences import ExportError, check_note
 from gen4d.shards.dataset import Dataset
-from gen4d.shards.format import HDF5_SUFFIX, SHARD_SUFFIX, seal, unseal
+from gen4d.shards.format import HDF5_SUFFIX, SHARD_SUFFIX, seal
 from gen4d.shards.hdf5_writer import hdf5_bytes
 from gen4d.shards.manifest import find_sidecar, read_sidecar, sidecar_path
 from gen4d.shards.tables import Tables
-
-
-class ExportError(ValueError):
-    """An export that cannot be made; the message names what and the remedy."""
 
 
 def export_hdf5(dataset: Dataset, out: pathlib.Path, pairs: bool = False) -> Iterator[int]:
@@ -72,8 +69,5 @@ def _check_folder(out: pathlib.Path, names: list[str], what: dict) -> None:
     odd = sorted(path.name for path in inside if path.name not in known and path.suffix != ".tmp")
     if odd:
         raise ExportError(f"{out}: holds other files ({odd[0]}, {len(odd)} in all): give an empty folder")
-    path = out / "export.json"
-    if path.exists() and unseal(path.read_bytes(), str(path)) != what:
-        raise ExportError(f"{path}: belongs to another data set or was made with other options: give an empty folder")
-    if not path.exists() and any(item.name not in ("build.lock",) and item.suffix != ".tmp" for item in inside):
+    if not check_note(out, what) and any(item.name not in ("build.lock",) and item.suffix != ".tmp" for item in inside):
         raise ExportError(f"{out}: holds another data set: give an empty folder")

@@ -5,8 +5,6 @@ page does with them is in page.js, which asks for WebGL 2 alone.
 """
 
 import base64
-import importlib.resources
-import json
 import math
 import pathlib
 import zlib
@@ -14,6 +12,7 @@ import zlib
 import numpy as np
 
 from gen4d import files
+from gen4d.report import sheet
 from gen4d.report.scene import HEADROOM_M, INNER, chosen_pairs, framed, outward, title
 from gen4d.sequence import ROLES, Cloud, FloorPlan, Sequence, frame_pairs
 from gen4d.shards import Dataset
@@ -34,26 +33,14 @@ def write_page(dataset: Dataset, first: int, path: pathlib.Path) -> str:
 
 def _page(dataset: Dataset, numbers: range, first: int) -> str:
     scene, payload = describe(dataset, numbers, first)
-    read = importlib.resources.files("gen4d.report").joinpath
-    parts = {
-        "CSS": read("page.css").read_text("utf-8"),
-        "SCRIPT": read("page.js").read_text("utf-8"),
-        "SCENE": _as_text(scene),
-        "DATA": base64.b64encode(zlib.compress(payload, 9)).decode(),
-        "TITLE": _escaped(scene["scan"]),
-    }
-    page = read("page.html").read_text("utf-8")
-    pieces = page.split("@")  # @NAME@ in the template
-    return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
-
-
-def _as_text(value: object) -> str:
-    """JSON that may stand in a <script>: no value can end it."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return sheet.fill(
+        "page.html",
+        CSS=sheet.read("page.css"),
+        SCRIPT=sheet.read("page.js"),
+        SCENE=sheet.as_json(scene),
+        DATA=base64.b64encode(zlib.compress(payload, 9)).decode(),
+        TITLE=scene["scan"],
+    )
 
 
 class _Store:

@@ -58,7 +58,7 @@ def examine_recordings(
     except SourceError as error:
         return [Finding("error", error.path, error.problem)]
     config = dataclasses.replace(config, every=config.every or found.recorded.every)
-    what = f"{found.title}: {counted(len(found.sources), 'scan')} of {kind}, every {config.every} is used"
+    what = f"{found.entry.title}: {counted(len(found.sources), 'scan')} of {kind}, every {config.every} is used"
     findings = [Finding("note", str(folder), what)]
     findings += [Finding("warning", *_split(line)) for line in found.warnings]
     findings += [Finding("error", *_split(line)) for line in found.refused]

@@ -148,6 +148,11 @@ class Dataset:
         """Number of the scan of sequence i: an index into `scan_names`. Raises IndexError."""
         return bisect.bisect_right(self._end, self._number(i))
 
+    def id_of(self, i: int) -> str:
+        """Id of sequence i. Opens its shard. Raises IndexError."""
+        shard, row = self._locate(i)
+        return self._tables(shard).id(row)
+
     @property
     def ids(self) -> list[str]:
         """Id of every sequence: name of its scan and its number within it. Opens every shard."""
@@ -182,6 +187,11 @@ class Dataset:
         tables = self._tables(shard)
         scan = int(tables.table["sequence/scan"][row])
         return tables.views(scan, lambda number: self._cloud(tables, shard, number))
+
+    def members(self, i: int) -> list[int]:
+        """Which of the frames or sweeps of its scan sequence i has: their places in `views(i)`; none of other kinds."""
+        shard, row = self._locate(i)
+        return self._tables(shard).members(row)
 
     def floor_plan(self, i: int) -> FloorPlan | None:
         """The floor plan of the scan of sequence i, or None if its source has none."""

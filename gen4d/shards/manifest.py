@@ -13,6 +13,9 @@ from gen4d.shards.format import (
 )
 from gen4d.shards.home import Home
 
+ORIGIN = ("role", "name", "title", "home", "terms", "licence")  # what a data set says of each that it was made from
+CARD = ("README.md", "croissant.json", "sequences.jsonl", "sequence.png")  # what gen4d card writes beside dataset.json
+
 
 def shard_path(out: pathlib.Path, number: int) -> pathlib.Path:
     """File of a shard."""
@@ -112,6 +115,7 @@ def _is_sound(manifest: dict) -> bool:
             kinds += [(entry["file"], str), (entry["bytes"], int), (entry["scans"], list)]
             kinds += [(entry["content_sha256"], str), (entry["sidecar_sha256"], str)]
             kinds += [(name, str) for name, _ in entry["scans"]] + [(count, int) for _, count in entry["scans"]]
+        kinds += [(one[name], str) for one in manifest.get("sources", []) for name in ORIGIN]
         whole = all(isinstance(value, kind) for value, kind in kinds)
         counts = [count for entry in shards for _, count in entry["scans"]] if whole else []
         return whole and all(0 <= n < 2**31 for n in counts) and all(_is_plain(entry["file"]) for entry in shards)

@@ -186,6 +186,15 @@ class Tables:
         columns = (self.table[f"view/{name}"][a:b] for name in ("number", "time_s", "pose"))
         return Views(tuple(map(cloud_of or self.cloud, self._rows["view/cloud"][a:b])), *columns, overlap)
 
+    def members(self, row: int) -> list[int]:
+        """Which of the views of its scan the actors of the sequence in a row are."""
+        if "view/start" not in self._rows:
+            return []
+        first, last = self._range("view/start", self._rows["sequence/scan"][row])
+        known = {cloud: number for number, cloud in enumerate(self._rows["view/cloud"][first:last])}
+        clouds = self._rows["actor/cloud"][slice(*self._range("actor/start", row))]
+        return [known[cloud] for cloud in clouds if cloud in known]
+
     def _actor(self, a: int, cloud_of: CloudOf, movers: int) -> Actor:
         rows = self._rows
         cloud, role = cloud_of(rows["actor/cloud"][a]), rows["actor/role"][a]

@@ -9,16 +9,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gen4d.files import is_litter
 from gen4d.sequence import Sequence, find_fault, frame_pairs, match_points, pose_fault
 from gen4d.shards.dataset import Dataset
 from gen4d.shards.format import FormatError, unseal
 from gen4d.shards.home import LocalHome, RangedFile
-from gen4d.shards.manifest import read_sidecar, sidecar_name, sidecar_path
+from gen4d.shards.manifest import CARD, read_sidecar, sidecar_name, sidecar_path
 from gen4d.shards.tables import Shard, Tables
 
 _REMEDY = "restore it from a copy, or delete it and run the command that wrote it again"
 _PIECE = 4 << 20  # bytes that are hashed at once
-_EXPECTED = ("dataset.json", "shards", "build.lock", "parts.json")
+_EXPECTED = ("dataset.json", "shards", "build.lock", "parts.json", *CARD)
 
 
 def verify(dataset: Dataset, quick: bool = False) -> Iterator[str | None]:
@@ -55,7 +56,7 @@ def _find_odd(dataset: Dataset, folder: pathlib.Path, start: str) -> Iterator[st
     odd = [path for path in folder.iterdir() if path.name not in (*_EXPECTED, start)]
     shards = folder / "shards"
     odd += [path for path in shards.iterdir() if path.name not in known] if shards.is_dir() else []
-    for path in sorted(odd):
+    for path in sorted(path for path in odd if not is_litter(path.name)):
         yield f"{path}: not part of the data set: remove it, or finish the build that it belongs to"
 
 

@@ -26,6 +26,7 @@ FILES = (
     "colour",
     "normal",
 )  # roles of files beside a scan
+_TEXTS = "name title units up home terms licence label_space marker note default_part".split()  # of an entry
 _DEFAULTS = {"scans": {"units": "m", "up": "z"}, "shapes": {"units": "", "up": "auto"}}
 
 
@@ -72,6 +73,7 @@ class Entry:
     home: str
     terms: str
     layouts: tuple[Layout, ...]
+    licence: str = ""
     label_space: str = ""
     marker: str = ""
     note: str = ""
@@ -186,7 +188,7 @@ def _entry(number: int, item: Any) -> Entry:
         raise _Wrong(f"{where}: role is {role!r}: {nearest(str(role), ROLES)}")
     general = {"title": item["name"], "built": True, "home": "yours", "terms": "yours"}
     values = general | _DEFAULTS.get(role, {"units": "m", "up": "z"}) | item
-    for key in ("name", "title", "units", "up", "home", "terms", "label_space", "marker", "note", "default_part"):
+    for key in _TEXTS:
         if not isinstance(values.get(key, ""), str):
             raise _Wrong(f"{where}: {key} is {values[key]!r}, not a text: put it in quotes")
     if not isinstance(item["layouts"], list):

@@ -7,16 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from gen4d.files import is_litter
 from gen4d.sources.entries import Entry, HeightRange, Layout, Manifest, load_manifest
 from gen4d.sources.source import SourceError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _NAME = "datasets_manifest.yaml"
 _PLACES = (_PACKAGE / _NAME, _PACKAGE.parent / _NAME)
-# What systems and editors leave beside data: hidden files (`._room.ply` of macOS among them), backups, caches.
-_LITTER = re.compile(
-    r"\..*|~\$.*|.*~|#.*#|thumbs\.db|desktop\.ini|icon\r|__macosx|@eadir|\$recycle\.bin|lost\+found", re.I
-)
 _added: dict[Path, Manifest] = {}  # of users, by file, in the order in which they were added
 
 
@@ -182,11 +179,6 @@ def match(folder: Path, entry: Entry) -> list[Hit]:
         if found:
             return [found[relative] for relative in sorted(found)]
     return []
-
-
-def is_litter(relative: str) -> bool:
-    """Whether a path within a folder is, or lies in, what a system or an editor left there."""
-    return any(_LITTER.fullmatch(part) for part in relative.split("/"))
 
 
 def _glob(folder: Path, pattern: str) -> list[Path]:

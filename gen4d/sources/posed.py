@@ -47,11 +47,11 @@ class PosedSource:
 
 
 class FoundPosed(NamedTuple):
-    """sources sorted by name; title of the data set; the world's axis that points up; how the frames lie; what the user
-    should know; refused: one line each."""
+    """sources sorted by name; the data set that the folder was recognised as; the world's axis that points up; how the
+    frames lie; what the user should know; refused: one line each."""
 
     sources: tuple[PosedSource, ...]
-    title: str
+    entry: Entry
     up: str
     recorded: Recorded
     warnings: tuple[str, ...]
@@ -81,7 +81,7 @@ def find_posed(folder: Path, role: str, split: Path | None = None) -> FoundPosed
         raise SourceError(folder, f"has no scan that can be used: {refused[0]}")
     sources.sort(key=lambda source: source.name)
     recorded = hits[0].layout.recorded
-    return FoundPosed(tuple(sources), entry.title, entry.up, recorded, chosen.warnings, tuple(refused))
+    return FoundPosed(tuple(sources), entry, entry.up, recorded, chosen.warnings, tuple(refused))
 
 
 def _own(folder: Path, role: str) -> tuple[Entry, list[Hit]]:
@@ -98,7 +98,7 @@ def _own(folder: Path, role: str) -> tuple[Entry, list[Hit]]:
         raise SourceError(path, f"describes no {role}: give the key {role}, or the --kind that it describes")
     layout = Layout((), None, recorded=parse_recorded(path, role, item[role]))
     up, units, scans = (str(item.get(name, default)) for name, default in (("up", "z"), ("units", "m"), ("scans", ".")))
-    entry = Entry(folder.name, f"the data set of {path}", role, True, units, up, "", "", (layout,))
+    entry = Entry(OWN, f"{role} that {OWN} describes", role, True, units, up, "yours", "yours", (layout,))
     places = [folder] if scans == "." else sorted(place for place in folder.glob(scans) if place.is_dir())
     if not places:
         raise SourceError(path, f"names scans {scans!r}, of which {folder} holds none")

@@ -13,7 +13,7 @@ from gen4d.sources.formats.meshes import read_mesh, sound_mesh
 from gen4d.sources.level import up_rotation
 from gen4d.sources.manifest import Hit, class_name_of, recognise
 from gen4d.sources.source import SourceError, SourceFile, check_name, escaped, file_size, read_file
-from gen4d.sources.splits import default_part, find_listed, missing_names, read_split
+from gen4d.sources.splits import EVERY, default_part, find_listed, missing_names, read_split
 
 _SHOWN = 20
 
@@ -103,6 +103,8 @@ def _choose(folder: Path, entry: Entry, hits: list[Hit], split: str | Path | Non
     if split is None:
         chosen = default_part(folder, entry, hits)
         return chosen.hits, chosen.warnings
+    if split == EVERY:
+        return hits, ()
     warnings: tuple[str, ...] = ()
     if str(split) in ("train", "test"):
         kept = [hit for hit in hits if hit.groups.get("part") == str(split)]

@@ -9,6 +9,7 @@ from gen4d.sources.entries import Entry
 from gen4d.sources.manifest import Hit
 from gen4d.sources.source import SourceError, read_file
 
+EVERY = Path("*")  # in the place of a list: all that is there, whatever lists and parts say
 _SHOWN = 20
 _SUFFIXES = frozenset(".ply .pcd .npz .npy .off .obj .glb .gltf .stl .txt .xyz .csv .las .laz .e57 .pth .zip".split())
 
@@ -63,6 +64,8 @@ def find_listed(listed: Iterable[str], paths: Iterable[tuple[str, str]]) -> dict
 def choose_split(folder: Path, entry: Entry, hits: list[Hit], split: Path | None) -> Chosen:
     """The hits that are used for scans: those that `split` lists, or the data set's own training list where there is
     one, or its default part, or all. Raises SourceError where a list chooses none of them."""
+    if split == EVERY:
+        return Chosen(hits, ())
     if split is not None:
         part = [hit for hit in hits if hit.groups.get("part") == str(split)]
         if part and not Path(split).is_file():

@@ -41,7 +41,7 @@ def evaluate(run, which, out, device, no_labels, as_json, **given) -> None:
     gen4d-train evaluate runs/finetune --data scannet --part test --no-labels --write txt --checkpoint last
     """
     with frame.one_line_errors():
-        from train.doctor import machine
+        from train.run.machine import machine
         from train.run.world import join_world
         from train.tasks import trained
         from train.tasks.segment.trained import Wanted, evaluate_run

@@ -92,9 +92,9 @@ def _finetune(places, path, config, run, world, dry_run, no_memory_check, as_jso
 
 def _follow(task, prepared, data, config, run, world, as_json) -> None:
     """Says what fine-tuning does, and the report of the last validation."""
-    from train.doctor import machine
     from train.run.log import Record
     from train.run.loop import Stopped
+    from train.run.machine import machine
     from train.tasks.finetune import conclude, finetune_prepared
 
     progress, last = Progress(config.run, "scans", frame.out_of(as_json)), None

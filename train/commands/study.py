@@ -20,7 +20,7 @@ def study(size, out, assignments, workers, device, as_json) -> None:
     """
     with frame.one_line_errors():
         from train.config import resolve
-        from train.doctor import machine
+        from train.run.machine import machine
         from train.run.world import choose_device
         from train.study import report
         from train.study.plan import STUDIES

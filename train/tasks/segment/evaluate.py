@@ -41,11 +41,13 @@ class Seeing(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Confusion matrices (K, K + 1) over all points, and over all 2 cm voxels, of a number of scans."""
+    """Confusion matrices (K, K + 1) over all points, and over all 2 cm voxels, of a number of scans; and what was
+    predicted in the first of them."""
 
     points: np.ndarray
     voxels: np.ndarray
     scans: int
+    shown: tuple[tuple[LabelledScan, np.ndarray], ...] = ()
 
 
 def evaluate(
@@ -54,13 +56,15 @@ def evaluate(
     seeing: Seeing,
     device: torch.device,
     use: Callable[[LabelledScan, np.ndarray], None] | None = None,
+    shown: int = 3,
 ) -> Evaluation:
     """Confusion of a model on its device over scans, of which those without labels add nothing. use(scan, classes) gets
-    every prediction. The model is left in the mode it was in. Raises SegmentError."""
+    every prediction; the first few are kept for pictures. The model is left in the mode it was in. Raises
+    SegmentError."""
     classes = model.head.out_features
     points = np.zeros((classes, classes + 1), np.int64)
     voxels = np.zeros_like(points)
-    training = model.training
+    training, kept = model.training, []
     model.eval()
     for scan in scans:
         prediction = predict(model, scan, seeing, device)
@@ -69,8 +73,10 @@ def evaluate(
             voxels += voxel_confusion(scan, prediction, classes)
         if use:
             use(scan, prediction)
+        if len(kept) < shown:
+            kept.append((scan, prediction))
     model.train(training)
-    return Evaluation(points, voxels, len(scans))
+    return Evaluation(points, voxels, len(scans), tuple(kept))
 
 
 def predict(model: Segmenter, scan: LabelledScan, seeing: Seeing, device: torch.device) -> np.ndarray:

@@ -1,4 +1,9 @@
-"""What an evaluation leaves behind: a table, JSON, and a picture of the confusion matrix."""
+"""What an evaluation leaves behind: a table, JSON, pictures.
+
+results.json, results.md   IoU and accuracy of every class
+confusion.png              the confusion matrix
+pictures/<scan>.png        predicted classes, and the labels beside them, of the first scans
+"""
 
 import io
 import json
@@ -11,6 +16,7 @@ import numpy as np
 from gen4d import files
 from train.tasks.metrics import scores
 from train.tasks.segment.evaluate import Evaluation
+from train.tasks.segment.predictions import draw_classes
 from train.tasks.tables import aligned, percent
 
 COUNTED = {"points": "all points", "voxels": "2 cm voxels"}
@@ -72,11 +78,10 @@ def _means(summaries: dict[str, dict]) -> list[str]:
 
 
 def write_results(folder: pathlib.Path, summaries: dict[str, dict], drawn: Evaluation, about: dict) -> list[str]:
-    """results.json, results.md and confusion.png (of the evaluation `drawn`, the first of `summaries`) in a folder.
+    """results.json, results.md and pictures (of the evaluation `drawn`, the first of `summaries`) in a folder.
 
     about: JSON values: `step` of each named summary, `machine`, `views` where a scan was seen by several, and whatever
-    else explains the numbers. Returns the
-    table's lines.
+    else explains the numbers. Returns the table's lines.
     """
     names = list(next(iter(summaries.values()))["points"]["classes"])
     lines = table(summaries)
@@ -92,6 +97,8 @@ def write_results(folder: pathlib.Path, summaries: dict[str, dict], drawn: Evalu
     files.write(folder / "results.md", ("\n".join(lines) + "\n").encode())
     name = next(iter(summaries))
     draw_confusion(drawn.points, names, f"{name}, all points of {drawn.scans} scans", folder / "confusion.png")
+    for scan, prediction in drawn.shown:
+        draw_classes(scan, prediction, names, folder / "pictures" / f"{scan.name}.png")
     return lines
 
 

@@ -1,0 +1,132 @@
+"""A card for a data set that is to be published: what it holds, how to read it, and what may be passed on.
+
+Four files beside dataset.json: README.md, as Hugging Face reads it, croissant.json, sequences.jsonl, a row a sequence,
+and sequence.png. Shards hold the geometry of their scans. Where the terms of a source keep it from being passed on, the
+card is one of the recipe: the .json files, from which `gen4d build --like` makes the same data of anybody's own copies.
+"""
+
+import json
+import os
+import pathlib
+import re
+
+import numpy as np
+
+from gen4d import files
+from gen4d.exports.croissant import croissant
+from gen4d.exports.readme import (
+    CROISSANT,
+    MARK,
+    PICTURE,
+    README,
+    ROWS,
+    Terms,
+    cited,
+    readme,
+    summary,
+    terms_of,
+    title,
+)
+from gen4d.report.draw import write as draw
+from gen4d.sequence import Sequence
+from gen4d.shards import Dataset
+from gen4d.shards.manifest import CARD, sidecar_name
+
+_LEFTOVER = re.compile(f"({'|'.join(map(re.escape, CARD))}){files.TEMPORARY}")
+
+
+class CardError(ValueError):
+    """A card that cannot be written; the message names the file and the remedy."""
+
+
+def write_card(dataset: Dataset, out: pathlib.Path | None = None) -> tuple[pathlib.Path, Terms]:
+    """Write the card of a data set beside its dataset.json, or with its recipe to another folder; returns the folder,
+    and what the sources allow. The same data set gives the same bytes.
+
+    Raises CardError where a README.md there is somebody else's, where the folder holds another data set, or where the
+    data set is behind a URL and no folder is given.
+    """
+    beside = dataset.local and (out is None or (out.exists() and os.path.samefile(out, dataset.folder)))
+    if out is None and not beside:
+        raise CardError(f"{dataset.home.where()}: is behind a URL: give the folder of its card, --out")
+    out = dataset.folder if beside else out
+    terms = terms_of(dataset.manifest)
+    _check(out, dataset, beside)
+    recipe = not beside or (not terms.free and _has_recipe(dataset))
+    files.make_folder(out)
+    for path in files.leftovers(out, _LEFTOVER):
+        files.remove(path)
+    rows = list(_rows(dataset))
+    text = readme(dataset, terms, rows, recipe, shown=terms.free and bool(rows))
+    files.write(out / README, text.encode())  # the first: by its mark the folder is known as ours
+    listed = {ROWS: b"".join(json.dumps(row).encode() + b"\n" for row in rows)}
+    files.write(out / ROWS, listed[ROWS])
+    if terms.free and rows:
+        draw(dataset, range(len(dataset)), out / PICTURE)
+        listed[PICTURE] = (out / PICTURE).read_bytes()
+    else:
+        files.remove(out / PICTURE)
+    about = {"name": title(terms), "description": summary(dataset, rows), "citeAs": cited(dataset, rows)}
+    files.write(out / CROISSANT, croissant(dataset, about, terms, listed, shards=not recipe))
+    if not beside:
+        _copy_recipe(dataset, out)
+    return out, terms
+
+
+def _check(out: pathlib.Path, dataset: Dataset, beside: bool) -> None:
+    """Raise CardError where something that is not of an earlier card would be overwritten."""
+    there = [name for name in CARD if (out / name).exists()]
+    ours = README in there and MARK in (out / README).read_text("utf-8", "replace")
+    if there and not ours:
+        raise CardError(f"{out / there[0]}: is there already and not of gen4d card: rename it, or give another --out")
+    if beside:
+        return
+    if not _has_recipe(dataset):
+        raise CardError(f"{dataset.home.where()}: is no build of gen4d, so there is no recipe: leave --out out")
+    if any((out / "shards").glob("*.zarr.zip")) or any((out / "shards").glob("*.h5")):
+        raise CardError(f"{out}: holds a data set: give an empty folder")
+    if (odd := files.others(out)) and not ours:
+        raise CardError(f"{out}: holds other files ({odd[0]}, {len(odd)} in all): give an empty folder")
+
+
+def _has_recipe(dataset: Dataset) -> bool:
+    """Whether gen4d build made it: then it can be built again."""
+    return dataset.manifest.get("generator") is not None and "exported" not in dataset.manifest
+
+
+def _copy_recipe(dataset: Dataset, out: pathlib.Path) -> None:
+    """The .json files of a data set: all that `gen4d build --like` needs."""
+    files.make_folder(out / "shards")
+    for name in recipe_names(dataset):
+        files.write(out / name, dataset.home.read(name))
+
+
+def recipe_names(dataset: Dataset) -> list[str]:
+    """Names of the files of a recipe, dataset.json last, as in a build."""
+    return ["build.json", *(sidecar_name(n) for n in range(len(dataset.manifest["shards"]))), "dataset.json"]
+
+
+def _rows(dataset: Dataset):
+    """A row of sequences.jsonl for every sequence."""
+    number = 0
+    for shard in dataset.manifest["shards"]:
+        for row in range(sum(count for _, count in shard["scans"])):
+            sequence = dataset[number]
+            yield {
+                "id": sequence.id,
+                "scan": sequence.scan,
+                "kind": sequence.kind,
+                "class_names": [mover.class_name for mover in sequence.movers],
+                "shapes": [mover.shape for mover in sequence.movers],
+                "frames": sequence.t,
+                "points": _points(sequence),
+                "shard": f"shards/{shard['file']}",
+                "row": row,
+            }
+            number += 1
+
+
+def _points(sequence: Sequence) -> list[int]:
+    """How many points each frame has."""
+    kept = sum(np.bitwise_count(actor.planes).sum(axis=1, dtype=np.int64) for actor in sequence.actors)
+    return kept.tolist()
