@@ -57,6 +57,9 @@ manifest = click.option(
 points = click.option(
     "--points", type=PATH, help="The benchmark's file of limited points: only they keep their labels."
 )
+boxes = click.option(
+    "--boxes", type=PATH, help="The benchmark's file of limited boxes, for --task detect: only they are learned."
+)
 
 
 views = click.option(
