@@ -100,9 +100,12 @@ soak: $(VENV)/.train ## the tests of crashes, signals, damage, parts, sameness a
 bench: $(VENV)/.train ## measure the generator against its references, then the loader
 	$(BIN)/python -m benchmarks
 
-docs: $(BIN)/python ## build the site of docs/ into site/
+docs: $(BIN)/python ## build the site of docs/ into site/, with a page of a built-in room in it
 	$(PIP_INSTALL) -e '.[docs]'
 	$(BIN)/zensical build --clean --strict
+	$(BIN)/gen4d samples data/docs --rooms 1 --shapes 1
+	$(BIN)/gen4d build --scans data/docs/scans --shapes data/docs/shapes --out data/docs/sequences --sequences 6
+	$(BIN)/gen4d view data/docs/sequences --out site/room.html
 
 lint: $(VENV)/.train ## check style, import rules, and the types of the public functions
 	$(BIN)/ruff check .

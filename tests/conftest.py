@@ -45,6 +45,7 @@ SLOW_TESTS = """
     test_submanifold_equals_dense_convolution_on_its_voxels
     test_the_kernels_equal_their_twins_without_the_compiler_too
     test_two_processes_joined_by_gloo_make_the_one_process_update
+    test_what_strl_pre_trained_is_fine_tuned_on_one_area_and_judged_on_another
 """.split()
 
 

@@ -24,7 +24,8 @@ _WRITTEN = "<!-- written by tests/pages.py -->"
 
 def help_of(command: click.Command, name: str, parent: click.Context | None = None) -> list[tuple[str, str]]:
     """Full name and `--help` of a command and, after it, of those below it."""
-    context = click.Context(command, parent, name, terminal_width=WIDTH, max_content_width=WIDTH)
+    width = {"terminal_width": WIDTH, "max_content_width": WIDTH}
+    context = click.Context(command, parent, name, **command.context_settings, **width)
     found = [(context.command_path, "\n".join(line.rstrip() for line in command.get_help(context).splitlines()))]
     for below in command.list_commands(context) if isinstance(command, click.Group) else ():
         found += help_of(command.get_command(context, below), below, context)

@@ -15,7 +15,8 @@ from train.__main__ import main
 from train.config import ConfigError, change
 from train.inputs import shapes as labelled
 from train.methods.pretrain import pretrain
-from train.nets.pooled import Pooled, Trained, load_trained
+from train.nets.pooled import Pooled, Trained
+from train.nets.weights import load_trained
 from train.run.checkpoint import CheckpointError
 from train.tasks.classify import svm
 from train.tasks.classify.batch import vary
@@ -214,7 +215,7 @@ def test_the_command_compares_pretrained_encoders_with_their_floors(tmp_path):
     "given, message",
     [
         (["--data=nothing"], "nothing: is not there: give a folder of shapes, or a file of many"),
-        (["--data=.", "--weights=."], "no checkpoint there: give a run folder of pretrain"),
+        (["--data=.", "--weights=."], "no checkpoint there: give a run folder"),
         (["--data=.", "--set=rows=last"], "rows = last: one of random, first"),
         (["--data=.", "--set=tuning.percents=0"], "percents = (0.0,): all above 0, and 100 at most"),
     ],

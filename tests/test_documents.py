@@ -96,7 +96,11 @@ def test_links_lead_to_files_and_headings_that_are_there(document):
 
 @documents
 def test_a_document_loads_nothing_from_elsewhere(document):
-    assert not re.findall(r"!\[[^\]]*\]\(https?:|<(?:img|script|link|iframe)\b", document.read_text())
+    text = document.read_text()
+    assert not re.findall(r"!\[[^\]]*\]\(https?:|<(?:img|script|link)\b", text)
+    framed = set(re.findall(r'<iframe src="([^"]*)"', text))
+    assert framed <= set(re.findall(r"--out site/(\S+)", (ROOT / "Makefile").read_text()))
+    assert text.count("<iframe") == text.count("<iframe src=") == text.count('sandbox="allow-scripts"')
 
 
 def test_the_site_is_built_and_loads_nothing_from_elsewhere(tmp_path):

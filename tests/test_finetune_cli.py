@@ -96,12 +96,14 @@ def results_of(folder):
 
 def test_a_run_prints_its_table_and_leaves_everything_in_its_folder(data, run):
     assert sorted(path.name for path in run.iterdir()) == [
-        "best", "checkpoint-00000004", "checkpoint-00000006", "config.json", "confusion.png", "curves.png", "log.jsonl",
-        "results.json", "results.md", "tensorboard", "train_scans.txt", "val_scans.txt", "validation.jsonl",
+        "best", "checkpoint-00000004", "checkpoint-00000006", "config.json", "confusion.png", "curves.png",
+        "log.jsonl", "machine.jsonl", "pictures", "results.json", "results.md", "tensorboard", "train_scans.txt",
+        "val_scans.txt", "validation.jsonl",
     ]  # fmt: skip
     assert [line["step"] for line in read_lines(run / "log.jsonl")] == [1, 2, 3, 4, 5, 6]
     assert [line["step"] for line in read_lines(run / "validation.jsonl")] == [2, 4, 6]
     assert Image.open(run / "confusion.png").size[0] > 300
+    assert sorted(path.stem for path in (run / "pictures").iterdir()) == ["scene0100_00", "scene0101_00"]
     again = call(*tune(data, run))
     assert "step 1/6" not in again.output  # nothing is left to do
     table = (run / "results.md").read_text()

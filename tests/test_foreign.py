@@ -173,7 +173,7 @@ def test_a_checkpoint_in_their_format_computes_here_what_their_net_computes(rele
 
 def test_released_weights_are_exported_and_say_their_voxels(released, tmp_path):
     result = call("export-weights", released, "--out", tmp_path / "own.safetensors")
-    assert result.exit_code == 0 and "3D backbone 34, weights of pointcontrast.pth" in result.output
+    assert result.exit_code == 0 and "backbone 34, weights of pointcontrast.pth" in result.output
     own = load_backbone(tmp_path / "own.safetensors")
     assert own.voxel_m == 0.025 and own.scans == ()
     same = load_backbone(released).net.state_dict()

@@ -191,7 +191,7 @@ def test_other_versions_and_an_older_dataset_json_are_named_and_do_no_harm(alter
     outcome = like(altered, mine)
     assert outcome.code == 0, outcome.text
     assert f"numpy 1.0 there, {np.__version__} here" in outcome.err
-    assert "same hash as published: every shard's; dataset.json itself says another" in outcome.out
+    assert "same hash as published: every shard's; dataset.json itself differs in" in outcome.out
 
 
 # What differs is named

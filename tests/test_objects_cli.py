@@ -11,6 +11,7 @@ from PIL import Image
 from tests.makers.files import write
 from tests.makers.labelled import room, write_room, write_rooms
 from tests.test_train_cli import call, refusal
+from train.inputs.labelled import LabelUse, Places, read_labelled
 from train.run.log import read_lines
 
 TINY = {
@@ -56,6 +57,8 @@ def test_a_run_leaves_a_table_numbers_and_pictures_and_is_evaluated_to_the_same(
     assert json.loads((tmp_path / "out/results.json").read_text())["results"] == results["results"]
     name = {"instances": "benchmark", "detect": "boxes"}[run.name]
     assert (tmp_path / "out/last" / name / "scene0100_00.txt").exists()
+    bare = call("evaluate", run, "--data", data, "--out", tmp_path / "bare", "--checkpoint", "last")
+    assert bare.exit_code == 0 and (tmp_path / "bare/pictures/scene0100_00.png").exists(), bare.output
 
 
 def test_a_run_goes_on_to_what_it_would_have_been(data, run, tmp_path):
@@ -81,6 +84,18 @@ def test_scans_without_labels_are_predicted(data, run, tmp_path):
         assert lines and all(len(line.split()) == 9 for line in lines)
         scores = [float(line.split()[1]) for line in lines]
         assert scores == sorted(scores, reverse=True)
+
+
+def test_boxes_are_limited_by_a_file(data, tmp_path):
+    path = tmp_path / "bbox_list"
+    torch.save({name: ([0], [3]) for name in ("scene0000_00", "scene0000_01", "scene0001_00")}, path)
+    found = read_labelled(Places(data, boxes=path), LabelUse(), 1, lambda line: None)
+    assert [np.unique(scan.instance).tolist() for scan in found.train] == [[-1, 2]] * 3 and len(found.points) == 64
+    assert all(len(np.unique(scan.instance)) == 5 for scan in found.val)
+    result = call(*tune("detect", data, tmp_path / "run"), "--boxes", path, "--set", "boxes_per_scan=1", "--dry-run")
+    assert result.exit_code == 0 and "detect.boxes_per_scan = 1" in result.output, result.output
+    text = refusal(*tune("instances", data, tmp_path / "no"), "--boxes", path)
+    assert "boxes are for --task detect, this is instances: leave it out" in text
 
 
 # What is wrong -------------------------------------------------------------------------------------------------------
@@ -114,7 +129,7 @@ def test_settings_of_another_task_are_refused(data, run, tmp_path):
 def test_what_is_for_segmentation_alone_is_refused(data, run):
     for option, value in (("--tta", "2"), ("--window-voxels", "1000")):
         line = refusal("evaluate", run, "--data", data, option, value)
-        assert "finds instances or boxes: leave out --tta and --window-voxels" in line
+        assert "of blocks, instances or boxes: leave out --tta and --window-voxels" in line
 
 
 def test_scans_of_other_classes_and_folders_without_a_run_are_refused(data, run, tmp_path):

@@ -90,16 +90,25 @@ def test_a_name_cannot_end_the_script_it_is_in(tmp_path):
     assert "default-src 'none'" in text
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    with browser.opened(tmp_path_factory.mktemp("browser")) as page:
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(browser.opened, marks=browser.needs_browser, id="chromium"),
+        pytest.param(browser.opened_firefox, marks=browser.needs_firefox, id="firefox"),
+    ],
+)
+def page(request, tmp_path_factory):
+    with request.param(tmp_path_factory.mktemp("browser")) as page:
         yield page
 
 
+REFUSED = """(address) => new Promise((done) => {
+  document.addEventListener("securitypolicyviolation", (event) => done(event.effectiveDirective));
+  fetch(address).then(() => done("it left"), () => 0);
+})"""
 PICTURE = "['points','lines'].map((id) => document.getElementById(id).toDataURL()).join()"
 
 
-@browser.needs_browser
 def test_it_draws_obeys_keys_and_asks_for_nothing(page, tmp_path):
     recording = three_movers()
     dataset = gen4d.write_dataset([recording], tmp_path / "data")
@@ -121,11 +130,11 @@ def test_it_draws_obeys_keys_and_asks_for_nothing(page, tmp_path):
     assert page.evaluate("[state.time, state.sequence, state.colour, state.beside]") == [2, 1, "kept", 3]
     assert page.evaluate(PICTURE) != seen[-1]
     assert [url for url in page.requests if not url.startswith(("file:", "about:", "data:"))] == []
-    assert len([url for url in page.requests if url.startswith("file:")]) == 1
+    assert len([url for url in page.requests if url.startswith("file:")]) == page.files_are_heard
     assert (page.errors, page.dialogs) == ([], 0)
+    assert page.evaluate(f"({REFUSED})('http://127.0.0.1:9/')") == "connect-src"
 
 
-@browser.needs_browser
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_every_kind_is_drawn_from_the_same_numbers(make, page, tmp_path):
     recording = make()
@@ -152,7 +161,6 @@ def test_every_kind_is_drawn_from_the_same_numbers(make, page, tmp_path):
     assert (np.abs(pixels - background).max(axis=1) > 8).mean() > 0.001
 
 
-@browser.needs_browser
 def test_walls_that_face_the_camera_come_and_go(page, tmp_path):
     recording = three_movers()
     x, y = np.meshgrid(np.arange(-0.3, 2.9, 0.03), [0.2, 2.4])

@@ -1,14 +1,21 @@
 """PointNet and DGCNN against twins that write every edge out, and what does not depend on the order of points."""
 
 import copy
+import json
 
 import pytest
+import safetensors
 import torch
 from torch import nn
 
 from tests import naive_nets
+from tests.test_strl import CPU, Shapes, small, views_of
+from train.config import change
+from train.methods.pretrain import pretrain
+from train.nets import weights
 from train.nets.dgcnn import DGCNN, EdgeConv, SegmentingDGCNN, nearest
 from train.nets.pointnet import PointNet
+from train.nets.pooled import Clouds
 
 B, N, K = 3, 40, 8
 
@@ -132,3 +139,78 @@ def test_half_precision_does_not_reach_the_sums_over_edges():
         half = layer(x)
     assert torch.isfinite(half).all() and torch.isfinite(layer.norm.running_var).all()
     assert (half - exact).abs().mean() < 0.2
+
+
+# Exported weights, in modules that know nothing of this project -------------------------------------------------------
+
+
+class PlainEdgeConv(nn.Module):
+    def __init__(self, c_in: int, widths: tuple[int, ...], k: int):
+        super().__init__()
+        self.k, self.first, self.norm = k, nn.Linear(2 * c_in, widths[0], bias=False), nn.BatchNorm1d(widths[0])
+        more = [nn.Linear(*widths, bias=False), nn.BatchNorm1d(widths[1]), nn.LeakyReLU(0.2)] if len(widths) > 1 else []
+        self.rest = nn.Sequential(*more)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """One cloud (N, c)."""
+        other = x[torch.cdist(x, x).topk(self.k, largest=False).indices]
+        own = x[:, None].expand_as(other)
+        edge = self.first(torch.cat([other - own, own], -1)).flatten(0, 1)
+        made = self.rest(nn.functional.leaky_relu(self.norm(edge), 0.2))
+        return made.unflatten(0, (len(x), self.k)).amax(1)
+
+
+class PlainDGCNN(nn.Module):
+    def __init__(self, edges: tuple[tuple[int, ...], ...], k: int, mean: bool):
+        super().__init__()
+        ends = [3, *(widths[-1] for widths in edges)]
+        self.layers = nn.ModuleList(PlainEdgeConv(c, widths, k) for c, widths in zip(ends[:-1], edges, strict=True))
+        self.last = nn.Sequential(nn.Linear(sum(ends[1:]), 1024, bias=False), nn.BatchNorm1d(1024), nn.LeakyReLU(0.2))
+        self.mean = mean
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = []
+        for layer in self.layers:
+            x = layer(x)
+            found.append(x)
+        last = self.last(torch.cat(found, -1))
+        return torch.cat([last.amax(0), last.mean(0)]) if self.mean else last.amax(0)
+
+
+class PlainPointNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        widths = [3, 64, 64, 64, 128, 1024]
+        parts = [
+            (nn.Linear(widths[i], widths[i + 1], bias=False), nn.BatchNorm1d(widths[i + 1]), nn.ReLU())
+            for i in range(5)
+        ]
+        self.layers = nn.Sequential(*(part for layer in parts for part in layer))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x).amax(0)
+
+
+PLAIN = {
+    "pointnet": PlainPointNet,
+    "dgcnn": lambda: PlainDGCNN(((64,), (64,), (128,), (256,)), 5, mean=True),
+    "dgcnn-seg": lambda: PlainDGCNN(((64, 64), (64, 64), (64,)), 5, mean=False),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_exported_weights_are_a_plain_module_s_by_what_their_header_says(name, tmp_path):
+    config = change(small(net=name, k=5, points=N), steps=2)
+    list(pretrain(config, Shapes(map(views_of, range(4))), tmp_path / "run", CPU))
+    about = weights.export_weights(tmp_path / "run", tmp_path / "net.safetensors")
+    assert (about["net"], about["k"], about["points"], about["step"], about["method"]) == (name, 5, N, 2, "strl")
+    with safetensors.safe_open(tmp_path / "net.safetensors", "pt") as opened:
+        assert json.loads(opened.metadata()["gen4d"]) == about and "layers.N.first takes" in about["layout"]
+        plain = PLAIN[name]()
+        plain.load_state_dict({key: opened.get_tensor(key) for key in opened.keys()})
+    for place in ("run", "net.safetensors"):
+        trained = weights.load_trained(tmp_path / place, 40)
+        assert (trained.net, trained.k, trained.seen) == (name, 5, tuple(f"shape{i}" for i in range(4)))
+        pooled = trained.encoder().eval()(Clouds(clouds(), None, B))
+        twin = torch.stack([plain.eval()(cloud) for cloud in clouds()])
+        torch.testing.assert_close(pooled, twin, rtol=1e-4, atol=1e-5)

@@ -12,7 +12,7 @@ import pytest
 
 import gen4d
 from gen4d.report import sheet
-from gen4d.report.overview import fitting, write_report
+from gen4d.report.overview import write_report
 from gen4d.sequence import FloorPlan
 from tests import browser
 from tests.makers import builds, commands, recordings
@@ -436,12 +436,12 @@ def test_what_is_damaged_but_readable_is_said_on_the_page(copy_of_one, tmp_path)
     assert "Damaged." in words(text) and "notes.txt: not part of the data set" in words(text)
 
 
-def test_sources_are_recognised_by_the_names_of_their_files():
-    scannet = [f"scans/scene{i:04d}_00/scene{i:04d}_00_vh_clean_2.ply" for i in range(30)]
-    assert {entry.name for entry in fitting("scans", scannet)} == {"gen4d-samples", "scannet"}
-    pointcept = {entry.name for entry in fitting("scans", ["train/scene0000_00/coord.npy"])}
-    assert "pointcept-scannet" in pointcept and "scannet" not in pointcept
-    assert not fitting("scans", [])
+def test_sources_are_those_that_the_data_set_names(copy_of_one, tmp_path):
+    text = report(copy_of_one, tmp_path / "report.html")
+    known = gen4d.open_dataset(copy_of_one).manifest["sources"]
+    assert {one["role"] for one in known} == {"scans", "shapes"}
+    for one in known:
+        assert one["title"] in words(text) and one["terms"] in words(text)
 
 
 # The parts of a page -------------------------------------------------------------------------------------------------

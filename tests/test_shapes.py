@@ -105,6 +105,10 @@ BAD = {
         lambda f: _rewrite(write_hdf5(f), data=np.zeros((2, 20, 2))),
         "ply_data_train0.h5: has data of shape (2, 20, 2)",
     ),
+    "a label without a name": (
+        lambda f: write_hdf5(f, label=(0, 1, 2, 9)),
+        "ply_data_train1.h5: has the label 9, and names of the classes 0 to 2 alone: copy it and its list",
+    ),
     "no HDF5 at all": (
         lambda f: (write_hdf5(f) / "ply_data_train1.h5").write_bytes(b"<html>"),
         "ply_data_train1.h5: is damaged, or not what its name says",
@@ -128,6 +132,14 @@ BAD = {
     "an npz without labels": (
         lambda f: (f.mkdir(), np.savez(f / "a.npz", point=np.zeros((2, 5, 3)))),
         "none of 2 shapes has a class: give labels, or folders of classes",
+    ),
+    "an npz with more shapes than labels": (
+        lambda f: (f.mkdir(), np.savez(f / "a.npz", point=np.zeros((3, 5, 3)), label=np.arange(2))),
+        "a.npz: has 3 shapes and 2 labels: they must agree",
+    ),
+    "an npz of flat arrays": (
+        lambda f: (f.mkdir(), np.savez(f / "a.npz", point=np.zeros((3, 5)), label=np.arange(3))),
+        "a.npz: has `point` of shape (3, 5)",
     ),
     "an empty folder": (lambda f: f.mkdir(), "data"),
 }
@@ -194,8 +206,32 @@ def test_folds_never_cut_a_maker_and_hold_every_labelled_shape_once():
 
 
 def test_a_class_of_one_maker_cannot_be_learned_from_others():
-    with pytest.raises(LabelledShapesError, match="class b: all its shapes would be in fold"):
+    with pytest.raises(LabelledShapesError, match="class b: all its shapes are of one maker"):
         folds_of(shapes_of([0, 0, 0, 1, 1], "xyzww"), 2, 0)
+    assert set(folds_of(shapes_of([0, 0, 0, 1, 1], "xyzwv"), 2, 0)[3:]) == {0, 1}
+
+
+def test_shapes_of_one_class_are_refused(tmp_path):
+    write_npz(tmp_path / "npz", label=("chair",) * 4)
+    with pytest.raises(LabelledShapesError, match="all shapes are of the class chair: give two classes at least"):
+        read_data(tmp_path / "npz", 2, 0)
+
+
+def test_a_file_beside_shapes_of_another_data_set_is_refused(tmp_path):
+    write_shape(tmp_path, "bed", 1, CUBE_VERTEX, CUBE_QUADS)
+    np.savez(tmp_path / "points.npz", point=np.zeros((2, 5, 3)), label=np.arange(2))
+    with pytest.raises(LabelledShapesError, match=r"points\.npz: its folder was recognised as"):
+        read_shapes(tmp_path / "points.npz", None)
+
+
+def test_an_empty_folder_of_a_class_is_refused(tmp_path):
+    for name in ("bed", "chair"):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / f"{name}_1.npy", cloud(1))
+    assert read_shapes(tmp_path, None).classes == ("bed", "chair")
+    (tmp_path / "lamp" / "train").mkdir(parents=True)
+    with pytest.raises(LabelledShapesError, match="lamp: holds no file, so a class of this name would have no shape"):
+        read_shapes(tmp_path, None)
 
 
 @needs_shared_data

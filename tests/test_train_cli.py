@@ -28,9 +28,9 @@ from tests.test_loop import digest, log_of
 from train import doctor, errors
 from train.__main__ import main
 from train.commands.progress import CollapseWatch, ConstantWatch, Progress
-from train.config import ConfigError, from_plain, resolve, to_plain
+from train.config import ConfigError, change, from_plain, leaves, resolve, to_plain
 from train.inputs.order import Share
-from train.methods.config import PRESETS
+from train.methods.config import PRESETS, advice
 from train.methods.contrast4d.config import METHODS
 from train.methods.pretrain import make
 from train.nets import sparse
@@ -41,7 +41,7 @@ from train.run import memory, world
 from train.run.log import Record, read_lines
 from train.run.loop import Running
 from train.run.world import World
-from train.study.compare import _thinned as thinned
+from train.study.compare import thinned
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = ("net_3d=small-4d", "width=8", "hidden=4", "samples=16", "voxel_m=0.2", "voxel_4d_m=0.4", "workers=1", "steps=3")
@@ -93,6 +93,7 @@ def test_pretraining_prints_every_step_and_leaves_a_run_folder(data, run):
         "curves.png",
         "features.png",
         "log.jsonl",
+        "machine.jsonl",
         "probe.jsonl",
         "tensorboard",
     ]
@@ -418,7 +419,7 @@ def test_results_come_as_json_where_that_is_asked_for(data, run, tmp_path):
 
 
 def test_a_collapse_is_warned_about_once_in_a_hundred_steps():
-    watch, said = CollapseWatch(), []
+    watch, said = CollapseWatch(advice("4dcontrast").collapsed), []
     for step in range(1, 202):
         spread = {"3d": 0.59 if step > 50 else 0.61, "4d": 0.9}
         watch.see(Record(step, 0.0, {}, spread, {}, 0.1, 1.0, 0, {}), said.append)
@@ -426,8 +427,20 @@ def test_a_collapse_is_warned_about_once_in_a_hundred_steps():
     assert "3d 0.59" in said[0] and "4d" not in said[0]
 
 
+@pytest.mark.parametrize("method", ["strl", *METHODS])
+def test_what_a_warning_advises_are_settings_of_its_method(method):
+    """Named settings exist, and none is of another method."""
+    config = change(PRESETS["small"], method=method)
+    named = re.findall(r"\b(lr|target_decay|stop_gradient|samples|predictors|steps|weight)\b", " ".join(advice(method)))
+    known = set(leaves(type(config)))
+    of = "strl." if method == "strl" else "contrast."
+    own = {name for name in named if name not in ("lr", "steps", "weight")}
+    assert own and all(of + name in known for name in own)
+    assert ("predictors" in own) == (method in METHODS and METHODS[method].cosine)
+
+
 def test_a_comparison_below_a_constant_is_warned_about_when_it_stays_there_and_ever_less_often():
-    watch, said = ConstantWatch(), []
+    watch, said = ConstantWatch(advice("4dcontrast").unlearned), []
     for step in range(1, 1001):
         reached = 0.8 if step == 40 else 0.4  # once it is learned, for a moment
         fit = {"3d-4d/cos": reached, "3d-4d/constant": 0.7, "3d-3d/cos": 0.9, "3d-3d/constant": 0.5}

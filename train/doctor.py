@@ -3,10 +3,8 @@
 import itertools
 import os
 import platform
-from importlib import metadata
 from typing import Literal, NamedTuple
 
-from gen4d import __version__
 from train.errors import Refused, reason
 
 # Compute capabilities that spconv's wheels were compiled for; newer GPUs compile from PTX, or fail.
@@ -28,6 +26,8 @@ def examine() -> list[Finding]:
         import torch
     except ImportError as error:
         return [Finding("bad", f"Python {platform.python_version()}: {error}; {REMEDY}")]
+    from train.run.machine import installed_sparse
+
     findings = [Finding("ok", f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}")]
     installed = installed_sparse()
     findings += check_packages(installed, torch.cuda.is_available())
@@ -36,16 +36,6 @@ def examine() -> list[Finding]:
     if any(name.startswith("spconv") for name in installed):
         findings += check_numbers()
     return findings
-
-
-def installed_sparse() -> dict[str, str]:
-    """Name -> version of every installed distribution of spconv and cumm."""
-    found = {}
-    for distribution in metadata.distributions():
-        name = (distribution.metadata["Name"] or "").lower().replace("_", "-")
-        if name.split("-")[0] in ("spconv", "cumm"):
-            found[name] = distribution.version
-    return dict(sorted(found.items()))
 
 
 def check_packages(installed: dict[str, str], cuda: bool) -> list[Finding]:
@@ -137,13 +127,3 @@ def check_numbers() -> list[Finding]:
         except (ValueError, RuntimeError, AssertionError) as error:
             findings.append(Finding("bad", f"{what}: {reason(error)}"))
     return findings
-
-
-def machine(device) -> str:
-    """Versions and hardware that a number was measured with."""
-    import torch
-
-    sparse = [f"{name} {version}" for name, version in installed_sparse().items() if name.startswith("spconv")]
-    spconv = ", ".join(sparse) or "no spconv"
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
-    return f"gen4d {__version__}, torch {torch.__version__}, {spconv}, {name}"

@@ -256,7 +256,7 @@ def compare(published: Published, out: pathlib.Path) -> tuple[bool, str]:
     if digest == published.digest:
         return True, digest
     odd = [name for name in manifest if manifest[name] != published.manifest.get(name)]
-    return True, f"every shard's; dataset.json itself says another {' and another '.join(odd) or 'thing'}"
+    return True, f"every shard's; dataset.json itself differs in {' and '.join(odd) or 'its form'}"
 
 
 def _first_difference(published: Published, out: pathlib.Path, number: int) -> str:

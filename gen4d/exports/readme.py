@@ -145,7 +145,9 @@ def _allowed(terms: Terms, recipe: bool, of: str) -> str:
         return f"{holds} They may be passed on under the conditions of {each}, which go with them."
     if recipe:
         why = (
-            "The terms above do not let everybody pass that on." if terms.known else "Nobody knows whether that may be."
+            "The terms above do not let everybody pass that on."
+            if terms.known
+            else "Whether that is allowed is not known."
         )
         return (
             f"{holds} {why} **Do not upload the shards.** Publish the recipe: the files below, which hold no points. "

@@ -209,6 +209,8 @@ def _weight(role: str, sources: list[ScanSource]) -> tuple[str, str]:
     if role == "labels":
         whole = all({"segments", "aggregation", "label_table"} <= set(source.files) for source in sources)
         return ("note", ": taken from segments") if whole else ("warning", ": those are built without labels")
+    if role == "objects":
+        return "warning", ": those are built without labels"
     if role in ("segments", "aggregation"):
         half = [source.name for source in sources if {"segments", "aggregation"} & set(source.files)]
         if half:
@@ -222,7 +224,9 @@ def _weight(role: str, sources: list[ScanSource]) -> tuple[str, str]:
 
 def _empty_files(sources: tuple[ScanSource, ...]) -> Iterator[Finding]:
     for source in sources:
-        for relative in source.files.values():
+        for role, relative in source.files.items():
+            if role == "objects":  # a folder, whose files are read with the scan
+                continue
             try:
                 if not file_size(source.root, relative):
                     message = "is empty (0 bytes): copy or download it again"

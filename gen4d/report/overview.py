@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gen4d import files, sources
+from gen4d import files
 from gen4d.building import kind_of, refused_in
 from gen4d.config import in_words, to_plain
 from gen4d.report import sheet, summary
@@ -24,7 +24,6 @@ from gen4d.sequence import ROLE_MOVING, ROLE_STATIC, FloorPlan, Sequence, Views
 from gen4d.shards import Dataset, FormatError
 from gen4d.shards.manifest import read_sidecar
 from gen4d.shards.verify import verify
-from gen4d.sources.entries import Entry
 
 _PICTURED, _LISTED = 200, 1000  # scans with a picture, and in the table at all
 _OF_A_CLASS = 6  # pictures of shapes
@@ -512,24 +511,15 @@ def _sources(dataset: Dataset, kind: str, sidecars: list[dict], said: list[dict]
     if not unique:
         return Html("")
     size = sum(file[1] for _, file in unique)
-    roles = {"moving": ("scans", "shapes"), "views": ("shapes", "pointsets")}.get(kind, (kind,))
-    first = [scan["files"][0][0] for scan in said if scan.get("files")]
-    shapes = [file[0] for sidecar in sidecars for file in sidecar.get("shapes", ())]
-    rows = [
-        [role, entry.title, _home(entry.home), entry.terms]
-        for role in roles
-        for entry in fitting(role, shapes if kind == "moving" and role == "shapes" else first)
-    ]
+    known = dataset.manifest.get("sources", ())
+    rows = [[one["role"], one["title"], _home(one["home"]), one["terms"] or one["licence"]] for one in known]
     spaces = sorted({dataset.label_space(numbers[0]) for _, numbers in _sequences_of(dataset)} - {""})
     recorded = kind in ("frames", "sweeps")  # of which a folder is named with the number of its frames
     about = summary.counted(len(unique), "recording" if recorded else "file")
     about += "." if recorded else f", {summary.format_bytes(size)}."
     about += f" Labels are those of {', '.join(spaces)}." if spaces else ""
     warning = "Shards hold the geometry of their scans: they may be passed on only as the terms of their sources allow."
-    fits = sheet.table(("what", "could be", "home", "terms"), rows, sortable=False) if rows else ""
-    told = (
-        "The names of the files have the layout of these data sets; which one it is, the builder knows." if rows else ""
-    )
+    where = sheet.table(("what", "data set", "home", "terms"), rows, sortable=False) if rows else ""
     listed = [[file[0], number(file[1]), tag("code", file[2][:16])] for _, file in unique[:_FILES]]
     rest = (
         sheet.note(f"{len(unique) - _FILES:,} more are named in the .json files of the shards.")
@@ -540,29 +530,9 @@ def _sources(dataset: Dataset, kind: str, sidecars: list[dict], said: list[dict]
     return sheet.section(
         "Sources",
         tag("p", about, " ", warning),
-        sheet.note(told),
-        fits,
+        where,
         sheet.details("Files that were read", table, rest),
     )
-
-
-def fitting(role: str, names: list[str]) -> list[Entry]:
-    """The data sets of a role that are known and whose layout files of these names have."""
-    some = names[:: max(1, len(names) // 20)]
-    entries = [entry for entry in sources.manifest.manifest().entries if entry.role == role]
-    return [entry for entry in entries if some and all(_has_layout(entry, name) for name in some)]
-
-
-def _has_layout(entry: Entry, name: str) -> bool:
-    """Whether a file, or a folder that it lies in, has a layout of the entry."""
-    above = [name, *map(str, pathlib.PurePosixPath(name).parents)]
-    for layout in entry.layouts:
-        for found in filter(None, map(layout.path.fullmatch, above)) if layout.path else ():
-            groups = {"name": "", **found.groupdict(default="")}
-            expected = {one.format_map(groups) for templates in layout.files.values() for one in templates}
-            if not expected or name.rpartition("/")[2] in expected:
-                return True
-    return False
 
 
 def _home(address: str) -> Html:

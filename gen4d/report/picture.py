@@ -1,12 +1,15 @@
-"""A picture of one sequence, still or moving: points as discs shaded by depth, over them ways and pairs."""
+"""A picture of one sequence, still or moving: points as discs shaded by depth, over them ways and pairs. Any
+other points in the same look."""
 
 import io
 import math
 import pathlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy.spatial import cKDTree
 
 from gen4d import files
 from gen4d.report import kernels
@@ -24,6 +27,8 @@ _THIN = 1.6  # what moves has fewer points than a scan, drawn so much larger
 _CUT_M = 0.3  # above the floor: what is higher at a wall that faces the camera is cut away
 _PANEL, _WIDE = (480, 380), 460  # of a frame, and height of the pairs, in pixels
 _COLUMNS = 4
+_MARGIN = 1.1  # around points that are framed without a floor plan
+_CELL_M = 0.1  # in which the outline of points without a floor plan is sought
 _FEW, _COARSE = 20_000, 2.3  # points of a thumbnail, and how much larger they are
 _WIDER, _WIDER_SHAPE = 1.1, 1.35  # than a picture a thumbnail sees, so that no corner is cut off
 _GIF, _BETWEEN, _TICK_MS = (640, 420), 5, 140
@@ -175,15 +180,11 @@ def _drawn(
     """A frame's points, and the ways of what moves, the position at `time` marked. small: no background."""
     fine = (size[0] * _FINER, size[1] * _FINER)
     camera, scale, facing = _camera(view, fine)
-    image = np.empty((fine[1], fine[0], 3), np.uint8)
-    image[:] = BACK
-    depth = np.full(fine[::-1], np.inf)
-    shown = frame.point[:, 2] <= view.cut
+    image, depth = _blank(fine)
+    out = None
     if view.outward is not None:
         out = np.where(frame.actor == 0, view.outward[np.where(frame.actor == 0, frame.point_index, 0)], 0)
-        angle = (out.astype(np.float64) - 1) / 254 * 2 * math.pi
-        near = (out > 0) & (np.cos(angle) * facing[0] + np.sin(angle) * facing[1] > 0.25)
-        shown &= ~(near & (frame.point[:, 2] > view.plan.floor_m + _CUT_M))
+    shown = _shown(frame.point, out, view, facing)
     size_m = (_COARSE if small else 1.0) * (
         view.radius / 45 if sequence.kind == "views" else max(view.radius / 150, 0.022)
     )
@@ -202,6 +203,23 @@ def _drawn(
         held = np.isfinite(depth) | (np.asarray(picture) != image).any(axis=2)
         picture.putalpha(Image.fromarray(held.view(np.uint8) * 255))
     return picture.resize(size, Image.Resampling.BOX)
+
+
+def _blank(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """An image and its depths, with nothing in them."""
+    image = np.empty((size[1], size[0], 3), np.uint8)
+    image[:] = BACK
+    return image, np.full(size[::-1], np.inf)
+
+
+def _shown(point: np.ndarray, out: np.ndarray | None, view: View, facing: np.ndarray) -> np.ndarray:
+    """Which points (N, 3) neither hide the room from above nor, by the way `out` (N,) that they face, from the side."""
+    shown = point[:, 2] <= view.cut
+    if out is not None:
+        angle = (out.astype(np.float64) - 1) / 254 * 2 * math.pi
+        near = (out > 0) & (np.cos(angle) * facing[0] + np.sin(angle) * facing[1] > 0.25)
+        shown &= ~(near & (point[:, 2] > view.plan.floor_m + _CUT_M))
+    return shown
 
 
 def _pixels(point: np.ndarray, camera: np.ndarray, scale: float, size: tuple[int, int]) -> list[tuple[float, float]]:
@@ -267,3 +285,46 @@ def _moved(sequence: Sequence, frames: list[Frame], time: float) -> Frame:
         shift = pose[0, :3, 3] + (time - i) * (pose[1, :3, 3] - pose[0, :3, 3])
         point[here] = sequence.actors[number].cloud.point[frame.point_index[here]] @ turn.T + shift
     return frame._replace(point=point)
+
+
+def view_points(point: np.ndarray) -> View:
+    """How points (N, 3) float32 in metres, z up, are looked at where no floor is known: it is taken to lie at their
+    lowest percentile. What is smaller than a room is shown whole."""
+    floor = float(np.percentile(point[:, 2], 1))
+    within = point[point[:, 2] < floor + HEADROOM_M]
+    centre, radius = framed(within, None)
+    radius *= _MARGIN
+    wide = np.ptp(np.quantile(within[:, :2], INNER, axis=0), axis=0).min() > HEADROOM_M
+    origin = np.floor(within[:, :2].min(axis=0) / _CELL_M).astype(np.int32)
+    plan = FloorPlan(np.zeros((1, 1), bool), origin, floor, _CELL_M)  # of which nothing is known to be free
+    out = outward(point, plan) if wide else None
+    return View(tuple(centre), radius, floor, floor + HEADROOM_M, floor + HEADROOM_M, plan, out)
+
+
+def draw_points(
+    point: np.ndarray,
+    colour: np.ndarray,
+    view: View,
+    size: tuple[int, int] = (720, 540),
+    lines: Iterable[tuple[np.ndarray, tuple[int, int, int]]] = (),
+) -> Image.Image:
+    """Points (N, 3) float32 in colours (N, 3) uint8, in the look of sequences. view: of these points; lines: drawn over
+    them, each (K, 3) metres in a colour."""
+    fine = (size[0] * _FINER, size[1] * _FINER)
+    camera, scale, facing = _camera(view, fine)
+    image, depth = _blank(fine)
+    shown = _shown(point, view.outward, view, facing)
+    kernels.splat(point[shown], colour[shown], camera, scale, _spacing(point[shown], view), image, depth)
+    kernels.shade(image, depth, _FINER, 4.0)
+    picture = Image.fromarray(image)
+    pen = ImageDraw.Draw(picture)
+    for line, ink in lines:
+        pen.line(_pixels(line, camera, scale, fine), ink, 2 * _FINER, joint="curve")
+    return picture.resize(size, Image.Resampling.BOX)
+
+
+def _spacing(point: np.ndarray, view: View) -> float:
+    """Extent of a point that closes surfaces: how far some points lie from their sixth neighbour, in bounds."""
+    some = point[:: max(1, len(point) // 2000)]
+    apart = float(np.median(cKDTree(point).query(some, 7)[0][:, 6])) if len(point) > 6 else math.inf
+    return min(max(apart, view.radius / 150), view.radius / 50)

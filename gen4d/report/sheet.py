@@ -16,6 +16,7 @@ import numpy as np
 _WIDE, _HIGH = 280, 64  # of a histogram, in pixels; below it are the numbers of its axis
 _APART = 52  # pixels between two numbers of an axis at least
 _ROOM = 0.04  # of a range is left free on either side
+_LETTER_PX = 7  # of a figure beside an axis
 _COLOURS = 6  # of lines, in sheet.css
 
 
@@ -224,14 +225,14 @@ def lines(
     x_all = [value for x, _ in series.values() for value in x]
     (left, right), (low, high) = (min(x_all, default=0.0), max(x_all, default=1.0)), span or _span(finite)
     wide, tall = size
-    across_px = lambda value: 44 + (value - left) / ((right - left) or 1) * (wide - 52)  # noqa: E731
+    marks = {value: figure(float(f"{value:.3g}")) for value in np.linspace(low, high, 4).tolist()}
+    edge = 8 + _LETTER_PX * max(5, *map(len, marks.values()))
+    across_px = lambda value: edge + (value - left) / ((right - left) or 1) * (wide - edge - 8)  # noqa: E731
     down_px = lambda value: tall - 24 - (value - low) / ((high - low) or 1) * (tall - 32)  # noqa: E731
     parts = []
-    for value in np.linspace(low, high, 4).tolist():
-        parts.append(f'<path class="axis" d="M44 {down_px(value):.1f}H{wide - 8}"/>')
-        parts.append(
-            f'<text x="40" y="{down_px(value) + 4:.1f}" text-anchor="end">{figure(float(f"{value:.3g}"))}</text>'
-        )
+    for value, mark in marks.items():
+        parts.append(f'<path class="axis" d="M{edge} {down_px(value):.1f}H{wide - 8}"/>')
+        parts.append(f'<text x="{edge - 4}" y="{down_px(value) + 4:.1f}" text-anchor="end">{mark}</text>')
     for value, anchor in ((left, "start"), (right, "end")):
         parts.append(f'<text x="{across_px(value):.1f}" y="{tall - 6}" text-anchor="{anchor}">{figure(value)}</text>')
     middle = f'<text x="{wide / 2}" y="{tall - 6}" text-anchor="middle">{markup(across)}</text>'

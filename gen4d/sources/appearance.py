@@ -7,6 +7,8 @@ import numpy as np
 from gen4d.sources.formats.arrays import npy_array
 from gen4d.sources.formats.pcd import pcd_rows
 from gen4d.sources.formats.ply import ply_rows
+from gen4d.sources.manifest import entry_of
+from gen4d.sources.objects import read_objects
 from gen4d.sources.scans import Scan, ScanSource
 from gen4d.sources.source import SourceError, SourceFile, read_file
 
@@ -28,7 +30,7 @@ class Appearance(NamedTuple):
 
 def read_appearance(source: ScanSource, scan: Scan, kinds: tuple[str, ...]) -> Appearance:
     """Some of `KINDS` for the points of a scan that was loaded from a source: columns of its points file (PLY, PCD), or
-    a file of its own (Pointcept's color.npy, normal.npy).
+    a file of its own (Pointcept's color.npy, normal.npy), or columns of S3DIS's texts.
 
     Raises SourceError where the source has none, or values that cannot be colours or normals.
     """
@@ -44,6 +46,8 @@ def read_appearance(source: ScanSource, scan: Scan, kinds: tuple[str, ...]) -> A
 
 def _read(source: ScanSource, scan: Scan, kind: str, files: list[SourceFile]) -> np.ndarray:
     """(N, 3) values as they are stored. Raises SourceError."""
+    if kind == "colour" and "objects" in source.files:  # whose files were counted when the scan was read
+        return read_objects(source.root, source.files["objects"], entry_of(source.entry), []).colour[scan.row]
     name = source.files.get(kind, source.files["points"])
     path = source.root / name
     content, file = read_file(source.root, name)

@@ -25,6 +25,7 @@ FILES = (
     "boxes",
     "colour",
     "normal",
+    "objects",
 )  # roles of files beside a scan
 _TEXTS = "name title units up home terms licence label_space marker note default_part".split()  # of an entry
 _DEFAULTS = {"scans": {"units": "m", "up": "z"}, "shapes": {"units": "", "up": "auto"}}
@@ -60,6 +61,15 @@ class ClassFile:
     cls: str = ""
 
 
+class Repair(NamedTuple):
+    """What `found` in a text of objects should read, where it is there exactly once. file: path or pattern below the
+    folder."""
+
+    file: str
+    found: str
+    put: str
+
+
 @dataclass(frozen=True)
 class Entry:
     """One data set of the manifest."""
@@ -83,6 +93,7 @@ class Entry:
     counts: Mapping[str, Any] = field(default_factory=dict)
     classes: Mapping[str, str] = field(default_factory=dict)
     class_file: ClassFile | None = None
+    repairs: tuple[Repair, ...] = ()
     surface: bool = True
 
 
@@ -206,9 +217,17 @@ def _entry(number: int, item: Any) -> Entry:
         _check_keys(f"{where}, split {name!r}", split, ("file", "count", "default"), ("file",))
         splits[name] = Split(**split)
     values["splits"] = splits
+    values["repairs"] = tuple(_repair(f"{where}, repairs", one) for one in item.get("repairs") or ())
     values["places"] = _strings(where, values, "places", (".", ".."))
     values["classes"] = {str(key): str(value) for key, value in _items(item, "classes")}
     return Entry(**values)
+
+
+def _repair(where: str, item: Any) -> Repair:
+    _check_keys(where, item, Repair._fields, Repair._fields)
+    if not all(isinstance(value, str) and value.isascii() for value in item.values()):
+        raise _Wrong(f"{where}: file, found and put are texts of ASCII letters: put them in quotes")
+    return Repair(**item)
 
 
 def _layout(where: str, item: Any, role: str, needs_class: bool) -> Layout:

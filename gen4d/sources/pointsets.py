@@ -85,6 +85,10 @@ def _sources(folder: Path, entry: Entry, hit: Hit) -> list[PointSource]:
         return [PointSource(name, class_name, folder, hit.path, size, -1, entry.name)]
     listing = list_sets(folder, hit.path)
     names = _class_names(folder, entry, hit)
+    numbers = [] if listing.label is None or listing.label.dtype.kind not in "iuf" else np.unique(listing.label)
+    if names and (odd := [int(number) for number in numbers if int(number) not in names]):
+        rule = f"has the label {odd[0]}, and names of the classes {min(names)} to {max(names)} alone"
+        raise SourceError(folder / hit.path, f"{rule}: copy it and its list of names again")
     labels = [UNLABELLED] * listing.count if listing.label is None else [_class(one, names) for one in listing.label]
     return [
         PointSource(f"{hit.name}_{row:05d}", label, folder, hit.path, size, row, entry.name)

@@ -23,6 +23,7 @@ from gen4d.sources.level import (
     up_rotation,
 )
 from gen4d.sources.manifest import Hit, entry_of, files_of, recognise
+from gen4d.sources.objects import read_objects
 from gen4d.sources.source import SourceError, SourceFile, check_name, escaped, file_size, read_file
 from gen4d.sources.splits import choose_split
 from gen4d.sources.surface import MESHES, is_coarse, read_surface, sample
@@ -41,7 +42,8 @@ class ScanSource:
     """One scan in a folder of scans.
 
     files: role -> path relative to `root`, the folder given by the user: points, and where there are any labels,
-    instance, segments, aggregation, label_table, alignment. entry: the data set's name in the manifest. size: bytes of
+    instance, segments, aggregation, label_table, alignment; objects: a folder that is read in place of the points
+    file. entry: the data set's name in the manifest. size: bytes of
     the points file. label_space: of its labels. surface:
     whether it may be covered where it is a coarse mesh.
     """
@@ -110,10 +112,10 @@ def find_scans(folder: Path, split: Path | None = None) -> FoundScans:
     _refuse_twins(folder, hits)
     chosen = choose_split(folder, entry, hits, split)
     shared = _shared_files(folder, entry, hits[0].layout)  # all hits are of one layout
-    sources, refused = [], []
+    sources, refused, listed = [], [], {}
     for hit in sorted(chosen.hits, key=lambda hit: hit.name):
         try:
-            sources.append(_source(folder, entry, hit, shared))
+            sources.append(_source(folder, entry, hit, shared, listed))
         except SourceError as error:
             refused.append((escaped(hit.name), str(error)))
     return FoundScans(tuple(sources), entry.name, chosen.warnings, tuple(refused), chosen.split)
@@ -138,9 +140,9 @@ def _shared_files(folder: Path, entry: Entry, layout: Layout) -> dict[str, str]:
     return files
 
 
-def _source(folder: Path, entry: Entry, hit: Hit, shared: dict[str, str]) -> ScanSource:
+def _source(folder: Path, entry: Entry, hit: Hit, shared: dict[str, str], listed: dict[str, set[str]]) -> ScanSource:
     check_name(folder, hit.path)
-    files = files_of(folder, hit)
+    files = files_of(folder, hit, listed)
     if "points" not in files:
         wanted = hit.layout.files["points"][0].format_map({"name": hit.name})
         raise SourceError(folder / hit.path, f"has no {wanted}: without points there is no scan, download it again")
@@ -161,11 +163,12 @@ def load_scan(source: ScanSource, orientation: Orientation, spacing_m: float = 0
     distance instead, each with the label and the instance of the nearest vertex of its triangle; 0: never.
     Raises SourceError for every way in which its files can be wrong.
     """
-    path = source.root / source.files["points"]
+    path = source.root / source.files.get("objects", source.files["points"])
     files: list[SourceFile] = []
     spacing = spacing_m / orientation.metres_per_unit if source.surface else 0.0
-    table, cover = _read_table(source, files, spacing, orientation.metres_per_unit)
+    table, cover, repaired = _read_table(source, files, spacing, orientation.metres_per_unit)
     label, instance, doubts = read_annotations(source.root, source.files, table, files)
+    doubts = repaired + doubts
     if cover is not None:
         return _covered(source, cover, label, instance, orientation, files, doubts)
     row = _finite_rows(path, table.point)
@@ -204,17 +207,20 @@ def scan_from_arrays(
 
 def _read_table(
     source: ScanSource, files: list[SourceFile], spacing: float, metres_per_unit: float
-) -> tuple[PointColumns, tuple[np.ndarray, np.ndarray] | None]:
-    """The rows of the points file and, where it is a mesh that they do not stand for, points on its surface with the
-    row nearest to each."""
+) -> tuple[PointColumns, tuple[np.ndarray, np.ndarray] | None, tuple[str, ...]]:
+    """The rows of the points file or of the objects in its place; where it is a mesh that they do not stand for, points
+    on its surface with the row nearest to each; and what was repaired."""
+    if "objects" in source.files:
+        found = read_objects(source.root, source.files["objects"], entry_of(source.entry), files)
+        return PointColumns(found.point, found.label, found.instance), None, found.doubts
     path = source.root / source.files["points"]
     content, file = read_file(source.root, source.files["points"])  # freed on return: the next file takes its pages
     files.append(file)
     mesh = read_surface(path, content) if spacing or path.suffix.lower() in MESHES else None
     table = PointColumns(mesh[0]) if mesh and path.suffix.lower() in MESHES else read_points(path, content)
     if not spacing or mesh is None or not is_coarse(*mesh, metres_per_unit):
-        return table, None
-    return table, sample(path, *mesh, spacing)
+        return table, None, ()
+    return table, sample(path, *mesh, spacing), ()
 
 
 def _covered(

@@ -46,8 +46,8 @@ def classify(data, weights, preset, folds, run, assignments, settings_file, devi
 
 
 def _classify(data, weights, config, folds, run, world, as_json) -> None:
-    from train.doctor import machine
-    from train.nets.pooled import load_trained
+    from train.nets.weights import load_trained
+    from train.run.machine import machine
     from train.tasks.classify.features import ClassifyError
     from train.tasks.classify.report import draw_features, write_report
     from train.tasks.classify.run import base_of, classify, read_data

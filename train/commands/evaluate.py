@@ -30,8 +30,8 @@ from train.commands import frame
 @frame.device
 @frame.as_json
 def evaluate(run, which, out, device, no_labels, as_json, **given) -> None:
-    """Evaluate a fine-tuned run: mIoU and mAcc on all points and on 2 cm voxels, confusion, predictions; of instances
-    AP by ScanNet's rules, of boxes AP at IoU 0.25 and 0.5.
+    """Evaluate a fine-tuned run: mIoU and mAcc on all points and on 2 cm voxels, confusion, predictions; of blocks
+    on all points and on sampled ones; of instances AP by ScanNet's rules, of boxes AP at IoU 0.25 and 0.5.
 
     RUN is a run folder of finetune, or one of its checkpoints. --write npy: one class per row of the points file;
     txt: ids as ScanNet's benchmark takes them; ply: points coloured by class.
@@ -41,15 +41,15 @@ def evaluate(run, which, out, device, no_labels, as_json, **given) -> None:
     gen4d-train evaluate runs/finetune --data scannet --part test --no-labels --write txt --checkpoint last
     """
     with frame.one_line_errors():
-        from train.doctor import machine
+        from train.run.machine import machine
         from train.run.world import join_world
         from train.tasks import trained
         from train.tasks.segment.trained import Wanted, evaluate_run
 
         wanted = Wanted(labels=not no_labels, **given)
         with join_world(device) as world:
-            objects = trained.task_of(run, which) in ("instances", "detect")
-            evaluate_of = trained.evaluate_run if objects else evaluate_run
+            whole = trained.task_of(run, which) not in trained.JUDGED
+            evaluate_of = evaluate_run if whole else trained.evaluate_run
             frame.check_machine(world)
             place = out or run / ("evaluation" if wanted.views == 1 else f"evaluation-tta{wanted.views}")
             for line in evaluate_of(run, which, wanted, place, world.device, machine(world.device)):

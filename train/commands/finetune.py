@@ -9,7 +9,12 @@ from train.commands import frame
 from train.commands.progress import Progress, draw_curves
 
 # Of the tasks.
-TITLES = {"segment": "segmentation", "instances": "instance segmentation", "detect": "detection"}
+TITLES = {
+    "segment": "segmentation",
+    "blocks": "segmentation by blocks",
+    "instances": "instance segmentation",
+    "detect": "detection",
+}
 
 
 @click.command(short_help="Fine-tune to segments, instances or boxes.")
@@ -23,6 +28,7 @@ TITLES = {"segment": "segmentation", "instances": "instance segmentation", "dete
 @frame.split
 @frame.val_split
 @frame.points
+@frame.boxes
 @frame.assignments
 @frame.settings_file
 @frame.device
@@ -32,12 +38,13 @@ TITLES = {"segment": "segmentation", "instances": "instance segmentation", "dete
 def finetune(
     task, weights, preset, run, percent, assignments, settings_file, device, dry_run, no_memory_check, as_json, **places
 ) -> None:
-    """Fine-tune a backbone to a task: semantic segmentation, instances, or boxes. The same command continues where it
-    stopped.
+    """Fine-tune a backbone to a task: semantic segmentation, of whole scans by sparse nets or of blocks by nets on
+    points, instances, or boxes. The same command continues where it stopped.
 
     \b
     gen4d-train finetune --data scannet --weights runs/pretrain
     gen4d-train finetune --task instances --data scannet --weights runs/pretrain --run runs/instances
+    gen4d-train finetune --task blocks --data s3dis --split Area_1 --val-split Area_6 --weights none --run runs/area1
     gen4d-train finetune --data scannet --weights none --preset efficient --percent 10 --run runs/scratch10
     """
     with frame.one_line_errors():
@@ -49,6 +56,8 @@ def finetune(
         config = resolve(preset, frame.with_share(percent, assignments), PRESETS_OF[task], settings_file)
         if config.task != task:
             raise ConfigError(f"--task {task}: the settings are those of {config.task}: --task {config.task}")
+        if places["boxes"] and task != "detect":
+            raise ConfigError(f"--boxes {places['boxes']}: boxes are for --task detect, this is {task}: leave it out")
         with join_world(device) as world:
             flags = dry_run, no_memory_check, as_json
             _finetune(Places(**places), frame.weights_path(weights), config, run, world, *flags)
@@ -70,7 +79,7 @@ def _finetune(places, path, config, run, world, dry_run, no_memory_check, as_jso
     task, prepared = make(config, data, weights, world)
     needed = memory.estimate(task.stream, task.model, prepared.plan.precision)
     if dry_run:
-        for line in _describe(config, data, needed, task.stream.share, world):
+        for line in _describe(config, data, needed, task.stream, world):
             say(line)
         if world.leads:
             frame.give(as_json, {"settings": to_plain(config), "needs": needed._asdict()})
@@ -89,12 +98,13 @@ def _finetune(places, path, config, run, world, dry_run, no_memory_check, as_jso
 
 def _follow(task, prepared, data, config, run, world, as_json) -> None:
     """Says what fine-tuning does, and the report of the last validation."""
-    from train.doctor import machine
     from train.run.log import Record
     from train.run.loop import Stopped
+    from train.run.machine import machine
     from train.tasks.finetune import conclude, finetune_prepared
 
-    progress, last = Progress(config.run, "scans", frame.out_of(as_json)), None
+    items = "blocks" if config.task == "blocks" else "scans"
+    progress, last = Progress(config.run, items, frame.out_of(as_json)), None
     try:
         steps = finetune_prepared(task, prepared, data, config.validate_steps, run, world)
         with contextlib.closing(steps) as items:
@@ -115,13 +125,14 @@ def _follow(task, prepared, data, config, run, world, as_json) -> None:
         progress.say("\n".join(conclude(task, run, last, {"machine": machine(world.device)})))
 
 
-def _describe(config, data, needed, share, world) -> list[str]:
+def _describe(config, data, needed, stream, world) -> list[str]:
     """Lines of a dry run."""
-    epochs = config.run.steps * config.run.batch / len(data.train)
+    epochs = config.run.steps * config.run.batch / stream.order.length
+    blocks = f" in {stream.order.length} blocks" if config.task == "blocks" else ""
     return [
         *frame.describe_settings(config),
         f"classes: {', '.join(data.table.names)}",
-        f"data: {len(data.train)} training scans, seen {epochs:.1f} times",
+        f"data: {len(data.train)} training scans{blocks}, seen {epochs:.1f} times",
         f"voxels of one forward: {needed.voxels_3d}, {needed.parameters} parameters",
-        *frame.describe_memory(needed, share, world.device),
+        *frame.describe_memory(needed, stream.share, world.device),
     ]

@@ -34,8 +34,8 @@ no_memory_check = click.option(
     "--no-memory-check", is_flag=True, help="Start even if the estimate exceeds the free memory."
 )
 percent = click.option("--percent", type=float, help="Use the labels of this share of the training scans, by room.")
-split = click.option("--split", type=PATH, help="File with the names of the training scans.")
-val_split = click.option("--val-split", type=PATH, help="File with the names of the scans to validate on.")
+split = click.option("--split", type=PATH, help="File with the names of the training scans, or a part's name: Area_1.")
+val_split = click.option("--val-split", type=PATH, help="The same for the scans to validate on.")
 
 
 def _add_manifest(context, parameter, path):
@@ -60,6 +60,9 @@ def manifest_option(**given):
 manifest = manifest_option(expose_value=False)
 points = click.option(
     "--points", type=PATH, help="The benchmark's file of limited points: only they keep their labels."
+)
+boxes = click.option(
+    "--boxes", type=PATH, help="The benchmark's file of limited boxes, for --task detect: only they are learned."
 )
 
 

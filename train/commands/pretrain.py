@@ -84,11 +84,13 @@ def _looks(config, prepared, dataset, run, world, say):
 
 def _follow(prepared, looks, run, world, as_json) -> None:
     """Says what training does."""
+    from train.methods.config import advice
     from train.methods.pretrain import pretrain_prepared
     from train.run.loop import Stopped
 
     progress = Progress(prepared.plan.running, "sequences", frame.out_of(as_json))
-    watches = CollapseWatch(), ConstantWatch()
+    remedies = advice(prepared.plan.stored["backbone"]["method"])
+    watches = CollapseWatch(remedies.collapsed), ConstantWatch(remedies.unlearned)
     try:
         with contextlib.closing(pretrain_prepared(prepared, run, world)) as records:
             for record in records:

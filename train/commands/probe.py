@@ -28,9 +28,9 @@ def probe(weights, preset, run, percent, assignments, settings_file, device, as_
     """
     with frame.one_line_errors():
         from train.config import resolve
-        from train.doctor import machine
         from train.inputs.labelled import Places, read_labelled
         from train.inputs.subsets import warn_of_seen
+        from train.run.machine import machine
         from train.run.world import join_world
         from train.tasks import probe as task
         from train.tasks.backbone import BackboneUse, read_weights

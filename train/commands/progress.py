@@ -75,8 +75,9 @@ def draw_curves(run, step: int, running) -> None:
 class CollapseWatch:
     """Warns of features that become one, at most once in 100 steps."""
 
-    def __init__(self):
-        self._quiet_until = 0
+    def __init__(self, remedy: str):
+        """remedy: what the method can do about it."""
+        self._remedy, self._quiet_until = remedy, 0
 
     def see(self, record, say) -> None:
         """Look at a record of the log; `say` prints a line."""
@@ -85,7 +86,7 @@ class CollapseWatch:
             self._quiet_until = record.step + 100
             say(
                 f"warning: step {record.step}: the spread of features is {', '.join(low)} (1 = even, 0 = collapsed); "
-                "below 0.6 they transfer badly: lower lr, and keep stop_gradient=conventional"
+                f"below 0.6 they transfer badly: {self._remedy}"
             )
 
 
@@ -93,7 +94,9 @@ class ConstantWatch:
     """Warns of a comparison that has stayed below what a constant prediction would reach, then stays silent for as
     long again as it has been so."""
 
-    def __init__(self):
+    def __init__(self, remedy: str):
+        """remedy: what the method can do about it."""
+        self._remedy = remedy
         self._since: dict[str, int] = {}
         self._quiet_until: dict[str, int] = {}
 
@@ -109,6 +112,6 @@ class ConstantWatch:
                 self._quiet_until[name] = 2 * record.step - since
                 say(
                     f"warning: step {record.step}: {name} has a cosine of {reached:.2f}, a constant vector would have "
-                    f"{constant:.2f}, and this has been so since step {since}: the term is not being learned; set "
-                    "predictors=own, or its weight to 0"
+                    f"{constant:.2f}, and this has been so since step {since}: the term is not being learned; "
+                    f"{self._remedy}"
                 )

@@ -38,8 +38,8 @@ def study(size, out, assignments, workers, part, device, dry_run, as_json, **giv
     """
     with frame.one_line_errors():
         from train.config import resolve
-        from train.doctor import machine
         from train.run.loop import Stopped
+        from train.run.machine import machine
         from train.run.world import choose_device
         from train.study import report
         from train.study.plan import STUDIES

@@ -11,11 +11,11 @@ from train.commands import frame
 @click.option("--module", is_flag=True, help="Write the net beside it, as a .py that needs torch and spconv alone.")
 @frame.as_json
 def export_weights(run, out, module, as_json) -> None:
-    """Write a run's 3D backbone as one safetensors file, for fine-tuning here or elsewhere.
+    """Write a run's backbone as one safetensors file, for fine-tuning here or elsewhere.
 
     RUN is a run folder, a checkpoint folder, or a .pth file of PointContrast or Contrastive Scene Contexts. The file's
-    header says how tensors lie. With --module a Python file beside it holds the net for spconv users elsewhere, and
-    as a backbone of Pointcept; its head says how to use it.
+    header says how tensors lie, of sparse U-Nets and of nets on points. With --module a Python file beside it holds the
+    U-Net for spconv users elsewhere, and as a backbone of Pointcept; its head says how to use it.
 
     \b
     gen4d-train export-weights runs/pretrain --out backbone.safetensors --module
@@ -27,6 +27,6 @@ def export_weights(run, out, module, as_json) -> None:
         about = weights.export_weights(run, out, module)
     say = frame.speaker(as_json)
     steps = "weights" if about["step"] is None else f"after {about['step']} steps"
-    say(f"{out}: 3D backbone {about['net']}, {steps} of {about['method']}")
+    say(f"{out}: backbone {about['net']}, {steps} of {about['method']}")
     say(f"{out.with_suffix('.py')}: the net, see its head" if module else about["layout"])
     frame.give(as_json, {"file": str(out)} | about)

@@ -14,6 +14,7 @@ import numpy as np
 
 from gen4d.moving.shape import ShapeError, make_model, sample_surface
 from gen4d.sources import SourceError, load_shape
+from gen4d.sources.manifest import is_litter
 from gen4d.sources.pointsets import UNLABELLED, PointSource, find_any_shapes, load_points
 from gen4d.sources.splits import read_split
 from train.errors import Refused
@@ -74,6 +75,11 @@ def read_shapes(path: pathlib.Path, part: str | None) -> Shapes:
         warnings.warn(warning, stacklevel=2)
     sources = [source for source in found.sources if path.is_dir() or folder / source.path == path]
     _check_variants(folder, sources)
+    _check_empty(folder, sources)
+    if not sources:
+        raise LabelledShapesError(
+            f"{path}: its folder was recognised as {found.entry}, of which it is no part: give it a folder of its own"
+        )
     classes = tuple(sorted({source.class_name for source in sources} - set(NO_CLASS)))
     if not classes:
         raise LabelledShapesError(
@@ -100,7 +106,7 @@ def _find(folder: pathlib.Path, part: str | None):
             return find_any_shapes(folder, split=split)
         except (SourceError, OSError) as error:
             refused = refused or error
-    if isinstance(refused, SourceError) and not has_parts(folder):
+    if part and isinstance(refused, SourceError) and not has_parts(folder):
         raise LabelledShapesError(f"{folder}: has no part {part!r}: validate by folds instead, --folds 3")
     raise refused
 
@@ -120,6 +126,17 @@ def _check_variants(folder: pathlib.Path, sources) -> None:
     files = sorted({source.path for source in sources if "_objectdataset" in source.path})
     if len(files) > 1:
         raise LabelledShapesError(f"{folder}: several variants of one part ({', '.join(files)}): leave one there")
+
+
+def _check_empty(folder: pathlib.Path, sources) -> None:
+    """Raises LabelledShapesError where a folder among those of the classes holds no file."""
+    if any("/" not in source.path for source in sources):
+        return
+    for below in sorted(folder.iterdir()):
+        if below.is_dir() and not is_litter(below.name) and not any(path.is_file() for path in below.rglob("*")):
+            raise LabelledShapesError(
+                f"{below}: holds no file, so a class of this name would have no shape: copy it again, or remove it"
+            )
 
 
 def has_parts(path: pathlib.Path) -> bool:
@@ -200,6 +217,12 @@ def folds_of(shapes: Shapes, count: int, seed: int) -> np.ndarray:
         best = int(np.argmin(((held + own) ** 2).sum(axis=1) - (held**2).sum(axis=1)))
         held[best] += own
         fold[groups[name]] = best
+    makers = [{shapes.group[row] for row in labelled.tolist() if shapes.label[row] == c} for c in range(len(total))]
+    if lone := [shapes.classes[c] for c, own in enumerate(makers) if len(own) == 1]:
+        raise LabelledShapesError(
+            f"class {lone[0]}: all its shapes are of one maker (`creator`, or the shape itself), so no fold could be "
+            "tested on it: add shapes of others, or remove the class"
+        )
     full = [(f, c) for f in range(count) for c in range(len(shapes.classes)) if held[f, c] > 1 - 1e-9]
     if full:
         f, c = full[0]

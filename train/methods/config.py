@@ -1,6 +1,7 @@
 """Everything that can be set for pre-training, in one frozen value, and the presets to start from."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from train.config import check, not_negative, one_of
 from train.methods.contrast4d.config import METHODS, Contrast4D
@@ -13,6 +14,22 @@ FREE = frozenset(
     {"run.steps", "run.workers", "run.checkpoint_steps", "run.milestone_steps", "run.log_steps", "run.backend"}
     | {"run.rulebooks_ahead", "probe_steps", "probe_data"}
 )
+
+
+class Advice(NamedTuple):
+    """What to do in a method where features collapse, and where a term stays below what a constant would reach."""
+
+    collapsed: str
+    unlearned: str
+
+
+def advice(method: str) -> Advice:
+    """Of one of the named methods: of BYOL's target, of negatives, or of a stopped gradient and predictors."""
+    if method == "strl":
+        return Advice("lower lr, and keep target_decay at 0.99 or more", "lower lr, or train for more steps")
+    if not METHODS[method].cosine:
+        return Advice("lower lr, or take more samples: they are the negatives", "lower lr, or train for more steps")
+    return Advice("lower lr, and keep stop_gradient=conventional", "set predictors=own, or its weight to 0")
 
 
 @dataclass(frozen=True)

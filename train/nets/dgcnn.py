@@ -175,6 +175,11 @@ class DGCNN(nn.Module):
         """(B, N, 3) -> (B, N, channels). Norms see the points of all clouds together."""
         return self.layered(point)[1]
 
+    def features(self, point: torch.Tensor) -> torch.Tensor:
+        """(B, N, 3) -> of each point what its cloud has and what it has itself, (B, N, channels + local)."""
+        local, last = self.layered(point)
+        return torch.cat([last.amax(1, keepdim=True).expand_as(last), local], -1)
+
     def kept(self, points: int, element: int) -> int:
         """Bytes that autograd keeps for `points` points in all, given the bytes of a number."""
         numbers = 0
@@ -191,8 +196,3 @@ class SegmentingDGCNN(DGCNN):
 
     pools = ("max",)
     edges = ((64, 64), (64, 64), (64,))
-
-    def features(self, point: torch.Tensor) -> torch.Tensor:
-        """(B, N, 3) -> of each point what its cloud has and what it has itself, (B, N, channels + local)."""
-        local, last = self.layered(point)
-        return torch.cat([last.amax(1, keepdim=True).expand_as(last), local], -1)

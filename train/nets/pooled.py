@@ -6,7 +6,6 @@ Backbones have `channels`. On points they take (B, N, 3) and give (B, N, channel
 (n, channels). This is the one place that knows both by name.
 """
 
-import pathlib
 from typing import NamedTuple
 
 import torch
@@ -19,7 +18,6 @@ from train.nets.heads import CHANNELS_IN, occupancy
 from train.nets.pointnet import PointNet
 from train.nets.unet import NETS, UNet
 from train.run import checkpoint
-from train.run.checkpoint import CheckpointError
 from train.run.memory import Forward
 
 POINT_NETS = ("pointnet", "dgcnn", "dgcnn-seg")
@@ -41,7 +39,7 @@ class Pooled(nn.Module):
         """net: one of BACKBONES; k: neighbours of DGCNN's; generator (a CPU one) draws the weights."""
         super().__init__()
         self.net = net
-        self.backbone = _make_backbone(net, k, generator)
+        self.backbone = make_backbone(net, k, generator)
         self.pools = getattr(self.backbone, "pools", ("max",))
         self.channels = self.backbone.channels * len(self.pools)
 
@@ -62,15 +60,17 @@ class Pooled(nn.Module):
         return torch.stack([own.amax(0) for own in features.split(counts)])  # rows of a cloud are neighbours
 
     def forward_cost(self, clouds: Clouds, element: int) -> Forward:
-        """What a forward costs in memory, given the bytes of a number. Nets on points are not held to what spconv can
-        address."""
+        """What a forward costs in memory, given the bytes of a number: of nets on points also the gradient of the last
+        layer, which is the widest. They are not held to what spconv can address."""
         if clouds.voxels is not None:
             return forward_cost(self.backbone.shape, 3, clouds.voxels, element)
         points = clouds.point.shape[0] * clouds.point.shape[1]
-        return Forward(3, points, self.backbone.kept(points, element), 0, 0)
+        gradient = points * self.backbone.channels * element
+        return Forward(3, points, self.backbone.kept(points, element) + gradient, 0, 0)
 
 
-def _make_backbone(net: str, k: int, generator: torch.Generator) -> nn.Module:
+def make_backbone(net: str, k: int, generator: torch.Generator) -> nn.Module:
+    """One of BACKBONES, with k neighbours where it is DGCNN's; generator (a CPU one) draws the weights."""
     match net:
         case "pointnet":
             return PointNet(generator)
@@ -96,20 +96,3 @@ class Trained(NamedTuple):
         made = Pooled(self.net, k or self.k, torch.Generator().manual_seed(0))
         checkpoint.load_weights(self.weights, made, self.net)
         return made
-
-
-def load_trained(path: pathlib.Path, k: int) -> Trained:
-    """From a run folder of pre-training (its newest checkpoint) or a checkpoint folder. k: of DGCNN's where the run
-    says none. Raises CheckpointError."""
-    found = checkpoint.read(path) if path.name.startswith("checkpoint-") else checkpoint.newest(path)[0]
-    if not found:
-        raise CheckpointError(f"{path}: no checkpoint there: give a run folder of pretrain, or a checkpoint")
-    own = found.config.get("backbone", {})
-    prefix, net = own.get("prefix", "nothing"), own.get("net")
-    weights = {
-        f"backbone.{name.removeprefix(prefix)}": value for name, value in found.model.items() if name.startswith(prefix)
-    }
-    if not weights or net not in BACKBONES:
-        raise CheckpointError(f"{found.path}: holds no backbone of this version: give a run of pretrain")
-    seen = tuple(found.config.get("scans", ()))
-    return Trained(net, own.get("k", k), weights, own.get("voxel_m", 0.0), seen)

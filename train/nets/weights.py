@@ -1,4 +1,4 @@
-"""The weights of a 3D backbone: read from runs and files, written for others."""
+"""The weights of a backbone, on voxels or on points: read from runs and files, written for others."""
 
 import hashlib
 import json
@@ -9,10 +9,12 @@ from typing import NamedTuple
 import safetensors
 import safetensors.torch
 import torch
+from torch import nn
 
 from gen4d import files
 from train.nets import foreign
 from train.nets.heads import CHANNELS_IN
+from train.nets.pooled import BACKBONES, POINT_NETS, Trained, make_backbone
 from train.nets.unet import NETS, NetShape, UNet
 from train.run import checkpoint
 from train.run.checkpoint import CheckpointError
@@ -23,16 +25,31 @@ LAYOUT = (
     "down.N: kernel 2, stride 2, channels kept; up.N: its inverse. shortcut.0: a linear layer (out, in). "
     "Input per voxel: three channels for each of `inputs`, ones for occupancy. Norms are torch.nn.BatchNorm1d."
 )
+POINT_LAYOUT = (
+    "Linear layers (out, in) without bias on points (x, y, z), each followed by its torch.nn.BatchNorm1d. pointnet: "
+    "layers.0, 3, 6, 9 and 12, norms layers.1, 4, .., ReLU; a cloud has the maximum over its points. dgcnn, dgcnn-seg: "
+    "layers.N.first takes [x_j - x_i | x_i] of the k nearest points j of i, i among them, in what the layer before "
+    "gave, norm layers.N.norm, LeakyReLU 0.2; layers.N.rest.0 and its norm rest.1, where there, go on from it; "
+    "then the maximum over j. last.0 and its norm last.1, LeakyReLU 0.2, take all layers side by side; a cloud has the "
+    "maximum over its points and, of dgcnn, their mean behind it."
+)
 
 
 class Backbone(NamedTuple):
-    """A pre-trained 3D U-Net in evaluation mode, the voxels that it was trained on, the names of the scans that it has
-    seen, of which earlier versions say nothing, and what its first layer takes (None: weights of others do not say)."""
+    """A pre-trained net in evaluation mode, the voxels that it was trained on (0: it is on points), the names of the
+    scans that it has seen, of which earlier versions say nothing, what its first layer takes (None: weights of others
+    do not say), and its name among `pooled.BACKBONES`."""
 
-    net: UNet
+    net: nn.Module
     voxel_m: float
     scans: tuple[str, ...] = ()
     inputs: tuple[str, ...] | None = ("occupancy",)
+    name: str = ""
+
+    @property
+    def on_points(self) -> bool:
+        """Whether the net takes points, not voxels."""
+        return self.name in POINT_NETS
 
 
 def load_backbone(path: pathlib.Path) -> Backbone:
@@ -42,15 +59,33 @@ def load_backbone(path: pathlib.Path) -> Backbone:
     Raises CheckpointError.
     """
     weights, about = _read_any(path)
+    if about["net"] in POINT_NETS:
+        net = make_backbone(about["net"], about["k"], torch.Generator().manual_seed(0))
+        checkpoint.load_weights(weights, net, str(path))
+        return Backbone(net.eval(), 0.0, tuple(about["scans"]), name=about["net"])
     shape = {name: tuple(value) if isinstance(value, list) else value for name, value in about["shape"].items()}
     inputs = about.get("inputs", ["occupancy"])
     net = UNet(NetShape(**shape), 3, torch.Generator().manual_seed(0), CHANNELS_IN * len(inputs or "1"))
     checkpoint.load_weights(weights, net, str(path))
-    return Backbone(net.eval(), about["voxel_m"], tuple(about.get("scans", ())), inputs and tuple(inputs))
+    seen = tuple(about.get("scans", ()))
+    return Backbone(net.eval(), about["voxel_m"], seen, inputs and tuple(inputs), about["net"])
+
+
+def load_trained(path: pathlib.Path, k: int) -> Trained:
+    """The same, for nets whose features are pooled. k: of DGCNN's where the weights do not say. Raises
+    CheckpointError."""
+    weights, about = _read_any(path)
+    named = {f"backbone.{name}": value for name, value in weights.items()}
+    return Trained(about["net"], about.get("k", k), named, about.get("voxel_m", 0.0), tuple(about.get("scans", ())))
 
 
 def check_geometry(weights: Backbone) -> None:
-    """Raises CheckpointError unless a backbone takes occupancy alone."""
+    """Raises CheckpointError unless a backbone takes the occupancy of voxels alone."""
+    if weights.on_points:
+        raise CheckpointError(
+            f"the weights are of {weights.name}, a net on points, and only nets on voxels can be used here: give them "
+            "to classify, or to finetune --task blocks"
+        )
     if weights.inputs not in (None, ("occupancy",)):
         raise CheckpointError(
             f"the weights' first layer takes {', '.join(weights.inputs)}, and only nets of geometry can be used here: "
@@ -76,16 +111,18 @@ def _find_checkpoint(path: pathlib.Path) -> checkpoint.Checkpoint:
 
 
 def backbone_weights(found: checkpoint.Checkpoint) -> tuple[dict[str, torch.Tensor], dict]:
-    """The 3D backbone's tensors of a run's checkpoint, and what is needed to use them. Raises CheckpointError."""
+    """The backbone's tensors of a run's checkpoint, and what is needed to use them. Raises CheckpointError."""
     own = found.config.get("backbone", {})
     prefix = own.get("prefix", "nothing")
     weights = {name.removeprefix(prefix): value for name, value in found.model.items() if name.startswith(prefix)}
-    if not weights or own.get("net") not in NETS:
-        raise CheckpointError(f"{found.path}: holds no 3D backbone of this version: give a run of this version")
-    about = {"net": own["net"], "shape": asdict(NETS[own["net"]]), "voxel_m": own["voxel_m"]}
-    about["inputs"] = own.get("inputs", ["occupancy"])
+    if not weights or own.get("net") not in BACKBONES:
+        raise CheckpointError(f"{found.path}: holds no backbone of this version: give a run of this version")
     seen = sorted({*found.config.get("scans", ()), *found.config.get("weights_scans", ())})
-    return weights, about | {"method": own["method"], "step": found.step, "scans": seen, "layout": LAYOUT}
+    about = {"net": own["net"], "method": own["method"], "step": found.step, "scans": seen}
+    if own["net"] in POINT_NETS:
+        return weights, about | {"k": own["k"], "points": own["points"], "layout": POINT_LAYOUT}
+    about |= {"shape": asdict(NETS[own["net"]]), "voxel_m": own["voxel_m"]}
+    return weights, about | {"inputs": own.get("inputs", ["occupancy"]), "layout": LAYOUT}
 
 
 def stored_backbone(
@@ -97,11 +134,14 @@ def stored_backbone(
 
 
 def export_weights(run: pathlib.Path, out: pathlib.Path, module: bool = False) -> dict:
-    """Write the 3D backbone of whatever `load_backbone` reads as one safetensors file; returns what its header says.
+    """Write the backbone of whatever `load_backbone` reads as one safetensors file; returns what its header says.
 
-    module: and beside it, as .py, the net itself for those who have torch and spconv alone (`standalone.py`).
+    module: and beside it, as .py, the net itself for those who have torch and spconv alone (`standalone.py`). Raises
+    CheckpointError.
     """
     weights, about = _read_any(run)
+    if module and about["net"] in POINT_NETS:
+        raise CheckpointError(f"{run}: of {about['net']}, a net on points: leave out --module, which writes U-Nets")
     files.make_folder(out.parent)
     if module:
         files.write(out.with_suffix(".py"), pathlib.Path(__file__).with_name("standalone.py").read_bytes())

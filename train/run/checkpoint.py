@@ -3,6 +3,7 @@
     <run>/config.json                     what the run computes; a rerun must ask for the same
     <run>/train.lock                      there while a training goes on, which no other may join
     <run>/log.jsonl, <run>/tensorboard/   train/run/log.py
+    <run>/machine.jsonl                   train/run/machine.py
     <run>/checkpoint-00000500/model.safetensors   weights and norm statistics, names as in `state_dict()`
                              /state.safetensors   optimiser and random states
                              /checkpoint.json     step, configuration, hashes of both: written last

@@ -22,6 +22,7 @@ from train.errors import Refused
 from train.run import checkpoint
 from train.run.ahead import Ahead
 from train.run.log import Log, Meter, Record
+from train.run.machine import note_start
 from train.run.precision import PRECISIONS, WEIGHTS
 from train.run.world import World
 
@@ -127,6 +128,8 @@ def train(prepared: Prepared, run: pathlib.Path, world: World) -> Iterator[Recor
         contextlib.closing(Log(run, step, world.leads)) as log,
         _caught_signals() as caught,
     ):
+        if world.leads and step < running.steps:
+            note_start(run, step, world)
         meter = Meter(world.device)
         prepare = getattr(model, "with_rulebooks", None) if running.rulebooks_ahead else None
         ahead = Ahead(batches, world.device, meter, prepare)

@@ -58,9 +58,9 @@ def _validations(folder: pathlib.Path) -> list[dict]:
 
 
 def _scores(line: dict) -> dict:
-    """Means of a validation; what is said of single classes is left out."""
-    return {kind: {k: v for k, v in value.items() if k != "classes"} for kind, value in line.items()
-            if isinstance(value, dict)}  # fmt: skip
+    """Means of a validation; what is said of single classes and how much was counted are left out."""
+    kept = {name: value for name, value in line.items() if name not in ("step", "scans", "count", "classes")}
+    return {name: _scores(value) if isinstance(value, dict) else value for name, value in kept.items()}
 
 
 def read_runs(folders: Sequence[pathlib.Path]) -> list[Run]:
@@ -116,7 +116,7 @@ def draw(runs: Sequence[Run], path: pathlib.Path) -> None:
         axes.remove()
     for axes, (name, curves) in zip(grid.flat, panels.items(), strict=False):
         for label, (steps, values) in curves.items():
-            axes.plot(*_thinned(steps, values), lw=1.0, label=label)
+            axes.plot(*thinned(steps, values), lw=1.0, label=label)
         axes.set_title(name, fontsize=9)
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)
@@ -136,7 +136,7 @@ def _panels(runs: Sequence[Run]) -> Mapping[str, dict[str, tuple[np.ndarray, np.
     return moving or every
 
 
-def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A curve of at most _POINTS points, each a mean of as many neighbours."""
     if len(steps) <= _POINTS:
         return steps, values

@@ -17,9 +17,11 @@ from train.inputs.scans import GEOMETRY, INPUTS, LabelledScan, point_inputs
 from train.inputs.voxels import Voxels, voxel_means, voxelise
 from train.nets.cost import level_counts
 from train.nets.heads import CHANNELS_IN
+from train.nets.pooled import POINT_NETS
 from train.nets.unet import NETS, Norm, UNet
 from train.nets.weights import Backbone, load_backbone
 from train.run.world import to_device
+from train.tasks.blocks.config import NETS as BLOCK_NETS
 
 FREEZES = ("nothing", "backbone")
 STEM = "stem.conv.weight"  # the only tensor whose shape depends on the inputs
@@ -33,7 +35,7 @@ class WeightsError(Refused):
 class BackboneUse:
     """The net that is fine-tuned."""
 
-    net: str = "34"
+    net: str = "34"  # dgcnn-seg and dgcnn: of blocks
     voxel_m: float = 0.02
     norm_momentum: float = 0.02  # (F)
     freeze: str = "nothing"  # or "backbone": only the head learns
@@ -41,7 +43,7 @@ class BackboneUse:
 
     def __post_init__(self):
         rules = [
-            one_of(self, "net", NETS),
+            one_of(self, "net", (*NETS, *BLOCK_NETS)),
             one_of(self, "freeze", FREEZES),
             *voxel_sizes(self, "voxel_m"),
             ("inputs", 0 < len(set(self.inputs)) == len(self.inputs), "one or more, each once"),
@@ -52,10 +54,16 @@ class BackboneUse:
 
 
 def read_weights(path: pathlib.Path | None, use: BackboneUse) -> Backbone | None:
-    """A pre-trained backbone; warns where it was trained on other voxels or inputs. Raises CheckpointError."""
+    """A pre-trained backbone; warns where it was trained on other voxels or inputs. Raises CheckpointError, and
+    WeightsError where it is on points and the run is on voxels, or the reverse."""
     if path is None:
         return None
     weights = load_backbone(path)
+    if weights.on_points != (use.net in POINT_NETS):
+        kinds = ("voxels: give it to the tasks segment, instances or detect", "points: give it to the task blocks")
+        raise WeightsError(f"{path}: of {weights.name}, a net on {kinds[weights.on_points]}, or to classify")
+    if weights.on_points:
+        return weights
     if weights.voxel_m != use.voxel_m:
         there, here = f"{100 * weights.voxel_m:g} cm", f"{100 * use.voxel_m:g} cm"
         warnings.warn(f"{path}: trained on voxels of {there}, used on {here}: it may transfer badly", stacklevel=3)

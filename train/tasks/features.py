@@ -13,7 +13,7 @@ from train.inputs.voxels import voxelise
 from train.nets.heads import CHANNELS_IN
 from train.nets.weights import Backbone, check_geometry
 from train.run.world import to_device
-from train.tasks.pictures import draw_above
+from train.tasks.pictures import Panel, draw
 
 
 class FeatureError(Refused):
@@ -88,5 +88,5 @@ def write_features(
     out.parent.mkdir(parents=True, exist_ok=True)
     with open(out, "wb") as file:
         np.save(file, full)
-    draw_above(point, principal_colours(features), out.with_suffix(".png"))
+    draw(point, [Panel(principal_colours(features))], out.with_suffix(".png"))
     return full.shape

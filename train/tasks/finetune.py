@@ -27,6 +27,7 @@ from train.run.loop import Plan, Prepared, train
 from train.run.optim import make_optimiser
 from train.run.precision import resolve_precision
 from train.run.world import World
+from train.tasks.blocks import make as blocks
 from train.tasks.config import FREE, FinetuneConfig
 from train.tasks.detect import make as detect
 from train.tasks.instances import make as instances
@@ -47,6 +48,8 @@ def make_task(config: FinetuneConfig, data: LabelledData, weights: Backbone | No
     match config.task:
         case "segment":
             return segment.make(config, data, weights, world)
+        case "blocks":
+            return blocks.make(config, data, weights, world)
         case "instances":
             return instances.make(config, data, weights, world)
         case "detect":
@@ -69,6 +72,9 @@ def stored_config(config: FinetuneConfig, data: LabelledData, weights: Backbone 
     settings = to_plain(config)
     settings["run"]["precision"] = precision
     use = config.backbone
+    backbone = stored_backbone(use.net, use.voxel_m, "backbone.", config.task, use.inputs)
+    if config.task == "blocks":
+        backbone |= {"k": config.blocks.k, "points": config.blocks.points}
     return {
         "task": config.task,
         "data": scans_digest(data.train),
@@ -76,7 +82,7 @@ def stored_config(config: FinetuneConfig, data: LabelledData, weights: Backbone 
         "classes": list(data.table.names),
         "points": data.points,
         "weights": "none" if weights is None else weights_digest(weights),
-        "backbone": stored_backbone(use.net, use.voxel_m, "backbone.", config.task, use.inputs),
+        "backbone": backbone,
         "scans": [scan.name for scan in data.train],
         "weights_scans": [] if weights is None else list(weights.scans),
         "settings": settings,

@@ -1,6 +1,6 @@
-"""Trained models of instances and boxes, from the runs they lie in, evaluated on scans, with what is written.
+"""Trained models of blocks, instances and boxes, from the runs they lie in, evaluated on scans, with what is written.
 
-`train.tasks.segment.trained` does the same for classes of points.
+`train.tasks.segment.trained` does the same for nets that see whole scans.
 """
 
 import pathlib
@@ -19,6 +19,8 @@ from train.inputs.scans import LabelledScan, read_scans
 from train.inputs.subsets import find_part, warn_of_seen
 from train.run import checkpoint
 from train.run.checkpoint import Checkpoint, CheckpointError
+from train.tasks.blocks import evaluate as points
+from train.tasks.blocks import make as blocks
 from train.tasks.config import FinetuneConfig
 from train.tasks.detect import evaluate as boxes
 from train.tasks.detect import make as detect
@@ -26,8 +28,11 @@ from train.tasks.detect import report as detect_report
 from train.tasks.instances import evaluate as masks
 from train.tasks.instances import make as instances
 from train.tasks.instances import report as instances_report
-from train.tasks.segment.predictions import coloured_ply
+from train.tasks.segment import report as segment_report
+from train.tasks.segment.predictions import Writer, coloured_ply
 from train.tasks.task import BEST
+
+JUDGED = ("blocks", "instances", "detect")  # tasks of this file
 
 
 class TrainedError(Refused):
@@ -64,14 +69,14 @@ def task_of(run: pathlib.Path, which: str = "last") -> str:
 def evaluate_run(
     run: pathlib.Path, which: str, wanted, out: pathlib.Path, device: torch.device, machine: str
 ) -> Iterator[str]:
-    """Evaluate the checkpoints `last`, `best` or `both` of a run of instances or boxes, write to `out`, and yield lines
+    """Evaluate the checkpoints `last`, `best` or `both` of a run of `JUDGED`, write to `out`, and yield lines
     for the user. wanted: `train.tasks.segment.trained.Wanted`.
 
     Raises SourceError, SceneError, TrainedError, InstanceError, CheckpointError.
     """
     if wanted.views > 1 or wanted.window_voxels:
         raise TrainedError(
-            f"{run}: finds instances or boxes: leave out --tta and --window-voxels, which are for segmentation"
+            f"{run}: of blocks, instances or boxes: leave out --tta and --window-voxels, which are for the task segment"
         )
     names = ("last", "best") if which == "both" and not run.name.startswith("checkpoint-") else (which,)
     found = {"last" if name == "both" else name: find_checkpoint(run, name) for name in names}
@@ -105,17 +110,34 @@ def _read(wanted, config: FinetuneConfig, found: Checkpoint) -> tuple[LabelTable
     if wanted.labels:
         for key, how in (("scans", "fine-tuned on"), ("weights_scans", "pre-trained on")):
             warn_of_seen([scan.name for scan in scans], found.config[key], how)
-        scans = with_instances(scans, "evaluated")
+        if config.task != "blocks":
+            scans = with_instances(scans, "evaluated", boxes=config.task == "detect")
     return table, scans
 
 
 def _judge(config: FinetuneConfig, table: LabelTable, formats: Sequence[str], device: torch.device) -> Judge:
     match config.task:
+        case "blocks":
+            return _judge_blocks(config, table, formats, device)
         case "instances":
             return _judge_masks(config, table, formats, device)
         case "detect":
             return _judge_boxes(config, table, formats, device)
-    raise TrainedError(f"a run of the task {config.task}: give one of instances or boxes")
+    raise TrainedError(f"a run of the task {config.task}: give one of {', '.join(JUDGED)}")
+
+
+def _judge_blocks(config: FinetuneConfig, table: LabelTable, formats: Sequence[str], device: torch.device) -> Judge:
+    ids, count = benchmark_ids(table.names, table), len(table.names)
+
+    def evaluate(model, scans, folder: pathlib.Path):
+        return points.evaluate(model, scans, config.blocks, device, Writer(folder, ids, formats).write)
+
+    return Judge(
+        lambda: blocks.make_model(config, count, None),
+        evaluate,
+        lambda found: segment_report.summary(found, table.names),
+        segment_report.write_results,
+    )
 
 
 def _judge_masks(config: FinetuneConfig, table: LabelTable, formats: Sequence[str], device: torch.device) -> Judge:

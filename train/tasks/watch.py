@@ -31,7 +31,7 @@ from train.run.world import to_device
 from train.tasks import probe
 from train.tasks.features import FeatureError, principal_colours
 from train.tasks.metrics import confusion, scores
-from train.tasks.pictures import draw_above
+from train.tasks.pictures import Panel, draw
 
 _SCANS, _QUERIED = 8, 4  # labelled scans that k-NN learns from, and that it is asked for
 _POINTS = 1000  # of a pair of frames, among which a point's counterpart is looked for
@@ -92,7 +92,7 @@ def _look(watched: Watched, seen: Backbone, step: int, run: pathlib.Path, device
     features = _features(seen, point, device)[0].cpu().numpy()
     if not np.isfinite(features).all():
         raise FeatureError(f"features at step {step} are not finite")
-    draw_above(point, principal_colours(features), run / "features.png")
+    draw(point, [Panel(principal_colours(features))], run / "features.png")
     _write(run, step, figures)
     return figures
 

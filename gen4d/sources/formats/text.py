@@ -25,6 +25,7 @@ _ODD = {
     re.compile(rb"-(?:inf(?:inity)?|1\.#INF0*)", re.I): -np.inf,
 }
 _PLAIN = re.compile(rb"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_NO_DIGIT = re.compile(rb"[^0-9.eE+-]")
 _LEAST_LATE = 64
 
 
@@ -55,8 +56,8 @@ def as_text(path: Path, content: bytes) -> bytes:
 
 
 def without_comments(text: bytes) -> bytes:
-    """A text without what stands behind a `#`."""
-    return _COMMENT.sub(b"", text) if b"#" in text else text
+    """A text with blanks for what stands behind a `#`: all else stays at its byte."""
+    return _COMMENT.sub(lambda found: b" " * len(found[0]), text) if b"#" in text else text
 
 
 def is_padding(rest: bytes) -> bool:
@@ -97,8 +98,9 @@ def _ends_by_return(content: bytes, at: int) -> bool:
     return content[end : end + 1] == b"\r" and content[end + 1 : end + 2] != b"\n"
 
 
-def read_numbers(path: Path, text: bytes, most: int) -> Numbers:
-    """The numbers of a text, each as `float` reads it. Raises SourceError for other words, and more than `most`."""
+def read_numbers(path: Path, text: bytes, most: int, at: int | None = None) -> Numbers:
+    """The numbers of a text, each as `float` reads it. at: the byte of its file at which the text begins, where errors
+    shall say the byte. Raises SourceError for other words, and more than `most`."""
     value, first, late = np.empty(most), np.empty(most, bool), np.empty((_LEAST_LATE + most // 16, 3), np.int64)
     letters = np.frombuffer(text, np.uint8)
     count, waiting = text_kernels.read_numbers(letters, value, first, late)
@@ -110,7 +112,7 @@ def read_numbers(path: Path, text: bytes, most: int) -> Numbers:
             path, f"has more numbers than the {most} that it declares: its counts are wrong, copy it again"
         )
     for index, start, end in late[:waiting].tolist():
-        value[index] = _number(path, text, start, end)
+        value[index] = _number(path, text, start, end, at)
     return Numbers(value[:count], first[:count])
 
 
@@ -119,7 +121,7 @@ def is_number(word: str) -> bool:
     return any(pattern.fullmatch(word.encode()) for pattern in (_PLAIN, *_ODD))
 
 
-def _number(path: Path, text: bytes, start: int, end: int) -> float:
+def _number(path: Path, text: bytes, start: int, end: int, at: int | None) -> float:
     word = text[start:end]
     if _PLAIN.fullmatch(word):
         return float(word)
@@ -128,7 +130,9 @@ def _number(path: Path, text: bytes, start: int, end: int) -> float:
             return value
     line = text.count(b"\n", 0, start) + 1
     shown = word[:20].decode("latin-1")
-    raise SourceError(path, f"has {shown!r} where a number belongs, on line {line} of its data: write it again")
+    odd = _NO_DIGIT.search(word)
+    byte = "" if at is None else f", byte {at + start + (odd.start() if odd else 0)} of the file"
+    raise SourceError(path, f"has {shown!r} where a number belongs, on line {line} of its data{byte}: write it again")
 
 
 def read_rows(path: Path, numbers: Numbers, rows: int, width: int, what: str, at: int = 0) -> np.ndarray:

@@ -4,17 +4,19 @@ Numbers are parted by blanks, tabs, commas or semicolons; decimal commas are und
 numbers. A first line with one whole number is the count of points (.pts).
 """
 
+import itertools
 import re
 from pathlib import Path
 
 import numpy as np
 
 from gen4d.sources.formats.columns import PointColumns, plain_name, with_ids
-from gen4d.sources.formats.text import HEADER_LIMIT, as_text, is_number, read_numbers, without_comments
+from gen4d.sources.formats.text import HEADER_LIMIT, as_text, is_number, read_numbers, skip_mark, without_comments
 from gen4d.sources.source import SourceError
 
 _PARTS = re.compile(r"[\s,;]+")
 _COMMENT = ("#", "//")
+_LINE = re.compile(rb"[^\s,;][^\r\n]*")  # with anything in it
 _EMPTY = re.compile(rb"[,;][ \t]*[,;]|[\r\n][ \t]*[,;]")
 
 
@@ -23,19 +25,31 @@ def read_xyz(path: Path, content: bytes) -> PointColumns:
 
     Raises SourceError for lines of several lengths, a count that is wrong, and names without x, y and z.
     """
+    return _table(path, *xyz_rows(path, content))
+
+
+def xyz_rows(path: Path, content: bytes) -> tuple[np.ndarray, list[str]]:
+    """All numbers of a text (N, columns) float64, and the names of its columns, where it has any. Raises SourceError
+    as `read_xyz` does."""
     text = as_text(path, content)
     names, count, at = _head(path, text)
     body = without_comments(text[at:])
+    first = at + skip_mark(path, content)
     if empty := _EMPTY.search(body):
         line = body.count(b"\n", 0, empty.start()) + 1
         raise SourceError(path, f"has an empty cell on line {line} of its data: fill it, or write nan there")
-    numbers = read_numbers(path, _parted(body), (len(body) + 1) // 2)
+    numbers = read_numbers(path, _parted(body), (len(body) + 1) // 2, first)
     starts = numbers.starts
     widths = np.diff(np.append(starts, len(numbers.value)))
     width = int(widths[0]) if len(widths) else max(len(names), 3)
     if (odd := np.flatnonzero(widths != width)).size:
         line = int(odd[0])
-        raise SourceError(path, f"has {widths[line]} numbers in point {line} and {width} before: repair that line")
+        byte = first + next(itertools.islice(_LINE.finditer(body), line, None)).start()
+        raise SourceError(
+            path,
+            f"has {widths[line]} numbers in point {line}, at byte {byte} of the file, and {width} before: "
+            "repair that line",
+        )
     if count is not None and count != len(starts):
         raise SourceError(path, f"declares {count} points and has {len(starts)}: truncated, copy it again")
     if width < 3 or (names and len(names) != width):
@@ -43,7 +57,7 @@ def read_xyz(path: Path, content: bytes) -> PointColumns:
         raise SourceError(
             path, f"has {width} numbers a line{named}: x, y and z are needed, and a name for each or none"
         )
-    return _table(path, numbers.value.reshape(-1, width), names)
+    return numbers.value.reshape(-1, width), names
 
 
 def _head(path: Path, text: bytes) -> tuple[list[str], int | None, int]:

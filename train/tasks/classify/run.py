@@ -20,7 +20,7 @@ import numpy as np
 from gen4d import files
 from train.config import to_plain
 from train.inputs.order import keyed_generator
-from train.inputs.shapes import Shapes, few_rows, folds_of, has_parts, read_shapes, same_classes
+from train.inputs.shapes import LabelledShapesError, Shapes, few_rows, folds_of, has_parts, read_shapes, same_classes
 from train.nets.pooled import Trained
 from train.run import checkpoint
 from train.run.log import read_lines
@@ -43,6 +43,7 @@ def read_data(path: pathlib.Path, folds: int | None, seed: int) -> Data:
     if folds is None and has_parts(path):
         train, test = read_shapes(path, "train"), read_shapes(path, "test")
         same_classes(train, test)
+        _check_several(path, train)
         both = Shapes(
             train.name + test.name,
             [*train.point, *test.point],
@@ -53,10 +54,17 @@ def read_data(path: pathlib.Path, folds: int | None, seed: int) -> Data:
         cut = len(train.name)
         return Data(both, [(np.arange(cut), np.arange(cut, len(both.name)))])
     shapes = read_shapes(path, None)
+    _check_several(path, shapes)
     shapes = shapes.of(np.flatnonzero(shapes.label >= 0))
     fold = folds_of(shapes, folds or 3, seed)
     count = int(fold.max()) + 1
     return Data(shapes, [(np.flatnonzero((fold >= 0) & (fold != f)), np.flatnonzero(fold == f)) for f in range(count)])
+
+
+def _check_several(path: pathlib.Path, shapes: Shapes) -> None:
+    """Raises LabelledShapesError where there is nothing to tell apart."""
+    if len(shapes.classes) < 2:
+        raise LabelledShapesError(f"{path}: all shapes are of the class {shapes.classes[0]}: give two classes at least")
 
 
 class Lines:

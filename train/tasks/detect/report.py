@@ -1,7 +1,7 @@
 """What an evaluation of boxes leaves behind: a table, JSON, pictures.
 
 results.json, results.md   AP at IoU 0.25 and 0.5 of every class
-pictures/<scan>.png        true boxes in green and what was found in red, from above
+pictures/<scan>.png        boxes that were found, and beside them the true ones
 boxes/<scan>.txt           a line per box and class: class, score, centre x y z, size x y z, heading
 """
 
@@ -13,9 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from gen4d import files
+from train.inputs.objects import Boxes
 from train.tasks.detect.boxes import corners
 from train.tasks.detect.evaluate import Detected, Evaluation
-from train.tasks.pictures import draw_above
+from train.tasks.pictures import Line, Panel, draw
+from train.tasks.segment.predictions import class_colours
 from train.tasks.tables import class_table, figures_line
 
 _FIGURES = ("ap25", "ap50")
@@ -45,28 +47,39 @@ def headline(summarised: dict) -> str:
 def write_results(folder: pathlib.Path, summaries: dict[str, dict], drawn: Evaluation, about: dict) -> list[str]:
     """results.json, results.md and pictures in a folder; returns the table's lines. about: JSON values: `step` of each
     named summary, `machine`, and whatever else explains the numbers."""
+    first = next(iter(summaries.values()))
     lines = class_table(summaries, "boxes", _FIGURES)
     heads = [f"{name} (step {about['step'][name]}): {headline(found)}" for name, found in summaries.items()]
     rule = "area under precision over recall, mean over the classes that have boxes"
     lines = [*lines, "", *heads, f"{drawn.scans} scans, {rule}; {about['machine']}"]
     if "best" in summaries and "validations" in about:
         lines.append(f"best: the best of {about['validations']} validations on these same scans, so it flatters itself")
-    files.make_folder(folder / "pictures")
+    files.make_folder(folder)
     files.write(folder / "results.json", (json.dumps(about | {"results": summaries}) + "\n").encode())
     files.write(folder / "results.md", ("\n".join(lines) + "\n").encode())
     for name, scan, found in drawn.shown:
-        sure = found.box[found.score.max(axis=1, initial=0) >= _SHOWN_SCORE]
-        outlines = [(_outline(box), "green") for box in corners(scan.box)]
-        outlines += [(_outline(box), "red") for box in corners(sure)]
-        legend = {"true": np.array([0, 0.5, 0]), "found": np.array([1.0, 0, 0])}
-        grey = np.full((len(scan.point), 3), 0.75)
-        draw_above(scan.point, grey, folder / "pictures" / f"{name}.png", legend, outlines)
+        draw_boxes(scan, found, list(first["classes"]), folder / "pictures" / f"{name}.png")
     return lines
 
 
-def _outline(corner: np.ndarray) -> np.ndarray:
-    """A box's ground (5, 2), closed, of its corners (8, 3)."""
-    return corner[[0, 1, 2, 3, 0], :2]
+def draw_boxes(scan: Boxes, found: Detected, names: Sequence[str], path: pathlib.Path) -> None:
+    """What was found with a score of 0.3 or more, and the true boxes beside it, in colours of their classes."""
+    sure = found.score.max(axis=1, initial=0) >= _SHOWN_SCORE
+    kind = found.score[sure].argmax(axis=1)
+    colours = class_colours(len(names))
+    grey = np.full((len(scan.point), 3), 0.8)
+    title = f"found with a score of {_SHOWN_SCORE} or more: {len(kind)}"
+    sides = (title, found.box[sure], kind), (f"labels: {len(scan.box)}", scan.box, scan.kind)
+    panels = [Panel(grey, title, _edges(box, colours[which])) for title, box, which in sides]
+    used = np.unique(np.concatenate([kind, scan.kind]))
+    draw(scan.point, panels, path, {names[k]: colours[k] / 255 for k in used})
+
+
+def _edges(box: np.ndarray, colour: np.ndarray) -> list[Line]:
+    """The edges of boxes (B, 7), in colours (B, 3) uint8."""
+    rounds = [0, 1, 2, 3, 0, 4, 5, 6, 7, 4], [1, 5], [2, 6], [3, 7]
+    pairs = zip(corners(box), map(tuple, colour.tolist()), strict=True)
+    return [(corner[way], ink) for corner, ink in pairs for way in rounds]
 
 
 def write_boxes(folder: pathlib.Path, name: str, found: Detected, names: Sequence[str]) -> None:

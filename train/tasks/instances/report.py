@@ -1,7 +1,7 @@
 """What an evaluation of instances leaves behind: a table, JSON, pictures of masks, files for the benchmark.
 
 results.json, results.md              AP, AP50 and AP25 of every class
-pictures/<scan>.png                   instances that were found, and below them the true ones, from above
+pictures/<scan>.png                   instances that were found, and beside them the true ones
 benchmark/<scan>.txt                  a line per instance: mask file, the benchmark's class id, score
 benchmark/predicted_masks/*.txt       0 or 1 per row of the points file
 """
@@ -18,7 +18,7 @@ from train.inputs.objects import instances_of
 from train.inputs.scans import LabelledScan
 from train.tasks.instances.ap import Found
 from train.tasks.instances.evaluate import Evaluation
-from train.tasks.pictures import draw_above
+from train.tasks.pictures import Panel, draw
 from train.tasks.tables import class_table, figures_line
 
 _FIGURES = ("ap", "ap50", "ap25")
@@ -65,25 +65,23 @@ def write_results(
 
 
 def draw_instances(scan: LabelledScan, found: Found, stuff: frozenset[int], path: pathlib.Path) -> None:
-    """What was found, and the true instances below it, each in a colour of its own."""
+    """What was found, and the true instances beside it, each in a colour of its own."""
     number = np.full(len(scan.point), -1)
     for p, point in reversed(list(enumerate(found.point))):  # the surest on top
         number[point] = p
-    shown, point = [number], scan.point
+    panels = [Panel(number_colours(number), "found")]
     if scan.instance is not None and scan.label is not None:
         true = instances_of(scan, stuff, int(scan.label.max(initial=0)) + 1)
-        shown.append(np.where(np.append(true.kind, -1)[true.number] >= 0, true.number, -1))
-        away = np.array([0, float(np.ptp(point[:, 1])) + 1, 0], np.float32)
-        point = np.concatenate([point, point - away])
-    files.make_folder(path.parent)
-    draw_above(point, np.concatenate([number_colours(one) for one in shown]), path)
+        counted = np.where(np.append(true.kind, -1)[true.number] >= 0, true.number, -1)
+        panels.append(Panel(number_colours(counted), "labels"))
+    draw(scan.point, panels, path)
 
 
 def number_colours(number: np.ndarray) -> np.ndarray:
     """A colour (n, 3) from 0 to 1 for each number, far apart for neighbours; light grey for -1."""
     hue = number * 0.618034 % 1
     light = np.array([0.95, 0.6, 0.8])[number % 3]
-    rgb = np.clip(np.abs((hue[:, None] * 6 + [0, 4, 2]) % 6 - 3) - 1, 0.1, 1) * light[:, None]
+    rgb = np.clip(np.abs((hue[:, None] * 6 + [0, 4, 2]) % 6 - 3) - 1, 0.3, 1) * light[:, None]
     return np.where(number[:, None] >= 0, rgb, 0.82)
 
 

@@ -42,12 +42,13 @@ class Seeing(NamedTuple):
 
 class Evaluation(NamedTuple):
     """Confusion matrices (K, K + 1) over all points, and over all 2 cm voxels, of a number of scans; each (scans, K,
-    K + 1): of the points of every scan."""
+    K + 1): of the points of every scan; and what was predicted in the first of them."""
 
     points: np.ndarray
     voxels: np.ndarray
     scans: int
     each: np.ndarray
+    shown: tuple[tuple[LabelledScan, np.ndarray], ...] = ()
 
 
 def evaluate(
@@ -56,13 +57,15 @@ def evaluate(
     seeing: Seeing,
     device: torch.device,
     use: Callable[[LabelledScan, np.ndarray], None] | None = None,
+    shown: int = 3,
 ) -> Evaluation:
     """Confusion of a model on its device over scans, of which those without labels add nothing. use(scan, classes) gets
-    every prediction. The model is left in the mode it was in. Raises SegmentError."""
+    every prediction; the first few are kept for pictures. The model is left in the mode it was in. Raises
+    SegmentError."""
     classes = model.head.out_features
     each = np.zeros((len(scans), classes, classes + 1), np.int64)
     voxels = np.zeros((classes, classes + 1), np.int64)
-    training = model.training
+    training, kept = model.training, []
     model.eval()
     for number, scan in enumerate(scans):
         prediction = predict(model, scan, seeing, device)
@@ -71,8 +74,10 @@ def evaluate(
             voxels += voxel_confusion(scan, prediction, classes)
         if use:
             use(scan, prediction)
+        if len(kept) < shown:
+            kept.append((scan, prediction))
     model.train(training)
-    return Evaluation(each.sum(axis=0), voxels, len(scans), each)
+    return Evaluation(each.sum(axis=0), voxels, len(scans), each, tuple(kept))
 
 
 def predict(model: Segmenter, scan: LabelledScan, seeing: Seeing, device: torch.device) -> np.ndarray:

@@ -5,6 +5,7 @@ import functools
 import torch
 
 from train.inputs.labelled import LabelledData
+from train.inputs.labels import NONE, SceneError
 from train.inputs.order import Share
 from train.nets.unet import NETS
 from train.nets.weights import Backbone
@@ -14,7 +15,7 @@ from train.tasks.config import FinetuneConfig
 from train.tasks.segment.batch import ScanRecipe, ScanStream
 from train.tasks.segment.evaluate import Seeing, evaluate
 from train.tasks.segment.model import Segmenter
-from train.tasks.segment.report import COUNTED, headline, summary, write_results
+from train.tasks.segment.report import headline, kinds_of, summary, write_results
 from train.tasks.task import Findings, Task
 
 
@@ -49,13 +50,18 @@ def validate(model: Segmenter, data: LabelledData, config: FinetuneConfig, devic
     """What a model on its device scores on the validation scans."""
     found = evaluate(model, data.val, seeing_of(config), device)
     scored = summary(found, data.table.names)
-    figures = {f"{kind}/{name}": scored[kind][name] or 0.0 for kind in COUNTED for name in ("miou", "macc")}
+    figures = {f"{kind}/{name}": scored[kind][name] or 0.0 for kind in kinds_of(scored) for name in ("miou", "macc")}
     return Findings(scored, scored["points"]["miou"] or 0.0, figures, headline(scored), found)
 
 
 def make(config: FinetuneConfig, data: LabelledData, weights: Backbone | None, world: World) -> Task:
     """The task. A frozen backbone gets statistics of the training scans. Raises WeightsError, LoaderError,
     SceneError."""
+    if not any((scan.label != NONE).any() for scan in data.train):
+        first = data.train[0].name
+        raise SceneError(
+            f"no point of {len(data.train)} training scans (first: {first}) has a class, boxes alone: --task detect"
+        )
     model = make_model(config, len(data.table.names), weights)
     if model.frozen:
         calibrate(model.backbone, data.train, config.backbone.voxel_m, world.device, config.backbone.inputs)

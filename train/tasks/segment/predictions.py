@@ -3,7 +3,7 @@
 predictions/<scan>.npy   class of every row of the scan's points file, int16; -1: none
 benchmark/<scan>.txt     the benchmark's id of every row, one a line; 0: none (ScanNet's format for submissions)
 ply/<scan>.ply           the points, coloured by predicted class
-pictures/<scan>.png      the same seen from above
+pictures/<scan>.png      the same as a picture
 """
 
 import io
@@ -15,7 +15,7 @@ import numpy as np
 from gen4d import files
 from train.inputs.labels import NONE
 from train.inputs.scans import LabelledScan
-from train.tasks.pictures import draw_above
+from train.tasks.pictures import Panel, draw
 
 
 class Writer:
@@ -40,21 +40,29 @@ class Writer:
         if "ply" in self._formats:
             self._put("ply", f"{scan.name}.ply", coloured_ply(scan.point, prediction, self._colours[prediction]))
         if "png" in self._formats:
-            files.make_folder(self._folder / "pictures")
-            used = {self._names[k]: self._colours[k] / 255 for k in np.unique(prediction)}
-            picture = self._folder / "pictures" / f"{scan.name}.png"
-            draw_above(scan.point, self._colours[prediction] / 255, picture, used)
+            draw_classes(scan, prediction, self._names, self._folder / "pictures" / f"{scan.name}.png")
 
     def _put(self, kind: str, name: str, content: bytes) -> None:
         files.make_folder(self._folder / kind)
         files.write(self._folder / kind / name, content)
 
 
+def draw_classes(scan: LabelledScan, prediction: np.ndarray, names: Sequence[str], path: pathlib.Path) -> None:
+    """A picture of predicted classes (N,), and of the scan's labels beside it where it has any."""
+    colours = class_colours(len(names)) / 255
+    panels = [Panel(colours[prediction])]
+    used = prediction
+    if scan.label is not None:
+        panels = [Panel(colours[prediction], "predicted"), Panel(colours[scan.label], "labels")]
+        used = np.concatenate([prediction, scan.label])
+    draw(scan.point, panels, path, {names[k] if k != NONE else "none": colours[k] for k in np.unique(used)})
+
+
 def class_colours(classes: int) -> np.ndarray:
     """A colour (K + 1, 3) uint8 for each class, hues far apart for neighbours; grey for none, at -1."""
     hue = np.arange(classes) * 0.618034 % 1
     light = np.array([0.95, 0.65, 0.8])[np.arange(classes) % 3]
-    rgb = np.clip(np.abs((hue[:, None] * 6 + [0, 4, 2]) % 6 - 3) - 1, 0.1, 1) * light[:, None]
+    rgb = np.clip(np.abs((hue[:, None] * 6 + [0, 4, 2]) % 6 - 3) - 1, 0.3, 1) * light[:, None]
     return np.vstack([np.round(255 * rgb), [128, 128, 128]]).astype(np.uint8)
 
 

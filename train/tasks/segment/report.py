@@ -1,24 +1,39 @@
-"""What an evaluation leaves behind: a table, JSON, and a picture of the confusion matrix."""
+"""What an evaluation leaves behind: a table, JSON, pictures.
+
+results.json, results.md   IoU and accuracy of every class
+confusion.png              the confusion matrix
+pictures/<scan>.png        predicted classes, and the labels beside them, of the first scans
+"""
 
 import io
 import json
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from gen4d import files
 from train.tasks.metrics import scores
-from train.tasks.segment.evaluate import Evaluation
+from train.tasks.segment.predictions import draw_classes
 from train.tasks.tables import aligned, percent
 
-COUNTED = {"points": "all points", "voxels": "2 cm voxels"}
+COUNTED = {"points": "all points", "voxels": "2 cm voxels", "sampled": "sampled points"}
+_BESIDE = {"voxels": "IoU 2 cm", "sampled": "IoU sampled"}  # columns beside those of all points
 
 
-def summary(evaluation: Evaluation, names: Sequence[str]) -> dict:
-    """Scores as JSON values; None where nothing defines one."""
-    return {"scans": evaluation.scans} | {kind: scored(getattr(evaluation, kind), names) for kind in COUNTED}
+def summary(evaluation: NamedTuple, names: Sequence[str]) -> dict:
+    """Scores as JSON values; None where nothing defines one. evaluation: how many `scans`, and the confusion matrices
+    of some ways of counting."""
+    return {"scans": evaluation.scans} | {
+        kind: scored(getattr(evaluation, kind), names) for kind in kinds_of(evaluation._fields)
+    }
+
+
+def kinds_of(names: Iterable[str]) -> list[str]:
+    """Those of some names that are ways of counting: all points, and what is beside them."""
+    return [kind for kind in COUNTED if kind in names]
 
 
 def scored(matrix: np.ndarray, names: Sequence[str]) -> dict:
@@ -39,44 +54,44 @@ def as_json(value: float) -> float | None:
 def headline(summarised: dict) -> str:
     """The scores of both ways of counting, on one line."""
     parts = []
-    for kind, name in COUNTED.items():
+    for kind in kinds_of(summarised):
         found = summarised[kind]
-        parts.append(f"{name}: mIoU {percent(found['miou'])} mAcc {percent(found['macc'])}")
+        right = f" acc {percent(found['accuracy'])}" if kind == "sampled" else ""  # as the tables of blocks have it
+        parts.append(f"{COUNTED[kind]}: mIoU {percent(found['miou'])} mAcc {percent(found['macc'])}{right}")
     return "; ".join(parts)
 
 
 def table(summaries: dict[str, dict]) -> list[str]:
     """Lines of a Markdown table: a row per class and one of the means; per named evaluation its IoU and accuracy on all
-    points, and its IoU on 2 cm voxels. All evaluations are of the same scans."""
-    names = list(next(iter(summaries.values()))["points"]["classes"])
-    head = ["class", "points", *(f"{name} {kind}" for name in summaries for kind in ("IoU", "acc", "IoU 2 cm"))]
-    points = next(iter(summaries.values()))["points"]
-    rows = [[name, points["classes"][name]["count"], *_cells(summaries, name)] for name in names]
-    rows.append(["mean", points["count"], *_means(summaries)])
+    points, and its IoU on what is counted beside them. All evaluations are of the same scans."""
+    first = next(iter(summaries.values()))
+    points, (_, beside) = first["points"], kinds_of(first)
+    head = ["class", "points", *(f"{name} {kind}" for name in summaries for kind in ("IoU", "acc", _BESIDE[beside]))]
+    rows = [[name, found["count"], *_cells(summaries, beside, name)] for name, found in points["classes"].items()]
+    rows.append(["mean", points["count"], *_means(summaries, beside)])
     return aligned(head, rows)
 
 
-def _cells(summaries: dict[str, dict], name: str) -> list[str]:
+def _cells(summaries: dict[str, dict], beside: str, name: str) -> list[str]:
     cells = []
     for found in summaries.values():
-        points, voxels = (found[kind]["classes"][name] for kind in COUNTED)
-        cells += [percent(points["iou"]), percent(points["recall"]), percent(voxels["iou"])]
+        points, others = (found[kind]["classes"][name] for kind in ("points", beside))
+        cells += [percent(points["iou"]), percent(points["recall"]), percent(others["iou"])]
     return cells
 
 
-def _means(summaries: dict[str, dict]) -> list[str]:
+def _means(summaries: dict[str, dict], beside: str) -> list[str]:
     cells = []
     for found in summaries.values():
-        cells += [percent(found["points"]["miou"]), percent(found["points"]["macc"]), percent(found["voxels"]["miou"])]
+        cells += [percent(found["points"]["miou"]), percent(found["points"]["macc"]), percent(found[beside]["miou"])]
     return cells
 
 
-def write_results(folder: pathlib.Path, summaries: dict[str, dict], drawn: Evaluation, about: dict) -> list[str]:
-    """results.json, results.md and confusion.png (of the evaluation `drawn`, the first of `summaries`) in a folder.
+def write_results(folder: pathlib.Path, summaries: dict[str, dict], drawn: NamedTuple, about: dict) -> list[str]:
+    """results.json, results.md and pictures (of the evaluation `drawn`, the first of `summaries`) in a folder.
 
     about: JSON values: `step` of each named summary, `machine`, `views` where a scan was seen by several, and whatever
-    else explains the numbers. Returns the
-    table's lines.
+    else explains the numbers. Returns the table's lines.
     """
     names = list(next(iter(summaries.values()))["points"]["classes"])
     lines = table(summaries)
@@ -86,12 +101,14 @@ def write_results(folder: pathlib.Path, summaries: dict[str, dict], drawn: Evalu
     lines = [*lines, "", *heads, f"{drawn.scans} scans; {about['machine']}"]
     if "best" in summaries and "validations" in about:
         lines.append(f"best: the best of {about['validations']} validations on these same scans, so it is optimistic")
-    about = about | {"confusion": {kind: getattr(drawn, kind).tolist() for kind in COUNTED}}
+    about = about | {"confusion": {kind: getattr(drawn, kind).tolist() for kind in kinds_of(drawn._fields)}}
     files.make_folder(folder)
     files.write(folder / "results.json", (json.dumps(about | {"results": summaries}) + "\n").encode())
     files.write(folder / "results.md", ("\n".join(lines) + "\n").encode())
     name = next(iter(summaries))
     draw_confusion(drawn.points, names, f"{name}, all points of {drawn.scans} scans", folder / "confusion.png")
+    for scan, prediction in drawn.shown:
+        draw_classes(scan, prediction, names, folder / "pictures" / f"{scan.name}.png")
     return lines
 
 

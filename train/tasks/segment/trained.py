@@ -45,7 +45,7 @@ def load_trained(path: pathlib.Path, which: str) -> Trained:
         raise CheckpointError(f"{path}: no {which} checkpoint there: give a run folder of finetune, or a checkpoint")
     if found.config.get("task") != TASK:
         raise SegmentError(
-            f"{path}: of the task {found.config.get('task')}: give a run of finetune, or fine-tune it first"
+            f"{path}: of the task {found.config.get('task')}: give a run of finetune --task segment, or fine-tune it"
         )
     config = from_plain(found.config["settings"], FinetuneConfig)
     names = tuple(found.config["classes"])
