@@ -21,7 +21,7 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 # Left out by `make quick`: whole files, and single tests of others that take seconds.
 SLOW_FILES = """
-    appearance bad_input classify cluster crash damage damage_files damage_large dataloader detect finetune_cli
+    appearance bad_input classify cluster crash damage damage_files damage_large dataloader detect distill finetune_cli
     hostile hostile_files instances laws laws_see loop methods nets objects_cli parts probe remote remote_errors
     sameness samples segment signals sizes sources_fuzz sparse strl study tilted train_cli watch windows
 """.split()

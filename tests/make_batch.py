@@ -10,11 +10,12 @@ from train.methods.contrast4d.batch import Batch
 VOXEL_M, VOXEL_4D_M = 0.1, 0.15  # coarse, so that nets of two levels see more than one voxel
 
 
-def make_batch(rng, t=3, size=2, points=500, samples=48, has_4d=True, moving=True) -> Batch:
+def make_batch(rng, t=3, size=2, points=500, samples=48, has_4d=True, moving=True, masked=0.0) -> Batch:
     """t frames of `size` sequences with `points` points and `samples` samples each, a quarter of them moving.
 
-    moving: False leaves the box where it starts."""
-    sequences = [_Sequence(rng, t, points, samples, moving) for _ in range(size)]
+    moving: False leaves the box where it starts. masked: share of points that frames lack and `whole` ones have, which
+    are given where it is not 0."""
+    sequences = [_Sequence(rng, t, points, samples, moving, masked) for _ in range(size)]
     frame, rows = [], []
     for i in range(t):
         clouds = [(s.view[i](s.world[i]), s.kept[i]) for s in sequences]
@@ -29,13 +30,26 @@ def make_batch(rng, t=3, size=2, points=500, samples=48, has_4d=True, moving=Tru
     if not has_4d:
         pair_row_4d, point_row_4d = np.zeros((len(pairs), 2, 0), np.int64), np.zeros((t, 0, t), np.int64)
     tensors = (torch.from_numpy(np.array(x)) for x in (pair_row, pair_row_4d, point_row, point_row_4d, on_box))
-    return Batch(tuple(frame), sequence, *tensors, size)
+    place = [[np.concatenate([s.world[k][s.pair[p]] for s in sequences]) for k in pair] for p, pair in enumerate(pairs)]
+    place = torch.from_numpy(np.array(place, np.float32))
+    return Batch(tuple(frame), sequence, *tensors, size, place, *(_whole(sequences, t, pairs) if masked else ()))
+
+
+def _whole(sequences, t, pairs):
+    """The frames without masks, and the rows of the pairs' points there."""
+    frame, rows = [], []
+    for i in range(t):
+        voxels, row = _voxelise([s.view[i](s.world[i])[s.before[i]] for s in sequences], VOXEL_M)
+        frame.append(voxels)
+        rows.append([_spread_out(r, s.before[i]) for r, s in zip(row, sequences, strict=True)])
+    pair_row = [[_stack(sequences, rows[k], p) for k in pair] for p, pair in enumerate(pairs)]
+    return tuple(frame), torch.from_numpy(np.array(pair_row))
 
 
 class _Sequence:
     """Points of a room and a box that moves by `step`, where each frame keeps nine tenths, and what is sampled."""
 
-    def __init__(self, rng, t, points, samples, moving):
+    def __init__(self, rng, t, points, samples, moving, masked):
         box = points // 4
         self.static = points - box
         room = rng.random((self.static, 3)) * [2.0, 2.0, 1.0]
@@ -48,6 +62,9 @@ class _Sequence:
         self.world = [np.concatenate([room, shape + step]) for step in steps]
         self.kept = rng.random((t, points)) < 0.9
         self.view = [_view(rng) for _ in range(t)]
+        self.before = self.kept
+        if masked:
+            self.kept = self.kept & (rng.random((t, points)) >= masked)
         common = [self.kept[i] & self.kept[j] for i, j in frame_pairs(t)]
         self.pair = [self._draw(rng, mask, samples) for mask in common]
         self.point = [self._draw(rng, mask, samples) for mask in self.kept]

@@ -81,16 +81,46 @@ def sample_common(actors, i, j, recipe, rng):
     return np.concatenate(drawn)
 
 
+def mask_patches(actors, recipe, rng):
+    """Twin of train.methods.contrast4d.batch.mask_patches, patch by patch."""
+    corner, patches = rng.random(3), []
+    for a, actor in enumerate(actors):
+        cell = [tuple(c) for c in np.floor(actor.cloud.point / recipe.mask_patch_m + corner).astype(int).tolist()]
+        number = {c: x + 1_000_003 * y + 998_244_353 * z for c in set(cell) for x, y, z in [c]}
+        for c in sorted(number, key=number.get):
+            patches.append((a, np.array([one == c for one in cell])))
+    order = rng.permutation(len(patches))
+    hidden, masked = (
+        [np.zeros((2, len(actor.cloud.point)), bool) for actor in actors],
+        int(len(patches) * recipe.mask_share),
+    )
+    for (a, inside), rank in zip(patches, order, strict=True):
+        if rank < 2 * masked:
+            hidden[a][rank // masked] |= inside
+    out = []
+    for actor, lacking in zip(actors, hidden, strict=True):
+        kept = [unpack(plane, lacking.shape[1]) & ~lacking[i % 2] for i, plane in enumerate(actor.planes)]
+        out.append(actor._replace(planes=np.packbits(kept, axis=1)))
+    return out
+
+
 def make_batch(sequences, generators, recipe, t):
     """Twin of train.methods.contrast4d.batch.make_batch."""
     parts, start = [], np.zeros(t + 1, np.int64)  # rows so far in frame 0..t-1 and, last, in the 4D voxels
+    whole_start = np.zeros(t + 1, np.int64)
     for b, (sequence, rng) in enumerate(zip(sequences, generators, strict=True)):
-        actors = [a for a in sequence.actors if recipe.moving_actors or a.role != 1]
+        whole = [a for a in sequence.actors if recipe.moving_actors or a.role != 1]
         view = draw_views(t, recipe.views, rng)
+        actors = mask_patches(whole, recipe, rng) if recipe.mask_share else whole
         pair_sample = [sample_common(actors, i, j, recipe, rng) for i, j in frame_pairs(t)]
         point_sample = [sample_common(actors, i, i, recipe, rng) for i in range(t)]
         part = _frames(actors, b, recipe, view, pair_sample, point_sample, start)
         part |= _four(actors, b, recipe, pair_sample, point_sample, start[t])
+        if recipe.whole:
+            before = _frames(whole, b, recipe, view, pair_sample, point_sample, whole_start)
+            part |= {f"whole_{k}": before[k] for k in ("frame", "frame_size", "pair_row")}
+            whole_start += [*(len(rows) for rows in before["frame"]), 0]
+        part["pair_place"] = _places(actors, pair_sample)
         part["moving"] = np.array([[actors[a].role == 1 for a in sample[:, 0]] for sample in point_sample])
         parts.append(part)
         start += [*(len(rows) for rows in part["frame"]), len(part["sequence"])]
@@ -98,7 +128,27 @@ def make_batch(sequences, generators, recipe, t):
     row = {k: torch.from_numpy(np.concatenate([part[k] for part in parts], axis=a)) for k, a in axis.items()}
     frame = tuple(_voxels([p["frame"][i] for p in parts], [p["frame_size"][i] for p in parts]) for i in range(t))
     sequence = _voxels([p["sequence"] for p in parts], [p["sequence_size"] for p in parts], t)
-    return Batch(frame, sequence if recipe.voxel_4d_m else None, **row, size=len(parts))
+    more = {}
+    if recipe.places:
+        more["pair_place"] = torch.from_numpy(np.concatenate([part["pair_place"] for part in parts], axis=2))
+    if recipe.whole:
+        more["whole_row"] = torch.from_numpy(np.concatenate([part["whole_pair_row"] for part in parts], axis=2))
+        more["whole"] = tuple(
+            _voxels([p["whole_frame"][i] for p in parts], [p["whole_frame_size"][i] for p in parts]) for i in range(t)
+        )
+    return Batch(frame, sequence if recipe.voxel_4d_m else None, **row, size=len(parts), **more)
+
+
+def _places(actors, pair_sample):
+    """Places of the pairs' points (P, 2, n, 3) in either frame, one by one."""
+    pairs = frame_pairs(len(actors[0].pose))
+    out = np.zeros((len(pairs), 2, len(pair_sample[0]), 3), np.float32)
+    for p, pair in enumerate(pairs):
+        for side, i in enumerate(pair):
+            for s, (a, index) in enumerate(pair_sample[p].tolist()):
+                pose = actors[a].pose[i]
+                out[p, side, s] = pose[:3, :3] @ actors[a].cloud.point[index] + pose[:3, 3]
+    return out
 
 
 def _voxels(coordinate, size, *more):

@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -17,9 +18,17 @@ from train.inputs import kernels
 from train.inputs.order import keyed_generator
 from train.inputs.views import draw_views
 from train.inputs.voxels import BatchError, Grid, Rows, new_tensor
-from train.methods.contrast4d.batch import BatchBuffer, Recipe, make_batch, new_scratch, sample_common
+from train.methods.contrast4d.batch import (
+    BatchBuffer,
+    Recipe,
+    make_batch,
+    mask_patches,
+    new_scratch,
+    sample_common,
+)
 
 SMALL = Recipe(voxel_m=0.05, voxel_4d_m=0.1, samples=64)
+MASKED = SMALL._replace(voxel_4d_m=None, places=True, mask_share=0.4, mask_patch_m=0.25, whole=True)
 
 
 def made(sequences, recipe=SMALL, seed=3, step=5):
@@ -31,7 +40,8 @@ def made(sequences, recipe=SMALL, seed=3, step=5):
 def assert_equal(a, b):
     """Two batches hold the same numbers."""
     assert a.size == b.size
-    for x, y in itertools.chain(zip(a.frame, b.frame, strict=True), [(a.sequence, b.sequence)]):
+    frames = itertools.chain(zip(a.frame, b.frame, strict=True), zip(a.whole, b.whole, strict=True))
+    for x, y in itertools.chain(frames, [(a.sequence, b.sequence)]):
         if x is None or y is None:
             assert x is y
             continue
@@ -39,6 +49,10 @@ def assert_equal(a, b):
         assert torch.equal(x.coordinate, y.coordinate)
     for name in ("pair_row", "pair_row_4d", "point_row", "point_row_4d", "moving"):
         assert torch.equal(getattr(a, name), getattr(b, name)), name
+    assert (a.whole_row is None) == (b.whole_row is None) and (a.pair_place is None) == (b.pair_place is None)
+    assert a.whole_row is None or torch.equal(a.whole_row, b.whole_row)
+    if a.pair_place is not None:
+        torch.testing.assert_close(a.pair_place, b.pair_place, rtol=0, atol=1e-6)
 
 
 CLOUDS = {
@@ -131,8 +145,10 @@ def test_a_point_that_cannot_be_a_voxel_is_an_error_with_its_place(value):
         SMALL._replace(voxel_4d_m=None, moving_actors=False),
         SMALL._replace(moving_share=None, voxel_4d_m=None),
         SMALL._replace(samples=2000),
+        SMALL._replace(places=True),
+        MASKED,
     ],
-    ids=["4d", "static", "uniform", "more samples than points"],
+    ids=["4d", "static", "uniform", "more samples than points", "places", "masked"],
 )
 def test_a_batch_equals_its_numpy_twin(recipe):
     sequences = [make_sequence(0), make_sequence(5, points=900), make_sequence(2, shape_points=0)]
@@ -208,6 +224,78 @@ def test_uniform_samples_follow_the_number_of_points():
     sequence = make_sequence(0, points=600, shape_points=600)
     result = made([sequence], SMALL._replace(moving_share=None, samples=400))
     assert 0.4 < result.moving.float().mean() < 0.6
+
+
+def hidden_points(sequence, recipe=MASKED, seed=1):
+    """Which of each actor's points (N,) the masks take from even and from odd frames, (2, N)."""
+    everywhere = [
+        actor._replace(planes=np.packbits(np.ones((4, len(actor.cloud.point)), bool), axis=1))
+        for actor in sequence.actors
+    ]
+    masked = mask_patches(everywhere, recipe, keyed(seed))
+    masks = [np.stack([~actor.mask(i) for i in range(4)]) for actor in masked]
+    assert all((mask[:2] == mask[2:]).all() for mask in masks)
+    return [mask[:2] for mask in masks]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.4])
+def test_masks_of_even_and_odd_frames_are_disjoint_and_of_the_stated_share(share):
+    """Of patches, which are counted here by where their points lie."""
+    sequence, recipe = make_sequence(0, points=4000), MASKED._replace(mask_share=share)
+    corner, cells, hidden = keyed(1).random(3), 0, np.zeros(2, int)
+    for actor, lacking in zip(sequence.actors, hidden_points(sequence, recipe), strict=True):
+        assert not (lacking[0] & lacking[1]).any()
+        cell = np.floor(actor.cloud.point / recipe.mask_patch_m + corner)
+        inside = {tuple(c): lacking[:, (cell == c).all(axis=1)] for c in np.unique(cell, axis=0)}
+        assert all((mask == mask[:, :1]).all() for mask in inside.values())  # whole patches
+        cells += len(inside)
+        hidden += np.sum([mask[:, 0] for mask in inside.values()], axis=0)
+    assert hidden.tolist() == [int(cells * share)] * 2
+
+
+def test_masks_only_take_points_away_and_another_draw_masks_others():
+    sequence = make_sequence(0)
+    for before, after in zip(sequence.actors, mask_patches(sequence.actors, MASKED, keyed(2)), strict=True):
+        assert not (after.planes & ~before.planes).any() and (after.planes != before.planes).any()
+        assert after.cloud is before.cloud
+    one, other = (np.concatenate(hidden_points(sequence, seed=seed), axis=1) for seed in (1, 2))
+    assert 0.3 < one.mean() < 0.5 and (one != other).any()
+
+
+def test_masked_frames_are_parts_of_the_whole_ones_with_the_same_points_compared():
+    """Whole frames are those of the recipe without masks; the pairs' points lie at the same place in both."""
+    sequence = make_sequence(0, points=2000)
+    masked, plain = made([sequence], MASKED), made([sequence], MASKED._replace(mask_share=0.0, whole=False))
+    for whole, frame, less in zip(masked.whole, plain.frame, masked.frame, strict=True):
+        assert torch.equal(whole.coordinate, frame.coordinate) and whole.size == frame.size
+        assert 0.3 * len(frame.coordinate) < len(less.coordinate) < 0.8 * len(frame.coordinate)
+    for p, (i, j) in enumerate(frame_pairs(4)):
+        for side, k in enumerate((i, j)):
+            one = masked.frame[k].coordinate[masked.pair_row[p, side]]
+            other = masked.whole[k].coordinate[masked.whole_row[p, side]]
+            assert len(torch.unique(other - one, dim=0)) == 1  # both grids start at a corner of their own
+
+
+def test_points_at_rest_are_at_one_place_in_both_frames_and_moving_ones_are_not():
+    result = made([make_sequence(0)], SMALL._replace(places=True))
+    away = (result.pair_place[:, 0] - result.pair_place[:, 1]).norm(dim=-1)
+    still = 64 - int(64 * SMALL.moving_share)
+    assert away[:, :still].max() == 0 and away[:, still:].min() > 0
+
+
+def test_masks_that_leave_nothing_to_compare_are_refused_with_the_settings_to_change():
+    """Of one point in all frames, which either mask takes in two of five draws."""
+    sequence, message = make_sequence(0, shape_points=0), r"no common point outside their masks.*set a smaller mask_p"
+    sequence.actors[0].planes[0] = 0
+    sequence.actors[0].planes[:, 0] = 0x80
+    refused = 0
+    for step in range(10):
+        try:
+            made([sequence], MASKED, step=step)
+        except BatchError as error:
+            assert re.search(message, str(error))
+            refused += 1
+    assert 0 < refused < 10
 
 
 def test_only_moving_points_left_in_common_fill_all_samples():

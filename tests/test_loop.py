@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from tests.makers.sequences import make_dataset
-from tests.two_processes import CONFIG, run_free, run_frozen
+from tests.two_processes import BASELINES, CONFIG, GATHERED, SHORT, SMALL_MASKS, run_free, run_frozen, run_gathered
 from train.config import change
 from train.methods.config import PRESETS
 from train.methods.pretrain import make, make_stream, pretrain
@@ -29,7 +29,6 @@ from train.run.loop import LoopError, Loss, Stopped
 from train.run.world import World
 
 DATA = make_dataset(8, points=200)
-SHORT = make_dataset(8, points=120, shape_points=40, t=2)  # half the work a step
 ALONE = World(0, 1, torch.device("cpu"))
 TINY = change(CONFIG, steps=12, batch=2, checkpoint_steps=5, precision="float32")
 GOLDEN = pathlib.Path(__file__).parent / "golden_pretrain.json"
@@ -294,6 +293,16 @@ def test_two_processes_with_shared_norms_make_the_update_of_one_process_with_the
     assert not torch.allclose(parts.state_dict()[name], alone.state_dict()[name], rtol=1e-3)
 
 
+def test_two_processes_make_the_update_of_one_by_losses_that_look_at_all_samples_of_the_batch(tmp_path):
+    """Moments of VICReg, shares of self-distillation; all others look at one sequence at a time."""
+    run_gathered(tmp_path / "alone", ALONE)
+    start_processes(tmp_path / "together", 2, "gathered")
+    for method in GATHERED:
+        alone, together = (checkpoint.newest(tmp_path / place / method)[0].model for place in ("alone", "together"))
+        for name, value in alone.items():
+            torch.testing.assert_close(together[name], value, rtol=1e-8, atol=1e-10, msg=f"{method}: {name}")
+
+
 def test_processes_that_see_different_folders_resume_from_the_first_ones(tmp_path):
     """As on two machines with disks of their own. Each reading for itself, they would go on at steps 3 and 1."""
     start_processes(tmp_path, 2, "apart")
@@ -355,6 +364,29 @@ def golden_losses(precision, run):
     return [[line["loss"], *line["terms"].values()] for line in log_of(run)]
 
 
+@pytest.mark.parametrize("method", BASELINES)
+def test_four_steps_of_every_baseline_give_the_golden_losses(method, tmp_path):
+    golden = json.loads(GOLDEN.read_text())["methods"][method]
+    np.testing.assert_allclose(golden_steps(method, tmp_path), golden, rtol=0, atol=1e-9)
+
+
+def golden_steps(method, run):
+    """Total loss of four steps in float64 on short sequences."""
+    run_until(run, change(TINY, method=method, steps=4, precision="float64", **SMALL_MASKS), data=SHORT)
+    return [line["loss"] for line in log_of(run)]
+
+
+@pytest.mark.parametrize("method", ["moving-3d-msc", "moving-3d-distill"])
+def test_methods_that_mask_and_that_follow_resume_in_the_same_bits(method, tmp_path):
+    """What is masked is drawn by step; a teacher and its norms are a part of the checkpoint."""
+    config = change(TINY, method=method, steps=5, checkpoint_steps=2, **SMALL_MASKS)
+    run_until(tmp_path / "whole", config)
+    run_until(tmp_path / "killed", config, stop=3)
+    run_until(tmp_path / "killed", config)
+    assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
+    assert log_of(tmp_path / "killed") == log_of(tmp_path / "whole")
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("precision", ["float32", "float16"])
@@ -408,4 +440,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         losses = {p: golden_losses(p, pathlib.Path(folder) / p) for p in ("float32", "float64")}
+        losses["methods"] = {name: golden_steps(name, pathlib.Path(folder) / name) for name in BASELINES}
     GOLDEN.write_text(json.dumps(losses, indent=1) + "\n")

@@ -248,6 +248,202 @@ def test_info_nce_of_points_that_all_share_a_voxel_is_zero_and_of_equal_features
     assert losses.point_info_nce(equal, equal, sharing([0, 1, 2, 3], size=1), 0.1).item() == pytest.approx(math.log(4))
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 1e-4])
+def test_info_nce_of_a_small_temperature_is_what_the_nearest_negative_is_ahead(temperature):
+    first, second = drawn(2, 4, D), drawn(2, 4, D, seed=1)
+    cosine = losses.unit(first) @ losses.unit(second).transpose(1, 2)
+    own = cosine.diagonal(dim1=1, dim2=2)
+    others = cosine.masked_fill(torch.eye(4, dtype=torch.bool), -torch.inf)
+    ahead = [(others.amax(axis) - own).clamp(min=0).mean().item() for axis in (1, 2)]
+    found = temperature * losses.point_info_nce(first, second, sharing(list(range(8)), size=2), temperature).item()
+    assert found == pytest.approx(sum(ahead) / 2, abs=2 * temperature)
+
+
+# Scene contexts ------------------------------------------------------------------------------------------------------
+
+
+def drawn_region(seed: int) -> torch.Tensor:
+    """Parts of space of 2 x 6 samples, the first row of the first sequence without negatives in most of them."""
+    generator = torch.Generator().manual_seed(seed)
+    region = torch.randint(0, losses.REGIONS + 1, (2, 6, 6), generator=generator)
+    region[:, range(6), range(6)] = 0
+    region[0, 0] = torch.tensor([0, 0, 0, 3, 3, 0])
+    return region
+
+
+def looped_scene_contexts(first, second, region, temperature) -> float:
+    """One cross-entropy for every sample, part of space and direction."""
+    found = []
+    for features, others, parts in ((first, second, region[0]), (second, first, region[1])):
+        for b in range(len(features)):
+            one, two = ([normalised(row) for row in rows[b].tolist()] for rows in (features, others))
+            for i, anchor in enumerate(one):
+                own = math.exp(dot(anchor, two[i]) / temperature)
+                for part in range(1, losses.REGIONS + 1):
+                    within = [k for k in range(len(two)) if parts[b, i, k] == part]
+                    rest = sum(math.exp(dot(anchor, two[k]) / temperature) for k in within)
+                    found.append(-math.log(own / (own + rest)))
+    return sum(found) / len(found)
+
+
+@pytest.mark.parametrize("temperature", [0.07, 1.0])
+def test_scene_contexts_equal_a_loop_over_samples_and_parts_of_space(temperature):
+    first, second, region = drawn(2, 6, D), drawn(2, 6, D, seed=1), (drawn_region(2), drawn_region(3))
+    ours = losses.scene_contexts(first, second, region, temperature).item()
+    assert ours == pytest.approx(looped_scene_contexts(first, second, region, temperature), rel=1e-9)
+
+
+def test_scene_contexts_gradient_equals_that_of_one_cross_entropy_a_part():
+    first, second = drawn(2, 6, D).requires_grad_(), drawn(2, 6, D, seed=1).requires_grad_()
+    region = drawn_region(2), drawn_region(3)
+    ours = torch.autograd.grad(losses.scene_contexts(first, second, region, 0.2), (first, second))
+    logits = losses.unit(first) @ losses.unit(second).transpose(1, 2) / 0.2
+    expected, own = 0, torch.arange(6).expand(2, -1)
+    for scores, parts in ((logits, region[0]), (logits.transpose(1, 2), region[1])):
+        for part in range(1, losses.REGIONS + 1):
+            left_out = (parts != part) & ~torch.eye(6, dtype=torch.bool)
+            masked = scores.masked_fill(left_out, -torch.inf).transpose(1, 2)
+            expected = expected + torch.nn.functional.cross_entropy(masked, own) / 2 / losses.REGIONS
+    for mine, theirs in zip(ours, torch.autograd.grad(expected, (first, second)), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-12, rtol=1e-9)
+
+
+def test_with_all_negatives_in_one_part_scene_contexts_are_an_eighth_of_info_nce():
+    first, second, same = drawn(2, 6, D), drawn(2, 6, D, seed=1), sharing([0, 0, 2, 3, 4, 5, *range(6)], size=2)
+    region = torch.full((2, 6, 6), 5).masked_fill(same, 0)
+    ours = losses.scene_contexts(first, second, (region, region), 0.1).item()
+    assert ours == pytest.approx(losses.point_info_nce(first, second, same, 0.1).item() / losses.REGIONS, rel=1e-9)
+
+
+def test_scene_contexts_of_any_temperature_have_finite_losses_and_gradients():
+    first = drawn(2, 6, D).float().requires_grad_()
+    region = drawn_region(2), drawn_region(3)
+    for temperature in (1e-4, 1e4):
+        loss = losses.scene_contexts(first, drawn(2, 6, D, seed=1).float(), region, temperature)
+        (gradient,) = torch.autograd.grad(loss, first)
+        assert loss.isfinite() and gradient.isfinite().all()
+
+
+def test_parts_of_space_equal_the_signs_and_distances_of_every_pair():
+    place = drawn(2, 7, 3).float()
+    place[0, 1] = place[0, 0] + 0.01
+    same = sharing([0, 1, 2, 3, 4, 4, 6, *range(7, 14)], size=2)
+    found = losses.regions_around(place, same, 0.1, 1.5)
+    for b, i, k in np.ndindex(2, 7, 7):
+        away = (place[b, k] - place[b, i]).tolist()
+        apart = math.sqrt(sum(x * x for x in away))
+        quadrant = {(False, False): 1, (False, True): 2, (True, False): 3, (True, True): 4}[away[1] < 0, away[2] < 0]
+        expected = 0 if apart < 0.1 or same[b, i, k] else quadrant + (4 if apart >= 1.5 else 0)
+        assert found[b, i, k] == expected
+    assert found[0, 0, 1] == found[0, 4, 5] == 0 and set(found.unique().tolist()) == set(range(9))
+
+
+@pytest.mark.parametrize("loss", ["info_nce", "scene_contexts", "hardest", "vicreg"])
+def test_the_order_of_samples_makes_no_difference(loss):
+    first, second, order = drawn(1, 6, D), drawn(1, 6, D, seed=1), torch.tensor([3, 0, 5, 1, 4, 2])
+    same, place = sharing([0, 0, 2, 3, 4, 5], size=1), drawn(1, 6, 3, seed=2)
+
+    def value(at):
+        shared = same[:, at][:, :, at]
+        region = losses.regions_around(place[:, at], shared, 0.1, 1.0)
+        return {
+            "info_nce": lambda *z: losses.point_info_nce(*z, shared, 0.2),
+            "scene_contexts": lambda *z: losses.scene_contexts(*z, (region, region), 0.2),
+            "hardest": lambda *z: losses.hardest_contrastive(*z, shared, 0.1, 1.4),
+            "vicreg": lambda *z: losses.vicreg(*(x[0] for x in z), (25.0, 25.0, 1.0)),
+        }[loss](first[:, at], second[:, at]).item()
+
+    assert value(order) == pytest.approx(value(torch.arange(6)), rel=1e-12) and value(order) > 0
+
+
+# VICReg --------------------------------------------------------------------------------------------------------------
+
+
+def numpy_vicreg(first, second, weights) -> float:
+    """The published code's means, in NumPy."""
+    invariance = np.mean((first - second) ** 2)
+    variance = covariance = 0.0
+    for x in (first, second):
+        variance += np.mean(np.maximum(0, 1 - np.sqrt(np.var(x, axis=0, ddof=1) + 1e-4))) / 2
+        squares = np.cov(x, rowvar=False) ** 2
+        covariance += (squares.sum() - np.trace(squares)) / x.shape[1]
+    return (weights[0] * invariance + weights[1] * variance + weights[2] * covariance) / sum(weights)
+
+
+@pytest.mark.parametrize("weights", [(25.0, 25.0, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)])
+def test_vicreg_equals_its_numpy_twin(weights):
+    first, second = 0.7 * drawn(40, D), 0.7 * drawn(40, D, seed=1)
+    second = first + 0.5 * second
+    expected = numpy_vicreg(first.numpy(), second.numpy(), weights)
+    assert losses.vicreg(first, second, weights).item() == pytest.approx(expected, rel=1e-10) and expected > 0
+
+
+def test_vicreg_is_zero_for_equal_views_whose_dimensions_are_spread_and_uncorrelated():
+    """Columns of a Hadamard matrix: mean 0, orthogonal, variance a little above 1."""
+    rows = torch.tensor([[1.0]], dtype=torch.float64)
+    for _ in range(3):
+        rows = torch.cat([torch.cat([rows, rows], 1), torch.cat([rows, -rows], 1)])
+    spread = rows[:, 1:6].requires_grad_()
+    loss = losses.vicreg(spread, spread, (25.0, 25.0, 1.0))
+    assert loss.item() == pytest.approx(0, abs=1e-30)
+    assert torch.autograd.grad(loss, spread)[0].abs().max() < 1e-15
+    collapsed = losses.vicreg(torch.ones(8, 5), torch.ones(8, 5), (0.0, 1.0, 0.0)).item()
+    assert collapsed == pytest.approx(1 - 0.01)  # the root of what is added to a variance of 0
+
+
+def test_vicreg_of_half_precision_is_summed_in_float32():
+    first, second = (30 * drawn(5000, D, seed=seed).half() for seed in (0, 1))
+    loss = losses.vicreg(first, second, (25.0, 25.0, 1.0))
+    assert loss.dtype == torch.float32
+    expected = numpy_vicreg(first.double().numpy(), second.double().numpy(), (25.0, 25.0, 1.0))
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+
+
+# Prototypes ----------------------------------------------------------------------------------------------------------
+
+
+def numpy_assignments(scores, temperature, rounds):
+    shares = np.exp(scores / temperature)
+    for _ in range(rounds):
+        shares = shares / shares.sum(0)
+        shares = shares / shares.sum(1)[:, None]
+    return shares
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_balanced_assignments_equal_their_numpy_twin(rounds):
+    scores = losses.unit(drawn(30, D)) @ losses.unit(drawn(7, D, seed=1)).T
+    found = losses.balanced_assignments(scores, 0.07, rounds)
+    np.testing.assert_allclose(found.numpy(), numpy_assignments(scores.numpy(), 0.07, rounds), rtol=1e-10)
+
+
+def test_rows_of_balanced_assignments_sum_to_one_and_prototypes_share_samples_evenly():
+    scores = losses.unit(drawn(60, D)) @ losses.unit(drawn(6, D, seed=1)).T
+    scores[:, 0] += 1.0  # one prototype that all would go to
+    assert (torch.softmax(scores / 0.07, 1).sum(0) > 30).tolist() == [True] + [False] * 5
+    for rounds, tolerance in ((3, 2.5), (200, 1e-3)):
+        shares = losses.balanced_assignments(scores, 0.07, rounds)
+        torch.testing.assert_close(shares.sum(1), torch.ones(60, dtype=torch.float64))
+        assert (shares.sum(0) - 10).abs().max() < tolerance
+
+
+def test_equal_scores_are_shared_out_evenly_and_the_smallest_temperature_is_finite():
+    assert torch.allclose(losses.balanced_assignments(torch.ones(12, 4), 0.07), torch.tensor(0.25))
+    worst = 2 * torch.eye(12).float() - 1  # of every cosine between -1 and 1
+    assert losses.balanced_assignments(worst, 0.025).isfinite().all()
+
+
+def test_the_prototype_loss_is_a_cross_entropy_and_least_at_the_target_itself():
+    scores, target = drawn(2, 5, 7), torch.softmax(drawn(2, 5, 7, seed=1), -1)
+    expected = []
+    for row, goal in zip(scores.reshape(-1, 7).tolist(), target.reshape(-1, 7).tolist(), strict=True):
+        total = sum(math.exp(x / 0.1) for x in row)
+        expected.append(-sum(g * math.log(math.exp(x / 0.1) / total) for x, g in zip(row, goal, strict=True)))
+    assert losses.prototype_loss(scores, target, 0.1).item() == pytest.approx(sum(expected) / 10, rel=1e-9)
+    least = losses.prototype_loss(0.1 * target.log(), target, 0.1).item()
+    assert least == pytest.approx(-(target * target.log()).sum(-1).mean().item(), rel=1e-9)
+
+
 # How well a comparison is fitted -------------------------------------------------------------------------------------
 
 

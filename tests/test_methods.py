@@ -216,8 +216,73 @@ def test_one_forward_per_frame_index_one_of_the_sequence_and_heads_once(method):
     assert all(count == (3 if "3d" in name.split(".")[0] else 1) for name, count in counts.items())
 
 
+def test_contexts_are_those_of_the_places_in_the_frame_of_the_anchor():
+    """The loss over pairs by hand, and another one where the places of one side are not where they are."""
+    batch, model = batch_for("moving-3d-csc"), model_of("moving-3d-csc", far_m=1.0).double().eval()
+    expected = 0.0
+    for p, (i, j) in enumerate(itertools.combinations(range(3), 2)):
+        row = batch.pair_row[p]
+        z = [model.encoder3d(batch.frame[k], row[side], 2).reshape(2, -1, 32) for side, k in enumerate((i, j))]
+        same, at = losses.same_voxel(row, 2), batch.pair_place[p].reshape(2, 2, -1, 3)
+        region = tuple(losses.regions_around(one, same, 0.05, 1.0) for one in at)
+        assert (region[0] != region[1]).any()  # what moved lies elsewhere around what did not
+        expected += losses.scene_contexts(*z, region, 0.07).item() / 3
+    assert model(batch).total.item() == pytest.approx(expected, rel=1e-9)
+    elsewhere = batch._replace(pair_place=batch.pair_place * torch.tensor([1.0, -1.0]).reshape(1, 2, 1, 1))
+    assert model(elsewhere).total.item() != pytest.approx(expected, rel=1e-6)
+
+
+def test_frames_with_the_same_mask_are_not_compared():
+    """Of three the first and the last; the term is the mean over the other pairs, at a temperature of its own."""
+    batch, model = batch_for("moving-3d-msc"), model_of("moving-3d-msc", temperature=0.01).double().eval()
+    expected = 0.0
+    for p, (i, j) in ((0, (0, 1)), (2, (1, 2))):
+        row = batch.pair_row[p]
+        z = [model.encoder3d(batch.frame[k], row[side], 2).reshape(2, -1, 32) for side, k in enumerate((i, j))]
+        expected += losses.point_info_nce(*z, losses.same_voxel(row, 2), 0.4).item() / 2
+    assert model(batch).total.item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("method", "places", "share"),
+    [("moving-3d-infonce", False, 0), ("moving-3d-csc", True, 0), ("static-3d-msc", False, 0.4)],
+)
+def test_batches_have_what_the_loss_of_a_method_needs_and_no_more(method, places, share):
+    recipe = Contrast4D(voxel_m=0.05).recipe(METHODS[method])
+    assert (recipe.places, recipe.mask_share, recipe.mask_patch_m) == (places, share, 0.25)
+    assert recipe.voxel_4d_m is None and not recipe.whole and recipe.moving_actors == METHODS[method].moving
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "rule"),
+    [
+        ("mask_share", 0.5, "below 0.5"),
+        ("mask_share", 0.0, "above 0"),
+        ("mask_patch", 0, "at least 1"),
+        ("mask_temperature", 0.0, "above 0"),
+        ("far_m", 0.01, "not below near_m"),
+        ("vicreg_weights", (1.0, 1.0), "three"),
+        ("vicreg_weights", (0.0, 0.0, 0.0), "one above"),
+        ("vicreg_weights", (25.0, -1.0, 1.0), "none below 0"),
+    ],
+)
+def test_settings_of_losses_that_cannot_be_are_refused_with_their_rule(field, value, rule):
+    with pytest.raises(ConfigError, match=rule):
+        Contrast4D(**{field: value})
+
+
 def test_frame_places_name_each_frame_s_part_in_every_pair():
     assert [places_of(i, 3) for i in range(3)] == [[(0, 0), (1, 0)], [(0, 1), (2, 0)], [(1, 1), (2, 1)]]
+
+
+def test_a_mean_that_vicreg_leaves_free_is_no_collapse_and_equal_features_are_one():
+    batch, model = batch_for("moving-3d-vicreg"), model_of("moving-3d-vicreg")
+    even = model(batch).spread["3d"].item()
+    with torch.no_grad():
+        model.encoder3d.projector.bias += 100
+        assert model(batch).spread["3d"].item() == pytest.approx(even, abs=1e-3) and even > 0.6
+        model.encoder3d.projector.weight[1:] = 0  # all features along one axis
+        assert model(batch).spread["3d"] < 0.3
 
 
 @pytest.mark.parametrize("kind, fields", [(PretrainConfig, {"method": "x"}), (Contrast4D, {"stop_gradient": "both"})])
@@ -270,6 +335,15 @@ def test_hardest_contrastive_fits_one_sequence():
 def test_info_nce_fits_one_sequence():
     loss = trained_on_one_sequence("moving-3d-infonce", 40)
     assert loss.terms["3d-3d"] < 0.3 and loss.fit["3d-3d/top1"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("method", "steps", "least", "top1"),
+    [("moving-3d-csc", 25, 0.05, 0.9), ("moving-3d-vicreg", 40, 0.4, 0.9), ("static-3d-msc", 25, 0.3, 0.9)],
+)
+def test_other_losses_fit_one_sequence_with_their_features_spread(method, steps, least, top1):
+    loss = trained_on_one_sequence(method, steps)
+    assert loss.terms["3d-3d"] < least and loss.fit["3d-3d/top1"] >= top1 and loss.spread["3d"] > 0.6
 
 
 def test_with_predictors_of_its_own_the_3d_4d_term_is_fitted_and_with_shared_ones_less():

@@ -32,6 +32,7 @@ from train.config import ConfigError, change, from_plain, leaves, resolve, to_pl
 from train.inputs.order import Share
 from train.methods.config import PRESETS, advice
 from train.methods.contrast4d.config import METHODS
+from train.methods.distill.config import METHODS as DISTILLATIONS
 from train.methods.pretrain import make
 from train.nets import sparse
 from train.nets.cost import widths
@@ -106,11 +107,13 @@ def test_pretraining_prints_every_step_and_leaves_a_run_folder(data, run):
     assert "step 3/" not in again.output
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name in METHODS | DISTILLATIONS if not name.startswith("static-3d-")])
 def test_every_method_trains(method, data, tmp_path):
+    """And its backbone is found again."""
     result = call(*pretrain(data, tmp_path, "--set", f"method={method}", "--set", "steps=1"))
     assert result.exit_code == 0, result.output
-    assert tuple(read_lines(tmp_path / "log.jsonl")[0]["terms"]) == METHODS[method].terms
+    assert tuple(read_lines(tmp_path / "log.jsonl")[0]["terms"]) == (METHODS | DISTILLATIONS)[method].terms
+    assert load_backbone(tmp_path).voxel_m == 0.2
 
 
 def test_a_dry_run_prints_the_configuration_and_the_memory_and_writes_nothing(data, tmp_path):
@@ -142,12 +145,16 @@ def test_the_memory_estimate_is_what_autograd_keeps(data):
     assert memory.estimate(loader, model, "float32").kept == pytest.approx(measured, rel=0.04)
 
 
-@pytest.mark.parametrize("method", ["4dcontrast", "moving-3d", "4dcontrast-simclr", "static-3d-infonce"])
+@pytest.mark.parametrize(
+    "method",
+    ["4dcontrast", "moving-3d", "4dcontrast-simclr", "static-3d-infonce"]
+    + ["moving-3d-csc", "moving-3d-vicreg", "static-3d-msc", "moving-3d-distill"],
+)
 @pytest.mark.parametrize("hidden", [32, 96])
 def test_what_heads_and_losses_keep_is_counted_where_nets_keep_nothing(data, method, hidden):
     """By recomputing, which leaves a gigabyte of the paper's batch to them."""
     nets = ("net_3d=small-4d", "voxel_m=0.4", "voxel_4d_m=0.8", "recompute=true")
-    size = (f"method={method}", f"hidden={hidden}", "width=96", "batch=2", "samples=300")
+    size = (f"method={method}", f"hidden={hidden}", "width=96", "batch=2", "samples=300", "mask_patch=1")
     model, _, loader, _ = prepared(data, *size, *nets)
     kept, weights = {}, {p.untyped_storage().data_ptr() for p in model.parameters()}
 
@@ -427,13 +434,14 @@ def test_a_collapse_is_warned_about_once_in_a_hundred_steps():
     assert "3d 0.59" in said[0] and "4d" not in said[0]
 
 
-@pytest.mark.parametrize("method", ["strl", *METHODS])
+@pytest.mark.parametrize("method", ["strl", *METHODS, *DISTILLATIONS])
 def test_what_a_warning_advises_are_settings_of_its_method(method):
     """Named settings exist, and none is of another method."""
     config = change(PRESETS["small"], method=method)
-    named = re.findall(r"\b(lr|target_decay|stop_gradient|samples|predictors|steps|weight)\b", " ".join(advice(method)))
+    settings = r"\b(lr|target_decay|stop_gradient|samples|prototypes|vicreg_weights|predictors|steps|weight)\b"
+    named = re.findall(settings, " ".join(advice(method)))
     known = set(leaves(type(config)))
-    of = "strl." if method == "strl" else "contrast."
+    of = {"strl": "strl."}.get(method, "distill." if method in DISTILLATIONS else "contrast.")
     own = {name for name in named if name not in ("lr", "steps", "weight")}
     assert own and all(of + name in known for name in own)
     assert ("predictors" in own) == (method in METHODS and METHODS[method].cosine)

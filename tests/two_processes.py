@@ -2,6 +2,7 @@
 
 order: two processes train two steps in float64 with frozen norms; any number writes down which sequences each takes.
 shared: two processes train two steps with norms that see both of them.
+gathered: two processes make one step of each method whose loss looks at all of them.
 apart: each process has a run folder of its own, of which only the first one's is ever written, and resumes from it.
 """
 
@@ -37,6 +38,12 @@ CONFIG = change(
     precision="float64",
 )
 
+SHORT = make_dataset(8, points=120, shape_points=40, t=2)  # half the work a step
+# Each with a loss of its own, on frames that may be masked: patches of one voxel, so that some are left.
+BASELINES = ("moving-3d-infonce", "moving-3d-csc", "moving-3d-vicreg", "moving-3d-msc", "moving-3d-distill")
+GATHERED = ("moving-3d-vicreg", "moving-3d-distill")
+SMALL_MASKS = {"mask_patch": 1, "prototypes": 8}
+
 
 def freeze_norms(model):
     """Norms use their running statistics: what they see no longer depends on how a batch is split."""
@@ -60,6 +67,14 @@ def run_free(folder, world, config=CONFIG):
     with contextlib.closing(pretrain_prepared(prepared, folder, world)) as records:
         list(records)
     return prepared.model
+
+
+def run_gathered(folder, world):
+    """A step of each method whose loss looks at all processes, with norms that do."""
+    for method in GATHERED:
+        config = change(CONFIG, method=method, steps=1, shared_norms=True, **SMALL_MASKS)
+        with contextlib.closing(pretrain_prepared(make(config, SHORT, world), folder / method, world)) as records:
+            list(records)
 
 
 def run_apart(folder, world):
@@ -88,6 +103,8 @@ def main(folder: pathlib.Path, what: str) -> None:
     with join_world("cpu") as world:
         if what == "apart":
             run_apart(folder, world)
+        if what == "gathered":
+            run_gathered(folder, world)
         if what == "shared":
             run_free(folder, world, change(CONFIG, shared_norms=True))
         if what != "order":

@@ -4,10 +4,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from train.config import check, not_negative, one_of
-from train.methods.contrast4d.config import METHODS, Contrast4D
+from train.methods.contrast4d.config import METHODS as CONTRASTS
+from train.methods.contrast4d.config import Contrast4D
+from train.methods.distill.config import METHODS as DISTILLATIONS
+from train.methods.distill.config import Distill
 from train.methods.strl.config import Strl
 from train.run.loop import Running
 from train.run.optim import Optim
+
+METHODS = (*CONTRASTS, *DISTILLATIONS, "strl")
 
 # Settings that say how a run is carried out, not what it computes: a run may go on with other values.
 FREE = frozenset(
@@ -24,12 +29,19 @@ class Advice(NamedTuple):
 
 
 def advice(method: str) -> Advice:
-    """Of one of the named methods: of BYOL's target, of negatives, or of a stopped gradient and predictors."""
+    """Of one of the named methods: of a stopped gradient and predictors, of BYOL's target, of prototypes, of VICReg's
+    moments, or of negatives."""
+    if method in CONTRASTS and CONTRASTS[method].cosine:
+        return Advice("lower lr, and keep stop_gradient=conventional", "set predictors=own, or its weight to 0")
     if method == "strl":
-        return Advice("lower lr, and keep target_decay at 0.99 or more", "lower lr, or train for more steps")
-    if not METHODS[method].cosine:
-        return Advice("lower lr, or take more samples: they are the negatives", "lower lr, or train for more steps")
-    return Advice("lower lr, and keep stop_gradient=conventional", "set predictors=own, or its weight to 0")
+        collapsed = "lower lr, and keep target_decay at 0.99 or more"
+    elif method in DISTILLATIONS:
+        collapsed = "lower lr, or take more prototypes"
+    elif CONTRASTS[method].loss == "vicreg":
+        collapsed = "lower lr, or give the variance more of vicreg_weights"
+    else:
+        collapsed = "lower lr, or take more samples: they are the negatives"
+    return Advice(collapsed, "lower lr, or train for more steps")
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,7 @@ class PretrainConfig:
 
     method: str = "4dcontrast"
     contrast: Contrast4D = Contrast4D()  # of all methods but strl
+    distill: Distill = Distill()  # of distillations, besides
     strl: Strl = Strl()  # of strl
     optim: Optim = Optim(lr=0.25, schedule="step", decay=0.99, decay_steps=1000, momentum=0.9, weight_decay=1e-4)
     run: Running = Running(steps=50_000, batch=12)
@@ -50,7 +63,7 @@ class PretrainConfig:
 
     def __post_init__(self):
         rules = [
-            one_of(self, "method", (*METHODS, "strl")),
+            one_of(self, "method", METHODS),
             *not_negative(self, "warmup_epochs", "probe_steps"),
             ("block_scans", self.block_scans is None or self.block_scans >= 1, "at least 1, or none"),
         ]
@@ -71,6 +84,8 @@ PRESETS = {
             voxel_4d_m=0.1,
             temperature=0.2,  # of 0.1, 0.2 and 0.4 the best with 255 negatives (one model each, by probes)
         ),
+        # (A) A teacher that has hundreds of steps to follow in, and prototypes for some hundreds of samples.
+        distill=Distill(prototypes=64, teacher_decay=0.95),
         optim=Optim(lr=1.0),
         run=Running(steps=120, batch=2, shared_norms=True, checkpoint_steps=20, log_steps=1),
         probe_steps=60,

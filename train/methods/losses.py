@@ -1,4 +1,5 @@
-"""Losses of 4DContrast: Eqs. 1-9 and the hardest-contrastive loss of its SimCLR variant (appendix C.2); of STRL: Eq. 4.
+"""Losses of 4DContrast: Eqs. 1-9 and the hardest-contrastive loss of its SimCLR variant (appendix C.2); of STRL: Eq. 4;
+of PointContrast, Contrastive Scene Contexts and VICReg; and the assignment to prototypes of self-distillation.
 
 Shapes. P pairs of frames, t frames, S sampled points of all B sequences, d feature width. Every pair's or frame's
 term is the mean over its samples (the paper sums: a mean keeps the learning rate independent of their number), and
@@ -10,9 +11,11 @@ import torch
 import torch.nn.functional as F
 
 from train.nets.heads import gather
+from train.run.norms import sum_over_processes
 
 StopGradient = Literal["conventional", "printed", "none"]
 STOP_GRADIENTS = ("conventional", "printed", "none")  # none: only to show the collapse that it brings
+REGIONS = 8  # of the space around a point: two shells of four quadrants
 
 
 def negative_cosine(p: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
@@ -72,14 +75,78 @@ def point_info_nce(first: torch.Tensor, second: torch.Tensor, same: torch.Tensor
     """PointInfoNCE of one pair of frames, a scalar (PointContrast, section 3.3), both ways and halved (A).
 
     first, second: (B, n, d), row k of both is the same point. same: (B, n, n) bool, symmetric: k is no negative of i.
-    Of each point the cross-entropy of finding its own among all samples of the same sequence (A), by cosine similarity
-    over `temperature`.
+    Of each point the cross-entropy of finding its own among all samples of the same sequence (A: PointContrast's code
+    takes those of the whole batch, one way; here a scan may come twice in it, and its points would be negatives of
+    themselves), by cosine similarity over `temperature`.
     """
     logits = unit(first) @ unit(second).transpose(1, 2) / temperature
     others = same & ~torch.eye(same.shape[-1], dtype=torch.bool, device=same.device)
     logits = logits.masked_fill(others, -torch.inf)
     own = torch.arange(logits.shape[-1], device=logits.device).expand(len(logits), -1)
     return 0.5 * (F.cross_entropy(logits, own) + F.cross_entropy(logits.transpose(1, 2), own))
+
+
+def scene_contexts(
+    first: torch.Tensor, second: torch.Tensor, region: tuple[torch.Tensor, torch.Tensor], temperature: float
+) -> torch.Tensor:
+    """Contrastive Scene Contexts' loss of one pair of frames, a scalar (section 3.2), both ways and halved (A).
+
+    first, second: (B, n, d), row k of both is the same point. region: of either frame (B, n, n) int64, in which part of
+    the space around point i point k lies, from 1 to REGIONS, or 0: k is no negative of i. PointInfoNCE with the
+    negatives of one part at a time, mean over the parts; a point without negatives in a part costs nothing there, and
+    counts, as in the published code.
+    """
+    logits = unit(first) @ unit(second).transpose(1, 2) / temperature
+    return 0.5 * (_by_region(logits, region[0]) + _by_region(logits.transpose(1, 2), region[1]))
+
+
+def _by_region(logits: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of the diagonal of logits (B, n, n) against each region's logits. All regions in one pass,
+    each relative to its own largest, so that nothing overflows: logits are kept once instead of once a region."""
+    own = logits.diagonal(dim1=1, dim2=2).unsqueeze(-1)
+    start = own.detach().expand(-1, -1, REGIONS + 1)
+    most = start.scatter_reduce(-1, region, logits.detach(), "amax")
+    others = torch.exp(logits - most.gather(-1, region))
+    total = torch.exp(own - most).scatter_add(-1, region, others)
+    return (torch.log(total) + most - own)[..., 1:].mean()
+
+
+def regions_around(place: torch.Tensor, same: torch.Tensor, near_m: float, far_m: float) -> torch.Tensor:
+    """Which part of the space around sample i holds sample k: place (B, n, 3) metres -> (B, n, n) int64.
+
+    0 for what is `same` or nearer than near_m; 1 to 4 up to far_m, 5 to 8 from there on, by the signs of y and z, which
+    is what the angles of CSC's published code come to with two bins each.
+    """
+    away = place.unsqueeze(1) - place.unsqueeze(2)
+    distance = away.norm(dim=-1)
+    quadrant = 2 * (away[..., 1] < 0) + (away[..., 2] < 0)
+    return (1 + 4 * (distance >= far_m) + quadrant).masked_fill(same | (distance < near_m), 0)
+
+
+def vicreg(first: torch.Tensor, second: torch.Tensor, weights: tuple[float, float, float]) -> torch.Tensor:
+    """VICReg of one pair of frames, a scalar (Bardes, Ponce, LeCun, ICLR 2022, Eqs. 1-6, with the means of its code).
+
+    first, second: (S, d), row k of both is the same point; features as they are, without a norm. weights: of
+    invariance (the mean squared difference), of variance (what a standard deviation lacks to 1, mean over dimensions
+    and both frames) and of covariance (squares off the diagonal over d, summed over both frames). They are divided by
+    their sum (A), so that the published 25, 25 and 1 go with the rates of the other losses. Statistics are those of all
+    processes, and of one part of the batch where it is taken in parts.
+    """
+    first, second = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (first, second))
+    with torch.autocast(first.device.type, enabled=False):  # sums of squares over all rows are beyond half precision
+        lacking, mixed = zip(*(_moments(x) for x in (first, second)), strict=True)
+    parts = (F.mse_loss(first, second), 0.5 * sum(lacking), sum(mixed))
+    return sum(weight * part for weight, part in zip(weights, parts, strict=True)) / sum(weights)
+
+
+def _moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """VICReg's variance and covariance terms of features (S, d) of all processes."""
+    rows = sum_over_processes(x.new_tensor(float(len(x))))
+    centred = x - sum_over_processes(x.sum(0)) / rows
+    covariance = sum_over_processes(centred.T @ centred) / (rows - 1)
+    variance = covariance.diagonal()
+    lacking = F.relu(1 - torch.sqrt(variance + 1e-4)).mean()
+    return lacking, (covariance - torch.diag(variance)).square().sum() / x.shape[1]
 
 
 def _nearest_hinge(
@@ -102,6 +169,27 @@ def prediction_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Ten
     """STRL, Eq. 4: squared distance of unit vectors (B, d) and (B, d), 2 - 2 cos, mean over clouds. The gradient stops
     at the target."""
     return 2 + 2 * negative_cosine(prediction, target.detach()).mean()
+
+
+@torch.no_grad()
+def balanced_assignments(scores: torch.Tensor, temperature: float, rounds: int = 3) -> torch.Tensor:
+    """To which of K prototypes samples go: cosines (n, K) -> shares (n, K) float32, rows sum to 1.
+
+    Rounds of Sinkhorn and Knopp, as SwAV and Sonata have them: every prototype gets the same share of all samples,
+    those of all processes, then every sample is shared out whole. After many rounds both hold at once.
+    """
+    wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    shares = torch.exp((wide - 1) / temperature)
+    for _ in range(rounds):
+        shares = shares / sum_over_processes(shares.sum(0)).clamp(min=torch.finfo(shares.dtype).tiny)
+        shares = shares / shares.sum(1, keepdim=True)
+    return shares
+
+
+def prototype_loss(scores: torch.Tensor, target: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Cross-entropy of a student's scores (..., K) over `temperature` to a teacher's shares (..., K), their mean."""
+    wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    return -(target * F.log_softmax(wide / temperature, -1)).sum(-1).mean()
 
 
 def match_average(features: torch.Tensor, row: torch.Tensor) -> torch.Tensor:

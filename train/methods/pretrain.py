@@ -19,6 +19,8 @@ from train.inputs.stream import Stream
 from train.methods.config import FREE, PretrainConfig
 from train.methods.contrast4d import config as contrast4d_config
 from train.methods.contrast4d import make as contrast4d
+from train.methods.distill import config as distill_config
+from train.methods.distill import make as distill
 from train.methods.strl import make as strl
 from train.nets import backends
 from train.run import checkpoint
@@ -36,6 +38,8 @@ def _maker(method: str):
     match method:
         case name if name in contrast4d_config.METHODS:
             return contrast4d
+        case name if name in distill_config.METHODS:
+            return distill
         case "strl":
             return strl
     raise ValueError(f"method {method}: named in the settings, and no folder makes it")

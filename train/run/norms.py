@@ -25,8 +25,8 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 def sum_over_processes(x: torch.Tensor) -> torch.Tensor:
-    """Sum of a tensor that every process has, through which gradients go."""
-    return _SumOverProcesses.apply(x)
+    """Sum of a tensor that every process has, through which gradients go; of one process the tensor itself."""
+    return _SumOverProcesses.apply(x) if distributed.is_initialized() else x
 
 
 class SharedNorm(nn.BatchNorm1d):

@@ -1,5 +1,6 @@
-"""Sequences in, one training batch of 4DContrast out: augmented 2 cm voxels of every frame, 5 cm voxels of the 4D
-sequence, and the rows of sampled points in both.
+"""Sequences in, one training batch out: augmented 2 cm voxels of every frame, 5 cm voxels of the 4D sequence, and the
+rows of sampled points in both. Where a method asks for it, patches of the frames are masked, which takes their points
+away before anything is sampled, and the whole frames come with them.
 
 Conventions: t frames, B sequences, P pairs of frames in the order of `gen4d.shards.frame_pairs`, n samples per pair and
 frame, S = B * n rows, sequence-major. Masks stay packed and frames are never written out.
@@ -30,6 +31,9 @@ class Batch(NamedTuple):
     point_row_4d: torch.Tensor  # (t, S, t) int64: their rows in `sequence` at every time step, -1 where absent
     moving: torch.Tensor  # (t, S) bool: whether the point of `point_row` lies on a moving shape
     size: int  # B
+    pair_place: torch.Tensor | None = None  # (P, 2, S, 3) float32: where the pairs' points are, metres, without a view
+    whole: tuple[Voxels, ...] = ()  # t, the frames without their masks
+    whole_row: torch.Tensor | None = None  # (P, 2, S) int64: the pairs' points as rows of `whole`
 
 
 class Recipe(NamedTuple):
@@ -42,6 +46,10 @@ class Recipe(NamedTuple):
     moving_actors: bool = True  # False leaves only what stands still
     at_rest: bool = False  # what moves is as in frame 0 in all of them
     views: Rigid = Rigid()
+    places: bool = False  # with `pair_place`
+    mask_share: float = 0.0  # of patches, masked in frames 0, 2, ..; as many others are in frames 1, 3, ..
+    mask_patch_m: float = 0.1  # edge of a patch
+    whole: bool = False  # with `whole` and `whole_row`
 
 
 def places_of(i: int, t: int) -> list[tuple[int, int]]:
@@ -106,6 +114,35 @@ def _draw_ranks(count: np.ndarray, slots: int, rng: np.random.Generator):
             yield member, rank[first:last] - (end[member] - count[member])
 
 
+# Masks ---------------------------------------------------------------------------------------------------------------
+
+_MIXED = np.array([1, 1_000_003, 998_244_353])  # cells to numbers; two that fall together are one patch
+
+
+def mask_patches(actors: Many, recipe: Recipe, rng: np.random.Generator) -> list:
+    """Actors without the points of masked patches: cubes of each cloud's own space, so that a patch of a moving shape
+    stays one.
+
+    Of all patches `mask_share` are masked in even frames, and as many others in odd ones: an even and an odd frame
+    never lack the same point (Masked Scene Contrast's cross masks).
+    """
+    corner, cells, first = rng.random(3), [], 0
+    for actor in actors:
+        corners = np.floor(actor.cloud.point / recipe.mask_patch_m + corner).astype(np.int64)
+        _, cell = np.unique(corners @ _MIXED, return_inverse=True)
+        cells.append(cell + first)
+        first += int(cell.max(initial=-1)) + 1
+    rank, masked = rng.permutation(first), int(first * recipe.mask_share)
+    return [_without(actor, rank[cell], masked) for actor, cell in zip(actors, cells, strict=True)]
+
+
+def _without(actor, rank: np.ndarray, masked: int):
+    """An actor that lacks points (N,) of rank 0 to `masked` in even frames, and of the next as many in odd ones."""
+    kept = [np.packbits((rank < masked * side) | (rank >= masked * (side + 1))) for side in (0, 1)]
+    planes = [plane & kept[i % 2] for i, plane in enumerate(actor.planes)]
+    return actor._replace(planes=np.stack(planes))
+
+
 # The batch -----------------------------------------------------------------------------------------------------------
 
 
@@ -123,12 +160,16 @@ class BatchBuffer:
         self._point_row = allocate((t, rows), torch.int64)
         self._point_row_4d = allocate((t, rows_4d, t), torch.int64)
         self._moving = allocate((t, rows), torch.bool)
+        self._pair_place = allocate((pairs, 2, rows if recipe.places else 0, 3), torch.float32)
+        self.whole = [Rows(4, allocate) for _ in range(t if recipe.whole else 0)]
+        self._whole_row = allocate((pairs, 2, rows if recipe.whole else 0), torch.int64)
         self.pair_row, self.pair_row_4d = self._pair_row.numpy(), self._pair_row_4d.numpy()
         self.point_row, self.point_row_4d = self._point_row.numpy(), self._point_row_4d.numpy()
         self.moving = self._moving.numpy()
+        self.pair_place, self.whole_row = self._pair_place.numpy(), self._whole_row.numpy()
 
     def clear(self) -> None:
-        for rows in (*self.frame, self.sequence):
+        for rows in (*self.frame, self.sequence, *self.whole):
             rows.clear()
 
     def batch(self) -> Batch:
@@ -136,7 +177,10 @@ class BatchBuffer:
         frames = tuple(rows.voxels() for rows in self.frame)
         sequence = self.sequence.voxels(self.t) if self.recipe.voxel_4d_m else None
         row = (self._pair_row, self._pair_row_4d, self._point_row, self._point_row_4d)
-        return Batch(frames, sequence, *row, self._moving, self.size)
+        place = self._pair_place if self.recipe.places else None
+        whole = tuple(rows.voxels() for rows in self.whole)
+        whole_row = self._whole_row if self.recipe.whole else None
+        return Batch(frames, sequence, *row, self._moving, self.size, place, whole, whole_row)
 
 
 class Scratch(NamedTuple):
@@ -169,12 +213,13 @@ def _add_sequence(sequence, b: int, rng: np.random.Generator, buffer: BatchBuffe
     recipe, t = buffer.recipe, buffer.t
     if sequence.t != t:
         raise BatchError(f"{sequence.t} frames in a data set of {t}: rebuild the data set")
-    actors = [actor for actor in sequence.actors if recipe.moving_actors or actor.role != ROLE_MOVING]
+    whole = [actor for actor in sequence.actors if recipe.moving_actors or actor.role != ROLE_MOVING]
     if recipe.at_rest:
-        actors = [actor._replace(pose=np.broadcast_to(actor.pose[:1], actor.pose.shape)) for actor in actors]
+        whole = [actor._replace(pose=np.broadcast_to(actor.pose[:1], actor.pose.shape)) for actor in whole]
     view = draw_views(t, recipe.views, rng)
-    pairs = [_some(sample_common(actors, i, j, recipe, rng), i, j) for i, j in frame_pairs(t)]
-    points = [_some(sample_common(actors, i, i, recipe, rng), i, i) for i in range(t)]
+    actors = mask_patches(whole, recipe, rng) if recipe.mask_share else whole
+    pairs = [_some(sample_common(actors, i, j, recipe, rng), i, j, recipe) for i, j in frame_pairs(t)]
+    points = [_some(sample_common(actors, i, i, recipe, rng), i, i, recipe) for i in range(t)]
     slots = slice(b * recipe.samples, (b + 1) * recipe.samples)
     for i in range(t):
         matrix = _matrices(actors, i, view[i], recipe.voxel_m)
@@ -185,6 +230,12 @@ def _add_sequence(sequence, b: int, rng: np.random.Generator, buffer: BatchBuffe
         for part in points[i]:
             moving = buffer.moving[i, slots][part.start : part.start + part.index.size]
             moving[:] = actors[part.actor].role == ROLE_MOVING
+        for p, side in places_of(i, t) if recipe.places else ():
+            _write_places(actors, i, pairs[p], buffer.pair_place[p, side, slots])
+        if recipe.whole:
+            _add_frame(whole, i, matrix, b, buffer.whole[i], scratch.frame)
+            for p, side in places_of(i, t):
+                _look_up(whole, i, matrix, pairs[p], scratch.frame, 0, buffer.whole_row[p, side, slots])
     if recipe.voxel_4d_m is None:
         return
     matrix = [_matrices(actors, i, np.eye(4), recipe.voxel_4d_m) for i in range(t)]
@@ -196,7 +247,10 @@ def _add_sequence(sequence, b: int, rng: np.random.Generator, buffer: BatchBuffe
             _look_up(actors, i, matrix[i], parts, scratch.sequence, i, out)
 
 
-def _some(parts: list[Part], i: int, j: int) -> list[Part]:
+def _some(parts: list[Part], i: int, j: int, recipe: Recipe) -> list[Part]:
+    if not parts and recipe.mask_share:
+        rule = "have no common point outside their masks, so there is nothing to compare"
+        raise BatchError(f"frames {i} and {j} {rule}: set a smaller mask_patch or mask_share")
     if not parts:
         raise BatchError(f"frames {i} and {j} have no common point, so there is nothing to compare: leave it out")
     return parts
@@ -235,6 +289,13 @@ def _look_up(actors: Many, i: int, matrix: list[np.ndarray], parts: list[Part], 
     for part in parts:
         actor, rows = actors[part.actor], out[part.start : part.start + part.index.size]
         grid.rows_of(actor.cloud.point, actor.planes[i], time, matrix[part.actor], part.index, rows)
+
+
+def _write_places(actors: Many, i: int, parts: list[Part], out: np.ndarray) -> None:
+    """Places of sampled points in frame i without its view, metres, into out (samples, 3) float32."""
+    for part in parts:
+        pose, point = actors[part.actor].pose[i], actors[part.actor].cloud.point[part.index]
+        out[part.start : part.start + part.index.size] = point @ pose[:3, :3].T + pose[:3, 3]
 
 
 # Many of them --------------------------------------------------------------------------------------------------------

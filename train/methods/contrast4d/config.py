@@ -8,6 +8,14 @@ moving-3d-simclr    3D-3D, no predictors             the same on moving-object s
 4dcontrast-simclr   3D-3D, 3D-4D, no predictors      appendix C.2
 static-3d-infonce   3D-3D, no predictors             PointContrast's other loss, on static scans
 moving-3d-infonce   3D-3D, no predictors             the same on moving-object sequences
+
+Other methods of the field on these pairs of frames, each beside its control on static scans:
+
+moving-3d-csc       Contrastive Scene Contexts (CVPR 2021): InfoNCE with negatives of one part of space at a time
+moving-3d-vicreg    VICReg (ICLR 2022) over corresponding points: no negatives
+moving-3d-msc       Masked Scene Contrast (CVPR 2023): InfoNCE between frames that lack different patches. Masked voxels
+                    are taken away, since their occupancy would tell what is asked for; so only points that both frames
+                    have are compared, and there is no colour or normal to reconstruct
 """
 
 from dataclasses import dataclass
@@ -21,12 +29,14 @@ from train.nets.unet import NETS
 
 @dataclass(frozen=True)
 class Method:
-    """terms: what is compared; loss: `cosine` (Eqs. 1-9, with predictors), `hardest` (appendix C.2) or `infonce`;
-    moving: whether frames have their moving shapes."""
+    """terms: what is compared; loss: `cosine` (Eqs. 1-9, with predictors), `hardest` (appendix C.2), `infonce`, `csc`,
+    `vicreg` or `prototypes`; moving: whether frames have their moving shapes; masked: whether frames lack patches, and
+    only those are compared that lack different ones."""
 
     terms: tuple[str, ...]
     loss: str
     moving: bool
+    masked: bool = False
 
     @property
     def has_4d(self) -> bool:
@@ -50,6 +60,12 @@ METHODS = {
     "4dcontrast-simclr": Method(("3d-3d", "3d-4d"), "hardest", moving=True),
     "static-3d-infonce": Method(("3d-3d",), "infonce", moving=False),
     "moving-3d-infonce": Method(("3d-3d",), "infonce", moving=True),
+    "static-3d-csc": Method(("3d-3d",), "csc", moving=False),
+    "moving-3d-csc": Method(("3d-3d",), "csc", moving=True),
+    "static-3d-vicreg": Method(("3d-3d",), "vicreg", moving=False),
+    "moving-3d-vicreg": Method(("3d-3d",), "vicreg", moving=True),
+    "static-3d-msc": Method(("3d-3d",), "infonce", moving=False, masked=True),
+    "moving-3d-msc": Method(("3d-3d",), "infonce", moving=True, masked=True),
 }
 
 
@@ -75,7 +91,13 @@ class Contrast4D:
     stop_gradient: str = "conventional"  # or "printed", Eq. 5 to the letter
     positive_margin: float = 0.1  # of the hardest-contrastive loss
     negative_margin: float = 1.4
-    temperature: float = 0.07  # of InfoNCE, PointContrast's
+    temperature: float = 0.07  # of InfoNCE, PointContrast's and CSC's
+    near_m: float = 0.05  # CSC: nearer points are no negatives; 2 voxels of its script
+    far_m: float = 0.5  # CSC: where the outer shell begins; 20 of them
+    vicreg_weights: tuple[float, ...] = (25.0, 25.0, 1.0)  # of invariance, variance and covariance
+    mask_share: float = 0.4  # MSC: of the patches, masked in either of two frames
+    mask_patch: int = 5  # MSC: voxels along an edge of a patch, 10 cm of 2 cm
+    mask_temperature: float = 0.4  # of MSC's InfoNCE
 
     recompute: bool = False  # a net's tensors are made again in the backward pass: less memory, a third more time
 
@@ -93,7 +115,12 @@ class Contrast4D:
             one_of(self, "stop_gradient", STOP_GRADIENTS),
             one_of(self, "predictors", PREDICTORS),
             ("temperature", self.temperature > 0, "above 0"),
-            *positive(self, "width", "hidden", "samples"),
+            ("mask_temperature", self.mask_temperature > 0, "above 0"),
+            ("mask_share", 0 < self.mask_share < 0.5, "above 0 and below 0.5: two frames lack different patches"),
+            ("far_m", 0 <= self.near_m <= self.far_m, "not below near_m, which is not below 0"),
+            ("vicreg_weights", len(self.vicreg_weights) == 3, "three"),
+            ("vicreg_weights", min(self.vicreg_weights) >= 0 < max(self.vicreg_weights), "none below 0, one above"),
+            *positive(self, "width", "hidden", "samples", "mask_patch"),
             *not_negative(self, "weight_3d", "weight_3d4d", "weight_4d"),
             *voxel_sizes(self, "voxel_m", "voxel_4d_m"),
             ("moving_share", self.moving_share is None or 0 <= self.moving_share <= 1, "a share from 0 to 1, or none"),
@@ -110,6 +137,9 @@ class Contrast4D:
             moving_actors=method.moving,
             at_rest=self.shape_rests,
             views=self.views,
+            places=method.loss == "csc",
+            mask_share=self.mask_share if method.masked else 0.0,
+            mask_patch_m=self.mask_patch * self.voxel_m,
         )
 
     def weights(self, method: Method) -> dict[str, float]:

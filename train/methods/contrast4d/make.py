@@ -5,7 +5,7 @@ import torch
 
 from train.inputs.order import Order, Share
 from train.methods.config import PretrainConfig
-from train.methods.contrast4d.batch import SequenceStream
+from train.methods.contrast4d.batch import Recipe, SequenceStream
 from train.methods.contrast4d.config import METHODS
 from train.methods.contrast4d.model import Contrast
 from train.nets.weights import stored_backbone
@@ -18,9 +18,13 @@ def make_model(config: PretrainConfig) -> Contrast:
 
 def make_stream(config: PretrainConfig, dataset, share: Share) -> SequenceStream:
     """Batches of a data set's sequences, as `gen4d.shards.open_dataset` gives it."""
+    return sequence_stream(config, dataset, config.contrast.recipe(METHODS[config.method]), share)
+
+
+def sequence_stream(config: PretrainConfig, dataset, recipe: Recipe, share: Share) -> SequenceStream:
+    """The same by any recipe."""
     scan_of = np.array([dataset.scan_of(i) for i in range(len(dataset))])
     order = Order(scan_of, config.run.seed, config.block_scans)
-    recipe = config.contrast.recipe(METHODS[config.method])
     return SequenceStream(dataset, order, recipe, share, config.run.seed, config.run.workers)
 
 

@@ -3,7 +3,7 @@
 Shapes. t frames, P pairs of frames, B sequences, S sampled points of all of them, d projected width.
 
 Terms are sums over pairs or frames, divided by the number of pairs (A), so the lowest value of a cosine term is -1 for
-3d-3d and 4d-4d and -t / P for 3d-4d.
+3d-3d and 4d-4d and -t / P for 3d-4d. Of masked frames only those pairs count that lack different patches.
 """
 
 from collections.abc import Mapping
@@ -22,8 +22,11 @@ from train.methods.losses import (
     match_average,
     pair_loss,
     point_info_nce,
+    regions_around,
     same_voxel,
+    scene_contexts,
     spread,
+    vicreg,
 )
 from train.nets.cost import forward_cost
 from train.nets.heads import Encoder, Predictor
@@ -71,7 +74,7 @@ class Contrast(nn.Module):
     def forward(self, batch: Batch) -> Loss:
         """One forward per frame index and one of the 4D sequences. Raises sparse.SparseError for a bad batch."""
         terms, samples, fits = self._cosine(batch) if self.method.cosine else self._contrastive(batch)
-        pairs = len(batch.pair_row)
+        pairs = len(self._pairs(batch))
         terms = {name: value / pairs for name, value in terms.items()}
         total = sum(weight * terms[name] for name, weight in self.config.weights(self.method).items())
         spreads = {name: spread(z) for name, z in samples.items()}
@@ -101,15 +104,21 @@ class Contrast(nn.Module):
     def _rows_kept(self, batch: Batch) -> int:
         """Bytes that heads and losses keep of the sampled rows, which are widened to four bytes a number: of a row its
         projection, normalised, and where there is a predictor its hidden layer twice (measured)."""
-        config, rows = self.config, batch.pair_row.numel()
+        config, samples, pairs = self.config, batch.pair_row.shape[-1], len(self._pairs(batch))
+        rows = 2 * pairs * samples
         if self.method.has_4d:
             rows += 2 * batch.point_row.numel() + (batch.pair_row_4d.numel() if self.method.cosine else 0)
-        kept = rows * (3 * config.width + (2 * config.hidden if self.method.cosine else 0)) * 4
+        widths = 2 if self.method.loss == "vicreg" else 3  # whose features keep their lengths
+        kept = rows * (widths * config.width + (2 * config.hidden if self.method.cosine else 0)) * 4
         if not config.recompute:
             kept += rows * self.encoder3d.backbone.channels * 4
-        if self.method.loss == "infonce":
-            kept += batch.pair_row.numel() // 2 * (batch.pair_row.shape[-1] // batch.size) * 9  # of all similarities
-        return kept
+        similarities = pairs * samples * (samples // batch.size)
+        return kept + similarities * {"infonce": 9, "csc": 24}.get(self.method.loss, 0)
+
+    def _pairs(self, batch: Batch) -> list[int]:
+        """Numbers of the pairs of frames that are compared."""
+        pairs = enumerate(frame_pairs(len(batch.frame)))
+        return [p for p, (i, j) in pairs if not self.method.masked or (j - i) % 2]
 
     def _cosine(self, batch: Batch) -> tuple[dict, dict, dict]:
         """Eqs. 1-8."""
@@ -128,11 +137,19 @@ class Contrast(nn.Module):
         return terms, samples, fits
 
     def _contrastive(self, batch: Batch) -> tuple[dict, dict, dict]:
-        """Appendix C.2: contrast between frames and, with 4D, between a frame and time-averaged features."""
+        """Appendix C.2: contrast between frames and, with 4D, between a frame and time-averaged features. Other losses
+        take the place of the hardest-contrastive one."""
         z3, _ = self._frames(batch)
-        pairs = [self._contrast(*z, row, batch.size) for z, row in zip(z3.pair, batch.pair_row, strict=True)]
-        terms, samples = {"3d-3d": sum(pairs)}, {"3d": z3.pair}
-        fits = {"3d-3d": fit(z3.pair[:, 0], z3.pair[:, 1], batch.pair_row[0, 1], batch.size)}
+        pairs = self._pairs(batch)
+        place = [None if batch.pair_place is None else batch.pair_place[p] for p in pairs]
+        losses = [
+            self._contrast(*z3.pair[p], batch.pair_row[p], batch.size, at) for p, at in zip(pairs, place, strict=True)
+        ]
+        seen = z3.pair.detach()[pairs]
+        terms, fits = {"3d-3d": sum(losses)}, {"3d-3d": fit(seen[:, 0], seen[:, 1], batch.pair_row[0, 1], batch.size)}
+        if self.method.loss == "vicreg":  # which leaves the mean of features where it is: no sign of a collapse
+            seen = seen - seen.mean((0, 1, 2))
+        samples = {"3d": seen}
         if self.method.has_4d:
             features = self._run(self.encoder4d, self.encoder4d.features, batch.sequence, batch.size)
             z4 = self.encoder4d.projector(match_average(features, batch.point_row_4d))  # affine: mean of projections
@@ -142,13 +159,26 @@ class Contrast(nn.Module):
             samples["4d"], fits["3d-4d"] = z4, fit(z3.point, z4, own[0], batch.size)
         return terms, samples, fits
 
-    def _contrast(self, first: torch.Tensor, second: torch.Tensor, row: torch.Tensor, size: int) -> torch.Tensor:
-        """The method's loss of one pair: features (S, d) of the same points, which lie in voxels `row` (2, S)."""
+    def _contrast(
+        self, first: torch.Tensor, second: torch.Tensor, row: torch.Tensor, size: int, place: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The method's loss of one pair: features (S, d) of the same points, which lie in voxels `row` (2, S), and,
+        where negatives are told apart by that, at `place` (2, S, 3)."""
+        config = self.config
+        if self.method.loss == "vicreg":
+            return vicreg(first, second, config.vicreg_weights)
         first, second = (z.unflatten(0, (size, -1)) for z in (first, second))  # (B, n, d)
-        same, config = same_voxel(row, size), self.config
-        if self.method.loss == "infonce":
-            return point_info_nce(first, second, same, config.temperature)
-        return hardest_contrastive(first, second, same, config.positive_margin, config.negative_margin)
+        same = same_voxel(row, size)
+        match self.method.loss:
+            case "infonce":
+                temperature = config.mask_temperature if self.method.masked else config.temperature
+                return point_info_nce(first, second, same, temperature)
+            case "csc":
+                at = place.unflatten(1, (size, -1))
+                region = tuple(regions_around(one, same, config.near_m, config.far_m) for one in at)
+                return scene_contexts(first, second, region, config.temperature)
+            case _:
+                return hardest_contrastive(first, second, same, config.positive_margin, config.negative_margin)
 
     def _frames(self, batch: Batch) -> tuple[Samples, Samples | None]:
         """z, and p where there are predictors, of the sampled points by the 3D encoder, one forward per frame index."""
@@ -163,12 +193,8 @@ class Contrast(nn.Module):
 
     def _regroup(self, frames: list[torch.Tensor]) -> Samples:
         """Features (t - 1 or t, S, d) of each frame, its pairs first, back into pairs and points."""
-        t = len(frames)
-        row = {place: (i, r) for i in range(t) for r, place in enumerate(places_of(i, t))}
-        sides = [[row[p, side] for side in (0, 1)] for p in range(len(frame_pairs(t)))]
-        pair = torch.stack([torch.stack([frames[i][r] for i, r in both]) for both in sides])
-        point = torch.stack([features[t - 1] for features in frames]) if self.method.has_4d else None
-        return Samples(pair, point)
+        point = torch.stack([features[-1] for features in frames]) if self.method.has_4d else None
+        return Samples(into_pairs(frames), point)
 
     def _sequence(self, batch: Batch) -> tuple[Samples, Samples]:
         """z and p of the sampled points by the 4D encoder, in one forward."""
@@ -189,6 +215,14 @@ class Contrast(nn.Module):
         if self.config.predictors == "shared" or len(z) == pairs:
             return _rowwise(head, z)
         return torch.cat([_rowwise(head, z[:pairs]), _rowwise(getattr(self, f"cross{encoder}"), z[pairs:])])
+
+
+def into_pairs(frames: list[torch.Tensor]) -> torch.Tensor:
+    """Features (t - 1 or more, S, d) of each frame, in the order of its pairs, as features (P, 2, S, d) of pairs."""
+    t = len(frames)
+    row = {place: (i, r) for i in range(t) for r, place in enumerate(places_of(i, t))}
+    sides = [[row[p, side] for side in (0, 1)] for p in range(len(frame_pairs(t)))]
+    return torch.stack([torch.stack([frames[i][r] for i, r in both]) for both in sides])
 
 
 def _rowwise(head: nn.Module, x: torch.Tensor) -> torch.Tensor:
