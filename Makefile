@@ -85,7 +85,7 @@ detect: $(VENV)/.train ## fine-tune RUN to find boxes around the objects in SCAN
 	@test -d "$(RUN)" || { echo "$(RUN) is not there: run make pretrain first, or give RUN=..."; exit 1; }
 	$(BIN)/python -m train finetune --task detect --data "$(SCANS)" --weights "$(RUN)" --preset $(PRESET) --run "$(BOXES)"
 
-study: $(VENV)/.train ## compare ways of pre-training on built-in rooms: STUDY=small (an hour and a half) or full
+study: $(VENV)/.train ## compare ways of pre-training on built-in rooms: STUDY=small (three hours of two cores) or full
 	$(BIN)/python -m train study --size $(STUDY) --out runs/study-$(STUDY) --workers $(WORKERS)
 
 test: $(VENV)/.train ## run every test

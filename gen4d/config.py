@@ -167,7 +167,25 @@ class ViewsConfig:
             raise ConfigError(f"{field} = {value}: {rule}")
 
 
-AnyConfig = Config | FramesConfig | ViewsConfig  # of the kinds of sequences that are built
+@dataclasses.dataclass(frozen=True)
+class ScansConfig:
+    """Of labelled scans that are kept as they are, without sequences: nothing to choose but the size of a shard."""
+
+    frames: int = 1
+    pairs: bool = False
+    scans_per_shard: int = 16  # scans in one file
+    entry: str = ""  # the data set in datasets_manifest.yaml
+    up: str = ""  # and what that declares
+    metres_per_unit: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.scans_per_shard <= 256:
+            raise ConfigError(
+                f"scans_per_shard = {self.scans_per_shard}: from 1 to 256, so that a shard fits in memory"
+            )
+
+
+AnyConfig = Config | FramesConfig | ViewsConfig | ScansConfig  # of the kinds of sequences that are built
 Made = TypeVar("Made", bound=AnyConfig)
 
 

@@ -317,6 +317,16 @@ def test_static_methods_drop_moving_actors():
     assert not result.moving.any()
 
 
+def test_a_shape_at_rest_is_as_in_the_first_frame_in_all_of_them():
+    recipe, sequence, still = SMALL._replace(at_rest=True), make_sequence(0), make_sequence(0)
+    shape = still.actors[1]
+    still.actors = (still.actors[0], shape._replace(pose=np.repeat(shape.pose[:1], 4, axis=0)))
+    assert_equal(made([sequence], recipe), made([still]))
+    assert made([sequence], recipe).moving.any()
+    with pytest.raises(AssertionError):
+        assert_equal(made([sequence], recipe), made([sequence]))
+
+
 def test_a_slot_does_not_depend_on_its_neighbours_or_on_reused_memory():
     buffer, scratch = BatchBuffer(2, 4, SMALL), new_scratch()
     big = [make_sequence(k, points=3000, shape_points=500) for k in (8, 12)]

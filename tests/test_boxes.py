@@ -32,6 +32,15 @@ def test_iou_equals_that_of_hulls_of_corners_and_crossings(turned):
     np.testing.assert_allclose(plain, found, atol=1e-12)
 
 
+def test_iou_of_turned_boxes_equals_that_of_counted_points():
+    first, second = boxes(keyed(6), 4), boxes(keyed(7), 3)
+    step = 0.05
+    grid = np.stack(np.meshgrid(*[np.arange(-1.1, 2.6, step) + step / 2] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    held = [[inside(box, grid) for box in side] for side in (first, second)]
+    counted = [[(a & b).sum() / (a | b).sum() for b in held[1]] for a in held[0]]
+    np.testing.assert_allclose(box_overlaps(first, second), counted, atol=0.02)
+
+
 def test_iou_of_known_boxes():
     unit = np.array([0, 0, 0, 1, 1, 1, 0.0])
     turned = {

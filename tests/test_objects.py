@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from gen4d import sources
 from gen4d.samples.write import write_samples
@@ -19,6 +20,7 @@ from train.inputs.objects import (
     with_instances,
 )
 from train.inputs.scans import read_scan
+from train.inputs.subsets import limit_boxes, read_limited_boxes
 
 NYU40, SCANNET20 = label_table("nyu40"), label_table("scannet20")
 STUFF_CLASSES = stuff_classes(NYU40, STUFF)
@@ -152,6 +154,61 @@ def test_a_box_without_points_stays_a_box_and_one_far_from_its_object_gets_no_po
     far = np.array([[50, 50, 50, 1, 1, 1, 7], [9, 9, 9, 1, 1, 1, 1.0]])
     found = boxes_of(votenet(tmp_path, far), STUFF_CLASSES, 20)
     assert found.kind.tolist() == [6] and (found.owner == NONE).all()
+
+
+# Limited boxes -------------------------------------------------------------------------------------------------------
+
+
+def limited(path, stored):
+    torch.save(stored, path)
+    return read_limited_boxes(path)
+
+
+def two_tables(make, folder):
+    """A scan whose lamp counts as a second object, so that there is something to leave out."""
+    scan = make(folder)
+    lamp = room(3)[1] == "lamp"
+    lamp = lamp[::2] if make is votenet else lamp
+    scan = scan._replace(label=np.where(lamp, np.int16(2), scan.label))
+    if make is votenet:
+        mine = scan.point[lamp]
+        low, high = mine.min(axis=0), mine.max(axis=0)
+        scan = scan._replace(box=np.vstack([scan.box, [*(low + high) / 2, *(high - low), 0, 2]]))
+    return scan
+
+
+@pytest.mark.parametrize("make", [scannet, votenet])
+def test_a_list_of_boxes_leaves_them_alone_by_the_ids_of_votenets_files(make, tmp_path):
+    """The table is instance 3 of VoteNet's, which counts from 1, and 2 of ScanNet's own files."""
+    scan = two_tables(make, tmp_path)
+    assert len(boxes_of(scan, STUFF_CLASSES, 20).box) == 2
+    for rows, ids, kind in (([0], [3], [6]), ([1], [4], [2]), ([0, 1], [3, 4], [6, 2]), ([], [], [])):
+        kept = limited(tmp_path / "list", {"scene0000_00": (np.array(rows, np.int64), ids)})
+        (found,) = limit_boxes([scan], kept, tmp_path / "list")
+        boxes = boxes_of(found, STUFF_CLASSES, 20)
+        assert sorted(boxes.kind.tolist()) == sorted(kind)
+        assert set(boxes.owner[boxes.owner >= 0].tolist()) == set(range(len(kind)))
+
+
+def test_scans_that_a_list_of_boxes_lacks_keep_all_and_wrong_lists_are_one_line(tmp_path):
+    scan, path = scannet(tmp_path), tmp_path / "list"
+    with pytest.warns(UserWarning, match="1 of 1 training scans are not in it and keep all their boxes"):
+        assert limit_boxes([scan], limited(path, {"scene0001_00": ([0], [1])}), path) == [scan]
+    bad = {
+        "holds a list, not scan names": [1],
+        "scene0000_00 has no two lists": {"scene0000_00": [1, 2, 3]},
+        "no list of rows from 0 on": {"scene0000_00": ([-1], [1])},
+    }
+    for text, stored in bad.items():
+        with pytest.raises(SceneError, match=text):
+            limited(path, stored)
+    with pytest.raises(SceneError, match="no point of scene0000_00 is of its instances"):
+        limit_boxes([scan], limited(path, {"scene0000_00": ([0], [77])}), path)
+    with pytest.raises(SceneError, match="names box 5 of scene0000_00, which has 1"):
+        limit_boxes([votenet(tmp_path / "v")], limited(path, {"scene0000_00": ([5], [3])}), path)
+    write(path, b"no such file")
+    with pytest.raises(SceneError, match="no file of limited boxes"):
+        read_limited_boxes(path)
 
 
 def test_a_benchmark_of_stuff_alone_is_refused():

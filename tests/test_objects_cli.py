@@ -11,6 +11,7 @@ from PIL import Image
 from tests.makers.files import write
 from tests.makers.labelled import room, write_room, write_rooms
 from tests.test_train_cli import call, refusal
+from train.inputs.labelled import LabelUse, Places, read_labelled
 from train.run.log import read_lines
 
 TINY = {
@@ -83,6 +84,18 @@ def test_scans_without_labels_are_predicted(data, run, tmp_path):
         assert lines and all(len(line.split()) == 9 for line in lines)
         scores = [float(line.split()[1]) for line in lines]
         assert scores == sorted(scores, reverse=True)
+
+
+def test_boxes_are_limited_by_a_file(data, tmp_path):
+    path = tmp_path / "bbox_list"
+    torch.save({name: ([0], [3]) for name in ("scene0000_00", "scene0000_01", "scene0001_00")}, path)
+    found = read_labelled(Places(data, boxes=path), LabelUse(), 1, lambda line: None)
+    assert [np.unique(scan.instance).tolist() for scan in found.train] == [[-1, 2]] * 3 and len(found.points) == 64
+    assert all(len(np.unique(scan.instance)) == 5 for scan in found.val)
+    result = call(*tune("detect", data, tmp_path / "run"), "--boxes", path, "--set", "boxes_per_scan=1", "--dry-run")
+    assert result.exit_code == 0 and "detect.boxes_per_scan = 1" in result.output, result.output
+    text = refusal(*tune("instances", data, tmp_path / "no"), "--boxes", path)
+    assert "boxes are for --task detect, this is instances: leave it out" in text
 
 
 # What is wrong -------------------------------------------------------------------------------------------------------

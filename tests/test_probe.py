@@ -16,6 +16,7 @@ from train.nets.unet import NETS, UNet
 from train.nets.weights import Backbone
 from train.tasks import probe
 from train.tasks.metrics import confusion, scores
+from train.tasks.objectness import Seen, area, matched_pairs, objectness
 from train.tasks.probe import PRESETS, Samples, Scale
 from train.tasks.segment.batch import voxel_labels
 from train.tasks.segment.model import Segmenter, SegmentError
@@ -143,6 +144,68 @@ def test_weights_are_probed_beside_a_random_net_of_their_shape_that_does_not_dep
     assert np.array_equal(alone.linear.points, of_random.linear.points)
     assert np.array_equal(alone.knn, of_random.knn)
     assert not np.array_equal(of_weights.linear.points, of_random.linear.points)
+
+
+def touching(number):
+    """A floor, and four tables that touch one another, as a labelled scan with instances."""
+    rng = keyed(number, 11)
+    place = rng.uniform((0, 0, 0), (2, 2, 0.8), (9000, 3))
+    ids = 1 + 2 * (place[:, 0] > 1) + (place[:, 1] > 1)
+    ids[place[:, 2] < 0.1] = 0
+    label = np.where(ids > 0, 6, 1).astype(np.int16)
+    scan = labelled(number, len(place))
+    return scan._replace(point=place.astype(np.float32), label=label, instance=ids.astype(np.int32))
+
+
+TOUCHING = [touching(number) for number in range(3)]
+
+
+def told_apart(features_of):
+    """Objectness of features that are made from voxels and their objects."""
+
+    def see(scan):
+        voxels, row = voxelise(scan.point, 0.1)
+        cell = voxels.coordinate[:, 1:].numpy()
+        owner = np.zeros(len(cell), int)
+        owner[row] = scan.instance
+        return Seen(cell, features_of(cell, owner), row)
+
+    return objectness(TOUCHING, TABLE, 0.1, see, 0)
+
+
+def test_features_of_chance_of_place_and_of_height_do_not_tell_objects_apart_and_their_names_do():
+    rng = keyed(8)
+    assert abs(told_apart(lambda cell, owner: rng.normal(size=(len(cell), 16))) - 0.5) < 0.03
+    waves = np.array([[0.2], [0.5], [1.0]])
+    assert abs(told_apart(lambda cell, owner: np.cos(waves * cell[:, 2]).T + 0.1) - 0.5) < 0.06
+    assert told_apart(lambda cell, owner: np.eye(5)[owner] + rng.normal(0, 0.1, (len(cell), 5))) > 0.97
+
+
+def test_pairs_are_matched_by_distance_and_are_neighbours_of_owners():
+    rng = keyed(9)
+    cell = rng.integers(0, 12, (900, 3))
+    cell = np.unique(cell, axis=0)
+    owner = np.where(cell[:, 0] < 6, 0, 1)
+    owner[rng.random(len(cell)) < 0.2] = NONE
+    first, second, same = matched_pairs(cell, owner, 3.0, rng)
+    assert (owner[first] >= 0).all() and (owner[second] >= 0).all() and same.sum() == (~same).sum() > 100
+    assert np.array_equal(same, owner[first] == owner[second])
+    apart = np.abs(cell[first] - cell[second])
+    assert (apart**2).sum(axis=1).max() <= 9
+    kinds = [sorted(zip((a[:, :2] ** 2).sum(axis=1), a[:, 2], strict=True)) for a in (apart[same], apart[~same])]
+    assert kinds[0] == kinds[1]
+    assert not matched_pairs(cell, np.zeros(len(cell), int), 3.0, rng)[2].size  # of one object alone there is none
+
+
+def test_the_area_under_the_curve_counts_pairs_in_order():
+    rng = keyed(10)
+    score, positive = rng.integers(0, 8, 60), rng.random(60) < 0.4
+    pairs = np.sign(score[positive][:, None] - score[~positive][None])
+    assert area(score, positive) == pytest.approx(((pairs + 1) / 2).mean())
+
+
+def test_scans_without_instances_have_no_objectness():
+    assert np.isnan(objectness(SCANS, TABLE, 0.1, lambda scan: None, 0))
 
 
 def test_features_that_are_not_finite_are_an_error():

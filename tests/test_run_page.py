@@ -13,7 +13,7 @@ from train.config import change, to_plain
 from train.methods.config import PRESETS
 from train.study.compare import read_run
 from train.study.page import write_page
-from train.tasks.config import DETECT
+from train.tasks.config import BLOCKS, DETECT
 from train.tasks.config import PRESETS as FINETUNE
 from train.tasks.pictures import Panel, draw
 
@@ -49,15 +49,15 @@ def pretrained(folder, log):
 
 
 def finetuned(folder, task, log=(), validations=()):
-    settings = to_plain({"segment": FINETUNE, "detect": DETECT}[task]["small"])
+    settings = to_plain({"segment": FINETUNE, "blocks": BLOCKS, "detect": DETECT}[task]["small"])
     config = {"task": task, "data": "8a", "classes": CLASSES, "weights": "none", "scans": [], "settings": settings}
     return write_run(folder, config, log, validation=validations)
 
 
-def segmented(iou):
+def segmented(iou, beside="voxels"):
     classes = {name: {"iou": iou, "recall": 0.5, "count": 10} for name in CLASSES}
     one = {"miou": iou, "macc": 0.5, "accuracy": 0.5, "count": 30, "classes": classes}
-    return {"scans": 1, "points": one, "voxels": one}
+    return {"scans": 1, "points": one, beside: one}
 
 
 def section_of(text, title):
@@ -120,6 +120,14 @@ def test_a_segmentation_has_its_scores_confusion_and_pictures(tmp_path):
     assert "--v:75%" in text
     assert '<h3>scene</h3><img src="data:image/webp' in text and 'width="1440" height="720"' in text
     assert "a machine" in section_of(text, "Environment")
+
+
+def test_blocks_have_scores_of_sampled_points(tmp_path):
+    run = finetuned(tmp_path / "run", "blocks", [record(100)], [{"step": 100} | segmented(0.25, "sampled")])
+    text = page_of(run)
+    head = cells_of(section_of(text, "Scores"))[0]
+    assert head == ["class", "points", *(f"validation {name}" for name in ("IoU", "accuracy", "IoU of sampled points"))]
+    assert "Segmentation by blocks" in text
 
 
 def test_an_unfinished_detection_shows_its_last_validation(tmp_path):

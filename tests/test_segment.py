@@ -329,6 +329,7 @@ def test_an_evaluation_equals_counting_points_and_voxels_one_by_one(voxel_m):
             if truth != NONE:
                 voxels[truth, prediction[rows[0]]] += 1
     assert np.array_equal(found.points, points)
+    assert np.array_equal(found.each.sum(axis=0), points) and found.each.any(axis=(1, 2)).all()
     assert np.array_equal(found.voxels, voxels)
     assert mixed > 5 and voxels.sum() < points.sum()
     assert (points.sum(axis=0) > 0).sum() > 1  # more than one class is predicted

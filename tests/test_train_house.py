@@ -16,6 +16,7 @@ FLOORS = [  # of the trainer, lowest first: a file imports its own floor and tho
     {"config"},
     {"run"},
     {"inputs"},
+    {"prepare"},
     {"nets"},
     {"methods"},
     {"tasks"},

@@ -516,6 +516,7 @@ def test_a_dry_run_says_what_it_would_take(tmp_path):
         str(tmp_path / "b"),
     )
     assert outcome.code == 0 and "sequences  20" in outcome.out and not (tmp_path / "b").exists()
+    assert "of 20 shapes" in outcome.out and "scan" not in outcome.out
 
 
 def test_the_doctor_reads_every_shape_and_says_all_at_once(tmp_path):

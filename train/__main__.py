@@ -13,6 +13,7 @@ from train.commands.evaluate import evaluate
 from train.commands.features import features
 from train.commands.finetune import finetune
 from train.commands.predict import predict
+from train.commands.prepare import prepare
 from train.commands.pretrain import pretrain
 from train.commands.probe import probe
 from train.commands.report import report
@@ -41,7 +42,7 @@ def _thread_failed(args) -> None:
 
 
 TRAINING = (pretrain, finetune, classify, together)
-for command in (*TRAINING, evaluate, predict, probe, study, compare, report, features, export_weights, doctor):
+for command in (prepare, *TRAINING, evaluate, predict, probe, study, compare, report, features, export_weights, doctor):
     main.add_command(command)
 
 

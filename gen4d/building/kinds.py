@@ -50,6 +50,8 @@ def kind_of(name: str) -> Kind:
             return importlib.import_module("gen4d.building.frames")
         case "views":
             return importlib.import_module("gen4d.building.views")
+        case "scans":  # without sequences; gen4d-train prepare makes them
+            return importlib.import_module("gen4d.building.scans")
     raise BuildError(f"kind = {name!r}: one of {', '.join(BUILT)}")
 
 

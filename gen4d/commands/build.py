@@ -159,9 +159,10 @@ def build_command(
     if published:
         _refuse_other_inputs(published, found, part)
     started = time.monotonic()
-    progress = _Progress(out, part)
+    noun = report.noun_of(found.inputs.kind)
+    progress = _Progress(out, part, noun)
     built = building.build_found(found, out, workers, scheduler or "", part, strict, progress)
-    code = _conclude(built.sidecars, built.refused[len(found.refused) :], built.manifest)
+    code = _conclude(built.sidecars, built.refused[len(found.refused) :], built.manifest, noun)
     took = report.format_seconds(time.monotonic() - started)
     if part:
         mine = report.counted(len(built.sidecars), "shard")
@@ -226,9 +227,9 @@ def _compare(published, out: pathlib.Path) -> int:
     return int(not same)
 
 
-def _conclude(sidecars, refused, manifest) -> int:
+def _conclude(sidecars, refused, manifest, noun) -> int:
     """Say what came out, and what did not; returns the exit code."""
-    for line in report.summary(sidecars[number] for number in sorted(sidecars)):
+    for line in report.summary((sidecars[number] for number in sorted(sidecars)), noun):
         click.echo(line)
     for message in refused:
         click.echo(f"refused: {message}", err=True)
@@ -249,7 +250,7 @@ def merge_command(dataset) -> None:
     except OSError as error:
         raise building.unwritable(error, dataset) from None
     refused = building.refused_in(merged.manifest, merged.sidecars.values())
-    code = _conclude(merged.sidecars, refused, merged.manifest)
+    code = _conclude(merged.sidecars, refused, merged.manifest, report.noun_of(merged.manifest.get("kind")))
     click.echo(f"merged {report.counted(len(merged.sidecars), 'shard')}: gen4d verify {dataset}")
     sys.exit(code)
 
@@ -257,8 +258,8 @@ def merge_command(dataset) -> None:
 class _Progress:
     """Says how far a build is: lines with rate and time left, rare enough for a log file."""
 
-    def __init__(self, out: pathlib.Path, part):
-        self.out, self.part = out, part
+    def __init__(self, out: pathlib.Path, part, noun: str):
+        self.out, self.part, self.noun = out, part, noun
         self.started = self.printed = time.monotonic()
 
     def __call__(self, state) -> None:
@@ -278,7 +279,7 @@ class _Progress:
             click.echo(f"{state.there} of {mine} shards are there already")
         if state.shards:
             shards = report.counted(state.shards, "shard")
-            click.echo(f"building {report.counted(state.of, 'scan')} in {shards} into {self.out}")
+            click.echo(f"building {report.counted(state.of, self.noun)} in {shards} into {self.out}")
         self.started = self.printed = time.monotonic()
 
     def _advance(self, state) -> None:
@@ -288,7 +289,8 @@ class _Progress:
         self.printed = now
         rate = state.scans / max(now - self.started, 1e-9)
         left = report.format_seconds((state.of - state.scans) / rate)
-        click.echo(f"{state.scans}/{state.of} scans, {state.sequences} sequences, {rate:.1f} scans/s, {left} left")
+        rates = f"{rate:.1f} {self.noun}s/s, {left} left"
+        click.echo(f"{state.scans}/{state.of} {self.noun}s, {state.sequences} sequences, {rates}")
 
 
 def _estimate(inputs, out: pathlib.Path, workers: int) -> None:
@@ -304,13 +306,14 @@ def _estimate(inputs, out: pathlib.Path, workers: int) -> None:
             "none of the scans that were tried can be used: gen4d doctor says what is wrong with each"
         )
     if not trial.sequences:
-        raise building.BuildError(
-            f"no sequence could be made in a trial of {report.counted(trial.scans, 'scan')}: {trial.reason}"
-        )
+        tried = report.counted(trial.scans, report.noun_of(inputs.kind))
+        raise building.BuildError(f"no sequence could be made in a trial of {tried}: {trial.reason}")
     whole = trial.scaled(len(inputs.scans), workers)
     free = shutil.disk_usage(next(p for p in (out, *out.absolute().parents) if p.exists())).free
     took = report.format_seconds(whole.seconds)
-    click.echo(f"from {trial.scans} of {len(inputs.scans)} scans, built in memory:")
+    click.echo(
+        f"from {trial.scans} of {report.counted(len(inputs.scans), report.noun_of(inputs.kind))}, built in memory:"
+    )
     click.echo(f"  sequences  {whole.sequences}")
     click.echo(f"  disk       {report.format_bytes(whole.bytes)}, {report.format_bytes(free)} free in {out}")
     click.echo(f"  time       {took} with {workers} workers, reading at the speed of this trial")

@@ -32,7 +32,8 @@ def inspect(dataset, sequence) -> None:
     click.echo("versions: " + ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()))
     sidecars = [brief(read_sidecar(opened.home, n)) for n in range(len(manifest["shards"]))]
     try:
-        lines = report.summary(sidecars) + [f"refused: {line}" for line in refused_in(manifest, sidecars)]
+        lines = report.summary(sidecars, report.noun_of(manifest.get("kind")))
+        lines += [f"refused: {line}" for line in refused_in(manifest, sidecars)]
     except (KeyError, TypeError, AttributeError):
         raise FormatError(f"{dataset}: a shard's .json lacks required entries: not written by gen4d") from None
     for line in lines:

@@ -9,8 +9,14 @@ BELOW_SHARE = 0.15  # of a scan's points: at most 4 % in good scans, 42 to 73 % 
 UNSEEN_SHARE = 0.5  # of a scan's free floor
 
 
-def summary(sidecars: Iterable[dict]) -> list[str]:
-    """Scans, sequences, free space, classes, shrunk shapes, and every rejection reason with its count."""
+def noun_of(kind: str | None) -> str:
+    """What a data set of a kind has its sequences of."""
+    return "shape" if kind == "views" else "scan"
+
+
+def summary(sidecars: Iterable[dict], noun: str = "scan") -> list[str]:
+    """Scans, or what else `noun` names, sequences, free space, classes, shrunk shapes, and every rejection reason with
+    its count."""
     sidecars = list(sidecars)
     scans = [scan for sidecar in sidecars for scan in sidecar["scans"]]
     sequences = sum(len(scan["sequences"]) for scan in scans)
@@ -18,7 +24,7 @@ def summary(sidecars: Iterable[dict]) -> list[str]:
     attempts = sum(scan.get("attempts", 0) for scan in scans)
     size = sum(sidecar["bytes"] for sidecar in sidecars)
     lines = [
-        f"{counted(len(scans), 'scan')}, {counted(sequences, 'sequence')} in {counted(len(sidecars), 'shard')}, "
+        f"{counted(len(scans), noun)}, {counted(sequences, 'sequence')} in {counted(len(sidecars), 'shard')}, "
         f"{format_bytes(size)}"
     ]
     if attempts:

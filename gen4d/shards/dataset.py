@@ -14,7 +14,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from gen4d.sequence import Cloud, FloorPlan, Sequence, Views
+from gen4d.sequence import Cloud, FloorPlan, Recording, Sequence, Views
 from gen4d.shards.format import FormatError
 from gen4d.shards.home import Home, LocalHome, find_home
 from gen4d.shards.manifest import read_manifest
@@ -23,6 +23,7 @@ from gen4d.shards.tables import Tables
 _OPEN_SHARDS = 128  # opening one takes 4 ms, a third of what making a sequence a part of a batch does
 _COMPARED = 10_000  # names, when the nearest to a wrong one is looked for
 _CACHED_CLOUDS = 64  # 3 MB each: those of the scans that a loader shuffles among in blocks
+_OF_SCAN = ("scan/cloud", "scan/free_m", "scan/transform", "scan/axis_alignment", "scan/source_points", "scan/dropped")
 _STRANGER = "cut short, or a file of another build; restore it from a copy, and run gen4d verify"
 
 
@@ -214,6 +215,30 @@ class Dataset:
             raise KeyError(f"no scan {scan!r} in {self.home.where()}: {like}")
         number = self.scan_names.index(scan)
         return range(self._end[number - 1] if number else 0, self._end[number])
+
+    def scan(self, name: str) -> Recording:
+        """A scan by its name, with its cloud and all that its sequences share, but without these. Raises KeyError if
+        there is no such scan."""
+        self.numbers(name)
+        number = self.scan_names.index(name)
+        shard = self._shard_of_scan[number]
+        row = number - self._shard_of_scan.index(shard)
+        tables = self._tables(shard)
+        spaces, clouds = tables.attributes.get("label_spaces", []), functools.partial(self._cloud, tables, shard)
+        of = {key.partition("/")[2]: rows[row] for key, rows in tables.table.items() if key in _OF_SCAN}
+        return Recording(
+            name=name,
+            sequences=(),
+            cloud=clouds(int(of["cloud"])) if of["cloud"] >= 0 else None,
+            floor=tables.floor_plan(row, self.config.get("cell_m", math.nan)),
+            free_m=float(of["free_m"]),
+            label_space=spaces[row] if row < len(spaces) else "",
+            transform=of["transform"],
+            axis_alignment=None if np.isnan(of["axis_alignment"]).any() else of["axis_alignment"],
+            source_points=int(of["source_points"]),
+            dropped=int(of["dropped"]),
+            views=tables.views(row, clouds),
+        )
 
     def find(self, id: str) -> int:
         """Number of the sequence of an id, "scene0000_00/003". Raises KeyError if there is none."""

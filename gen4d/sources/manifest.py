@@ -203,14 +203,19 @@ def has_points(folder: Path, hit: Hit) -> bool:
     return not hit.layout.files or "points" in files_of(folder, hit)
 
 
-def files_of(folder: Path, hit: Hit) -> dict[str, str]:
-    """Role -> path relative to `folder`, of those files of a hit that are there."""
+def files_of(folder: Path, hit: Hit, listed: dict[str, set[str]] | None = None) -> dict[str, str]:
+    """Role -> path relative to `folder`, of those files of a hit that are there. listed: what lies in the folder of the
+    last hit, kept between calls: where thousands of scans lie in one folder it is not listed for each."""
     if not hit.layout.files:
         return {"points": hit.path}
-    try:
-        present = set(os.listdir(os.path.join(folder, hit.parent)))  # pathlib is half of the time of 100,000 scans
-    except OSError:
-        present = set()
+    listed = {} if listed is None else listed
+    if hit.parent not in listed:
+        listed.clear()
+        try:  # pathlib is half of the time of 100,000 scans
+            listed[hit.parent] = set(os.listdir(os.path.join(folder, hit.parent)))
+        except OSError:
+            listed[hit.parent] = set()
+    present = listed[hit.parent]
     files = {}
     for role, templates in hit.layout.files.items():
         names = (template.format_map({"name": hit.name, **hit.groups}) for template in templates)

@@ -112,10 +112,10 @@ def find_scans(folder: Path, split: Path | None = None) -> FoundScans:
     _refuse_twins(folder, hits)
     chosen = choose_split(folder, entry, hits, split)
     shared = _shared_files(folder, entry, hits[0].layout)  # all hits are of one layout
-    sources, refused = [], []
+    sources, refused, listed = [], [], {}
     for hit in sorted(chosen.hits, key=lambda hit: hit.name):
         try:
-            sources.append(_source(folder, entry, hit, shared))
+            sources.append(_source(folder, entry, hit, shared, listed))
         except SourceError as error:
             refused.append((escaped(hit.name), str(error)))
     return FoundScans(tuple(sources), entry.name, chosen.warnings, tuple(refused), chosen.split)
@@ -140,9 +140,9 @@ def _shared_files(folder: Path, entry: Entry, layout: Layout) -> dict[str, str]:
     return files
 
 
-def _source(folder: Path, entry: Entry, hit: Hit, shared: dict[str, str]) -> ScanSource:
+def _source(folder: Path, entry: Entry, hit: Hit, shared: dict[str, str], listed: dict[str, set[str]]) -> ScanSource:
     check_name(folder, hit.path)
-    files = files_of(folder, hit)
+    files = files_of(folder, hit, listed)
     if "points" not in files:
         wanted = hit.layout.files["points"][0].format_map({"name": hit.name})
         raise SourceError(folder / hit.path, f"has no {wanted}: without points there is no scan, download it again")

@@ -118,3 +118,30 @@ def with_solids(number: int, points: int = 1500) -> LabelledScan:
     row = np.arange(len(point), dtype=np.int32)
     named = (np.concatenate(label).astype(np.int16), np.concatenate(ids).astype(np.int32))
     return LabelledScan(f"scene{number:04d}_00", point, named[0], row, len(point), str(number), instance=named[1])
+
+
+def with_turned(number: int, points: int = 1500) -> LabelledScan:
+    """A floor with a bed, a table and a sofa of SUN RGB-D's ten classes, turned, whose surfaces were scanned; boxes lie
+    beside the points, which have no labels."""
+    rng = keyed(number, 9)
+    box = np.array(
+        [
+            [0.8, 0.8, 0.25, 1.0, 0.6, 0.5, 0.5, 0],
+            [2.3, 0.8, 0.4, 0.6, 0.9, 0.8, -2.2, 1],
+            [1.5, 2.2, 0.3, 0.7, 1.2, 0.6, 2.6, 2],
+        ]
+    )
+    parts = [rng.uniform((0, 0, 0), (3, 3, 0), (points // 2, 3))]
+    for one in box:
+        surface = rng.uniform(-0.5, 0.5, (points // 6, 3))
+        surface[np.arange(len(surface)), rng.integers(0, 3, len(surface))] = rng.choice([-0.5, 0.5], len(surface))
+        x, y, z = (surface * one[3:6]).T
+        cos, sin = np.cos(one[6]), np.sin(one[6])
+        front = x > 0.4 * one[3]  # a back rest: which way it faces can be seen
+        parts.append(
+            one[:3] + np.stack([cos * x - sin * y, sin * x + cos * y, np.where(front, 0.5 * one[5], z)], axis=1)
+        )
+    point = np.concatenate(parts).astype(np.float32)
+    row = np.arange(len(point), dtype=np.int32)
+    none = np.full(len(point), NONE, np.int16)
+    return LabelledScan(f"{number:06d}", point, none, row, len(point), str(number), box=box)

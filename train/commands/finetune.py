@@ -28,6 +28,7 @@ TITLES = {
 @frame.split
 @frame.val_split
 @frame.points
+@frame.boxes
 @frame.assignments
 @frame.settings_file
 @frame.device
@@ -55,6 +56,8 @@ def finetune(
         config = resolve(preset, frame.with_share(percent, assignments), PRESETS_OF[task], settings_file)
         if config.task != task:
             raise ConfigError(f"--task {task}: the settings are those of {config.task}: --task {config.task}")
+        if places["boxes"] and task != "detect":
+            raise ConfigError(f"--boxes {places['boxes']}: boxes are for --task detect, this is {task}: leave it out")
         with join_world(device) as world:
             flags = dry_run, no_memory_check, as_json
             _finetune(Places(**places), frame.weights_path(weights), config, run, world, *flags)

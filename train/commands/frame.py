@@ -40,7 +40,7 @@ val_split = click.option("--val-split", type=PATH, help="The same for the scans 
 
 def _add_manifest(context, parameter, path):
     if path is None:
-        return
+        return None
     from gen4d import sources
 
     context.call_on_close(sources.forget_manifests)
@@ -48,14 +48,21 @@ def _add_manifest(context, parameter, path):
         sources.add_manifest(path)
     except sources.SourceError as error:
         raise click.ClickException(str(error)) from None
+    return path
 
 
-manifest = click.option(
-    "--manifest", type=PATH, expose_value=False, callback=_add_manifest,
-    help="Manifest of your own data sets and label spaces, in the form of datasets_manifest.yaml.",
-)  # fmt: skip
+def manifest_option(**given):
+    """--manifest, which this process knows from then on."""
+    text = "Manifest of your own data sets and label spaces, in the form of datasets_manifest.yaml."
+    return click.option("--manifest", type=PATH, callback=_add_manifest, help=text, **given)
+
+
+manifest = manifest_option(expose_value=False)
 points = click.option(
     "--points", type=PATH, help="The benchmark's file of limited points: only they keep their labels."
+)
+boxes = click.option(
+    "--boxes", type=PATH, help="The benchmark's file of limited boxes, for --task detect: only they are learned."
 )
 
 

@@ -1,33 +1,96 @@
 """`study`: ways of pre-training, compared."""
 
+import pathlib
+
 import click
 
 from train.commands import frame
 
 
-@click.command(short_help="Compare ways of pre-training on built-in rooms.")
-@click.option("--size", default="small", show_default=True, help="small: an hour and a half of two CPU cores; or full.")
+def _part(context, parameter, text):
+    if text is None:
+        return 1, 1
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise click.BadParameter(f"{text}: I/N with I from 1 to N")
+    return int(number), int(of)
+
+
+@click.command(short_help="Compare ways of pre-training, on built-in rooms or your own.")
+@click.option("--size", help="small: three hours of two CPU cores; full: days of a GPU; own.  [default: small or own]")
+@click.option("--scans", type=frame.PATH, help="Folder of your scans to pre-train on, instead of built-in rooms.")
+@click.option("--labels", type=frame.PATH, help="Folder of your labelled scans.")
+@click.option("--shapes", type=frame.PATH, help="Folder of your shapes to move.  [default: built-in furniture]")
+@frame.manifest_option()
 @click.option("--out", type=frame.PATH, default="runs/study", show_default=True, help="Folder of the study.")
 @frame.assignments
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(0), help="Worker processes; 0: none.")
+@click.option("--part", callback=_part, metavar="I/N", help="This call's share of the work, in a folder of several.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--dry-run", is_flag=True, help="Print the plan and, from a few measured steps, what it costs, and stop.")
 @frame.as_json
-def study(size, out, assignments, workers, device, as_json) -> None:
-    """Compare ways of pre-training with training from scratch, on the built-in rooms. Run it again to continue.
+def study(size, out, assignments, workers, part, device, dry_run, as_json, **given) -> None:
+    """Compare ways of pre-training with training from scratch. Run it again to continue.
 
     \b
     gen4d-train study --size small --workers 2
+    gen4d-train study --scans mine/ --labels mine/ --out runs/mine
     """
     with frame.one_line_errors():
         from train.config import resolve
+        from train.run.loop import Stopped
         from train.run.machine import machine
         from train.run.world import choose_device
         from train.study import report
         from train.study.plan import STUDIES
-        from train.study.run import run_study
+        from train.study.rooms import Given, StudyError
+        from train.study.run import Machine, Part, run_study
 
-        plan, place = resolve(size, assignments, STUDIES), choose_device(device)
-        say = frame.speaker(as_json)
-        lines = run_study(plan, out, workers, device, say)
-        say("\n".join(report.write_report(out, lines, machine(place))))
+        own = Given(**given)
+        if (own.scans is None) != (own.labels is None):
+            raise StudyError("--scans and --labels: give both, of your own data, or neither for built-in rooms")
+        plan = resolve(size or ("own" if own.scans else "small"), assignments, STUDIES)
+        place, say = choose_device(device), frame.speaker(as_json)
+        if dry_run:
+            frame.give(as_json, _dry_run(plan, own, workers, device, say))
+            return
+        try:
+            lines = run_study(plan, own, out, Machine(workers, device, Part(*part)), say)
+        except Stopped as stopped:
+            say(str(stopped))
+            raise SystemExit(128 + stopped.number) from None
+        if part == (1, 1):
+            say("\n".join(report.write_report(out, plan, lines, machine(place))))
         frame.give(as_json, lines)
+
+
+def _dry_run(plan, own, workers, device, say) -> dict:
+    """Says the plan, measures steps on a few rooms in a folder of its own, and says what the plan costs."""
+    import dataclasses
+    import tempfile
+    import time
+
+    from train.study.arms import pretrained_as
+    from train.study.cells import measure_costs
+    from train.study.plan import seconds_of_stages
+    from train.study.rooms import make_rooms
+
+    for line in frame.describe_settings(plan):
+        say(line)
+    say(f"tests: {len(plan.planned)}, for which Holm corrects")
+    few = dataclasses.replace(plan, rooms=min(plan.rooms, 10))
+    share = 1.0 if own.scans else few.rooms / plan.rooms
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.process_time()
+        rooms = make_rooms(few, own, pathlib.Path(folder), workers, say, few=True)
+        made = (time.process_time() - start) * (1 if own.scans else 2) / share
+        costs = measure_costs(few, rooms, device, sorted({*map(pretrained_as, plan.probed)} - {""}))
+        costs = costs._replace(judged=costs.judged / share)
+    stages = {"rooms": made} | seconds_of_stages(plan, costs)
+    for name, seconds in (costs.pretrain | costs.step).items():
+        say(f"a step of {name}: {seconds:.3f} s")
+    for stage, seconds in stages.items():
+        say(f"{stage}: {seconds / 3600:.2f} hours of one process")
+    total = sum(stages.values()) / max(workers, 1)
+    say(f"in all at most {total / 3600:.2f} hours of {max(workers, 1)} processes with an idle core each")
+    return {"costs": costs._asdict(), "seconds": stages, "total_seconds": total}

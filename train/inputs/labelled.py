@@ -12,7 +12,15 @@ from gen4d import files
 from train.config import check
 from train.inputs.labels import LabelTable, table_of
 from train.inputs.scans import GEOMETRY, LabelledScan, read_scans
-from train.inputs.subsets import check_apart, choose_subset, find_part, limit, read_limited_points
+from train.inputs.subsets import (
+    check_apart,
+    choose_subset,
+    find_part,
+    limit,
+    limit_boxes,
+    read_limited_boxes,
+    read_limited_points,
+)
 
 
 @dataclass(frozen=True)
@@ -32,17 +40,18 @@ class LabelUse:
 
 
 class Places(NamedTuple):
-    """What the user gives: the folder of scans, list files or None, and a file of limited points or None."""
+    """What the user gives: the folder of scans, list files or None, and files of limited points or boxes or None."""
 
     data: pathlib.Path
     split: pathlib.Path | None = None
     val_split: pathlib.Path | None = None
     points: pathlib.Path | None = None
+    boxes: pathlib.Path | None = None
 
 
 class LabelledData(NamedTuple):
     """Scans to learn from and to validate on. origin: of the choice of training scans; points: digest of a file of
-    limited points, or empty."""
+    limited points or boxes, or empty."""
 
     table: LabelTable
     train: Sequence[LabelledScan]
@@ -73,6 +82,9 @@ def read_labelled(
     if places.points:
         scans = limit(scans, read_limited_points(places.points), places.points)
         digest = files.sha256(places.points)
+    if places.boxes:
+        scans = limit_boxes(scans, read_limited_boxes(places.boxes), places.boxes)
+        digest += files.sha256(places.boxes)
     validated = read_scans(val.scans, table, workers, seen, inputs)
     return LabelledData(table, scans, validated, subset.origin, digest)
 

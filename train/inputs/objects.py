@@ -3,7 +3,8 @@
 An object is an instance of a class that counts: not one of `stuff`, which surrounds all others, and not one whose
 points have no class. Its class is the one that most of its points have, the lowest of equals. Its box is the smallest
 one along the axes around all points of the file (not around a sample of them), after the scan's alignment where there
-is one; boxes that lie beside the points are taken as they are.
+is one; boxes that lie beside the points are taken as they are. Where points have no instances, as in SUN RGB-D, they
+belong to the boxes that they lie in.
 
 Shapes. N points, G instances, B boxes. A box is (centre x y z, size x y z, heading), metres and radians.
 """
@@ -30,12 +31,12 @@ class Instances(NamedTuple):
 
 class Boxes(NamedTuple):
     """Objects of a scan with boxes around them. point (N, 3) float32 aligned; box (B, 7) float64; kind (B,) int64;
-    owner (N,) int32: the box of each point's object, NONE for none."""
+    owner (N,) int32: the box of each point's object, NONE for none; None: points belong to the boxes they lie in."""
 
     point: np.ndarray
     box: np.ndarray
     kind: np.ndarray
-    owner: np.ndarray
+    owner: np.ndarray | None
 
 
 def stuff_classes(table: LabelTable, names: Collection[str]) -> frozenset[int]:
@@ -64,6 +65,8 @@ def instances_of(scan: LabelledScan, stuff: Collection[int], classes: int) -> In
 def boxes_of(scan: LabelledScan, stuff: Collection[int], classes: int) -> Boxes:
     """Boxes of a scan's objects."""
     point = aligned(scan)
+    if scan.instance is None:
+        return Boxes(point, *_counted(scan.box, stuff), None)
     number, kind = instances_of(scan, stuff, classes)
     owner, box, of_kind = np.full(len(number), NONE, np.int32), [], []
     for g in np.flatnonzero(kind >= 0):
@@ -79,9 +82,7 @@ def boxes_of(scan: LabelledScan, stuff: Collection[int], classes: int) -> Boxes:
 def _stored(made: Boxes, stored: np.ndarray, stuff: Collection[int]) -> Boxes:
     """Stored boxes in place of those around points: an object's is the one of its class whose centre is nearest, where
     that lies in the box around its points or the other way round."""
-    kept = stored[~np.isin(stored[:, 6], [NONE, *stuff])]
-    kind = kept[:, 6].astype(np.int64)
-    box = np.hstack([kept[:, :6], np.zeros((len(kept), 1))])
+    box, kind = _counted(stored, stuff)
     of_object = np.full(len(made.box) + 1, NONE, np.int32)  # the last one: of points of no object
     for number, (own, its) in enumerate(zip(made.box, made.kind, strict=True)):
         apart = np.linalg.norm(box[:, :3] - own[:3], axis=1)
@@ -93,6 +94,12 @@ def _stored(made: Boxes, stored: np.ndarray, stuff: Collection[int]) -> Boxes:
     return Boxes(made.point, box, kind, of_object[made.owner])
 
 
+def _counted(stored: np.ndarray, stuff: Collection[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Stored boxes of classes that count, (B, 7), and their classes."""
+    kept = stored[~np.isin(stored[:, 7], [NONE, *stuff])]
+    return kept[:, :7], kept[:, 7].astype(np.int64)
+
+
 def aligned(scan: LabelledScan) -> np.ndarray:
     """A scan's points (N, 3) float32 along its data set's axes; as they lie where there is no alignment."""
     if scan.alignment is None:
@@ -101,12 +108,14 @@ def aligned(scan: LabelledScan) -> np.ndarray:
     return turned.astype(np.float32)
 
 
-def with_instances(scans: Sequence[LabelledScan], what: str) -> list[LabelledScan]:
-    """The scans that have instances; the others are left out with a warning. what: which scans they are, for the line.
+def with_instances(scans: Sequence[LabelledScan], what: str, boxes: bool = False) -> list[LabelledScan]:
+    """The scans that have instances, or boxes if these do; the others are left out with a warning. what: which scans
+    they are, for the line.
 
     Raises SceneError where none has any."""
-    kept = [scan for scan in scans if scan.instance is not None and scan.label is not None]
-    left = [scan.name for scan in scans if scan.instance is None or scan.label is None]
+    has = [scan.label is not None and (scan.instance is not None or (boxes and scan.box is not None)) for scan in scans]
+    kept = [scan for scan, its in zip(scans, has, strict=True) if its]
+    left = [scan.name for scan, its in zip(scans, has, strict=True) if not its]
     remedy = "download segs.json and aggregation.json of each scan, or take them out of the list"
     if not kept:
         raise SceneError(f"none of {len(scans)} {what} scans (first: {left[0]}) has instances: {remedy}")

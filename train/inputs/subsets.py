@@ -19,6 +19,7 @@ from gen4d.sources.manifest import entry_of, recognise
 from gen4d.sources.splits import find_listed, read_split
 from train.errors import reason
 from train.inputs.labels import NONE, SceneError
+from train.inputs.prepared import PreparedSource, find_prepared, is_prepared
 from train.inputs.scans import LabelledScan
 
 PERCENT_LISTS = ("tasks/scenes/{percent}.txt", "scenes/{percent}.txt", "limited-reconstruction-scenes/{percent}.txt")
@@ -29,7 +30,7 @@ _RESCAN = re.compile(r"(scene\d{4,})_\d{2}")
 class Part(NamedTuple):
     """Scans of one side of a split, and what the user should know."""
 
-    scans: tuple[sources.ScanSource, ...]
+    scans: tuple[sources.ScanSource | PreparedSource, ...]
     entry: str
     warnings: tuple[str, ...]
 
@@ -38,20 +39,36 @@ def find_part(data: pathlib.Path, part: str, split: pathlib.Path | None = None, 
     """The scans of `data` that a list file names, or those of the data set's own part `train`, `val` or `test`. split:
     the list, or a part by the name that its folder has. option: by which the user gives it.
 
-    Raises SceneError where there is no such part, SourceError for bad folders and lists.
+    Raises SceneError where there is no such part, SourceError for bad folders and lists, FormatError.
     """
+    if is_prepared(data):
+        found, entry = find_prepared(data, part)
+        kept = found if split is None else _only(found, split)
+        return Part(kept, entry, ())
+    return _part(sources.find_scans(*place_of(data, part, split, option)))
+
+
+def place_of(
+    data: pathlib.Path, part: str, split: pathlib.Path | None = None, option: str = "--split"
+) -> tuple[pathlib.Path, pathlib.Path | None]:
+    """Folder and list file of a part of a data set's own files, as for `find_part`."""
     entry, hits = recognise(data, "scans")
     if split is None and part in entry.splits:
         lists = [data / place / entry.splits[part].file for place in entry.places]
         split = next((path for path in lists if path.is_file()), None)
     if split is not None:
-        return _part(sources.find_scans(data, split))
+        return data, split
     if (data / part).is_dir():
-        return _part(sources.find_scans(data / part))
+        return data / part, None
     wanted = f"no {entry.splits[part].file}" if part in entry.splits else f"no list of the part {part!r}"
     parts = ", ".join(sorted({hit.groups["part"] for hit in hits if "part" in hit.groups}))
     or_part = f", or one of its parts ({parts})" if parts else ""
     raise SceneError(f"{data}: {wanted} beside the scans: give a file with one name per line by {option}{or_part}")
+
+
+def _only(found: tuple[PreparedSource, ...], split: pathlib.Path) -> tuple[PreparedSource, ...]:
+    names = set(_listed(split, [source.name for source in found]))
+    return tuple(source for source in found if source.name in names)
 
 
 def _part(found: sources.FoundScans) -> Part:
@@ -121,7 +138,7 @@ def _listed(path: pathlib.Path, names: Sequence[str]) -> tuple[str, ...]:
     wanted = set(find_listed(read_split(path), ((name, name) for name in names)).values())
     kept = tuple(name for name in names if name in wanted)
     if not kept:
-        raise SceneError(f"{path}: names none of the {len(names)} training scans (first: {names[0]}): replace the list")
+        raise SceneError(f"{path}: names none of the {len(names)} scans (first: {names[0]}): replace the list")
     return kept
 
 
@@ -140,23 +157,53 @@ def read_limited_points(path: pathlib.Path) -> dict[str, np.ndarray]:
 
     Nothing but numbers in lists, arrays and tensors is unpickled. Raises SceneError.
     """
+    stored = _read_table(path, "points", "points20 to points200", "rows")
+    return {name: _rows(path, name, rows) for name, rows in stored.items()}
+
+
+class LimitedBoxes(NamedTuple):
+    """Of a scan as VoteNet prepares it: rows of its file of boxes, and ids of the instances in them."""
+
+    row: np.ndarray
+    instance: np.ndarray
+
+
+def read_limited_boxes(path: pathlib.Path) -> dict[str, LimitedBoxes]:
+    """Scan name -> the boxes that are labelled, as the data-efficient benchmark's files hold them: two lists a scan.
+    Raises SceneError."""
+    stored = _read_table(path, "boxes", "bbox_list", "rows of boxes and ids of instances")
+    if odd := next(
+        (name for name, pair in stored.items() if not isinstance(pair, (list, tuple)) or len(pair) != 2), None
+    ):
+        raise SceneError(f"{path}: {odd} has no two lists, of boxes and of instances: take the benchmark's file")
+    return {name: LimitedBoxes(*(_rows(path, name, rows) for rows in pair)) for name, pair in stored.items()}
+
+
+def _read_table(path: pathlib.Path, what: str, files: str, values: str) -> dict:
+    """A file of limited `what` by names of scans. Raises SceneError."""
     try:
         with torch.serialization.safe_globals(_numbers()):
             stored = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        text = f"{path}: no file of limited points ({reason(error)}): take the benchmark's points20 to points200"
+        text = f"{path}: no file of limited {what} ({reason(error)}): take the benchmark's {files}"
         raise SceneError(text) from None
     if not isinstance(stored, dict) or not all(isinstance(name, str) for name in stored):
         raise SceneError(
-            f"{path}: holds a {type(stored).__name__}, not scan names with rows: take the benchmark's file"
+            f"{path}: holds a {type(stored).__name__}, not scan names with {values}: take the benchmark's file"
         )
-    return {name: _rows(path, name, rows) for name, rows in stored.items()}
+    return stored
 
 
 def _numbers() -> list:
     """What an array of whole numbers is pickled as, by numpy 1 and by numpy 2."""
     multiarray = np._core.multiarray
-    found = [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in (np.int64, np.int32, np.uint64, np.uint32))]
+    empty = [(bytes, f"{module}.bytes") for module in ("builtins", "__builtin__")]  # what no numbers are pickled as
+    found = [
+        *empty,
+        np.ndarray,
+        np.dtype,
+        *(type(np.dtype(kind)) for kind in (np.int64, np.int32, np.uint64, np.uint32)),
+    ]
     for name in ("_reconstruct", "scalar"):
         found += [(getattr(multiarray, name), f"numpy.{core}.multiarray.{name}") for core in ("core", "_core")]
     return found
@@ -164,7 +211,7 @@ def _numbers() -> list:
 
 def _rows(path: pathlib.Path, name: str, rows) -> np.ndarray:
     array = np.asarray(rows)
-    if array.ndim != 1 or array.dtype.kind not in "iu" or (len(array) and array.min() < 0):
+    if array.ndim != 1 or (len(array) and (array.dtype.kind not in "iu" or array.min() < 0)):
         raise SceneError(f"{path}: {name} has no list of rows from 0 on: take the benchmark's file")
     return array.astype(np.int64)
 
@@ -181,4 +228,38 @@ def limit(scans: Sequence[LabelledScan], kept: dict[str, np.ndarray], path: path
                 f"{path}: names row {rows.max()} of {scan.name}, which has {scan.rows}: take the file of these scans"
             )
         limited.append(scan._replace(label=np.where(np.isin(scan.row, rows), scan.label, np.int16(NONE))))
+    return limited
+
+
+def limit_boxes(scans: Sequence[LabelledScan], kept: dict[str, LimitedBoxes], path: pathlib.Path) -> list[LabelledScan]:
+    """The scans with the kept boxes alone: points of other instances have no class and belong to none. Scans that the
+    file does not name keep all of theirs, as in the benchmark's code, with a warning.
+
+    Ids are those of VoteNet's preparation, which numbers ScanNet's objects from 1; where boxes are made from instances
+    of raw files, which count from 0, these are moved by one. Raises SceneError for boxes that are not there."""
+    limited = []
+    for scan in scans:
+        if scan.instance is None or scan.name not in kept:
+            limited.append(scan)
+            continue
+        chosen, box = kept[scan.name], scan.box
+        if box is not None:
+            if len(chosen.row) and chosen.row.max() >= len(box):
+                raise SceneError(
+                    f"{path}: names box {chosen.row.max()} of {scan.name}, which has {len(box)}: take the file of "
+                    "these scans"
+                )
+            box = box[chosen.row]
+        inside = np.isin(scan.instance, chosen.instance if box is not None else chosen.instance - 1)
+        if len(chosen.instance) and not inside.any():
+            raise SceneError(f"{path}: no point of {scan.name} is of its instances: take the file of these scans")
+        label = np.where(inside, scan.label, np.int16(NONE))
+        limited.append(scan._replace(label=label, instance=np.where(inside, scan.instance, np.int32(-1)), box=box))
+    whole = [scan.name for scan in scans if scan.name not in kept]
+    if whole:
+        warnings.warn(
+            f"{path}: {len(whole)} of {len(scans)} training scans are not in it and keep all their boxes (first: "
+            f"{whole[0]}): take the file of these scans if that is not meant",
+            stacklevel=3,
+        )
     return limited

@@ -14,6 +14,7 @@ over the fan-out.
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -158,6 +159,29 @@ class UNet(nn.Module):
             if isinstance(part, sparse.Conv) and part.kind == "same":
                 part.rulebook(at[part.level])
         return voxels._replace(books=at[0].books)
+
+
+def match_norms(net: UNet, like: UNet) -> None:
+    """Scales every weight of a net that a norm follows to the length that it has in another net of the same shape. The
+    net's function stays what it is, up to the norms' eps: their running statistics are scaled along. What changes is
+    the size of an update relative to the weight."""
+    with torch.no_grad():
+        for (weight, norm), (wanted, _) in zip(_normed(net), _normed(like), strict=True):
+            factor = wanted.norm() / weight.norm()
+            weight *= factor
+            norm.running_mean *= factor
+            norm.running_var *= factor**2
+
+
+def _normed(net: UNet) -> Iterator[tuple[torch.Tensor, nn.BatchNorm1d]]:
+    """Weights without bias and the norms that follow them."""
+    for part in net.modules():
+        if isinstance(part, ConvNorm):
+            yield part.conv.weight, part.norm
+        elif isinstance(part, Block):
+            yield part.second.weight, part.norm
+            if isinstance(part.shortcut, nn.Sequential):
+                yield part.shortcut[0].weight, part.shortcut[1]
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:

@@ -29,7 +29,7 @@ _MADE_SO = frozenset({"run.precision", "block_scans"})  # settings that a run ma
 _PICTURES = 6  # of scans, at most
 _SHOWN = (1440, 720)  # most pixels of a picture
 _TITLES = {"pretrain": "Pre-training", "segment": "Segmentation", "instances": "Instance segmentation"}
-_TITLES |= {"detect": "Detection", "classify": "Classification of shapes"}
+_TITLES |= {"detect": "Detection", "blocks": "Segmentation by blocks", "classify": "Classification of shapes"}
 _CSS = """
 .charts { display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 420px), 1fr)); }
 .charts > div { background: var(--card); border: 1px solid var(--edge); border-radius: 10px; padding: 12px 14px;
@@ -300,6 +300,7 @@ def _going_on(told: Told) -> Html:
         "segment": [f"gen4d-train evaluate {run} --data SCANS", f"gen4d-train predict {run} SCAN.ply"],
         "instances": [f"gen4d-train evaluate {run} --data SCANS"],
         "detect": [f"gen4d-train evaluate {run} --data SCANS"],
+        "blocks": [f"gen4d-train evaluate {run} --data SCANS"],
     }
     if not told.finished:
         command = again.get(told.task, f"{tuned} --config {run}/config.json --run {run}")

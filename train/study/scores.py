@@ -9,7 +9,7 @@ from gen4d.report import sheet
 from gen4d.report.sheet import Cell, Html, number, tag
 
 _PERCENT = 100
-_SEGMENTED = ("IoU", "accuracy", "IoU of 2 cm voxels")
+_BESIDE = {"voxels": "IoU of 2 cm voxels", "sampled": "IoU of sampled points"}  # besides all points
 _DETECTED = ("ap", "ap50", "ap25")  # of instances and boxes
 _COMPARED = ("cos", "constant", "centred", "top1")
 _FIT = """Mean of the last tenth of the run. A comparison whose cosine is below what one constant vector would reach is
@@ -72,13 +72,13 @@ class _Row(NamedTuple):
 
 
 def _segmented(summary: Mapping) -> dict[str, _Row]:
-    points, voxels = summary["points"], summary["voxels"]
+    points, beside = summary["points"], {kind: title for kind, title in _BESIDE.items() if kind in summary}
     rows = {}
     for name, own in points["classes"].items():
-        figures = (own["iou"], own["recall"], voxels["classes"][name]["iou"])
-        rows[name] = _Row(own["count"], dict(zip(_SEGMENTED, figures, strict=True)))
-    means = (points["miou"], points["macc"], voxels["miou"])
-    return rows | {"mean": _Row(points["count"], dict(zip(_SEGMENTED, means, strict=True)))}
+        others = {title: summary[kind]["classes"][name]["iou"] for kind, title in beside.items()}
+        rows[name] = _Row(own["count"], {"IoU": own["iou"], "accuracy": own["recall"]} | others)
+    others = {title: summary[kind]["miou"] for kind, title in beside.items()}
+    return rows | {"mean": _Row(points["count"], {"IoU": points["miou"], "accuracy": points["macc"]} | others)}
 
 
 def _detected(summary: Mapping) -> dict[str, _Row]:

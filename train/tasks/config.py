@@ -131,6 +131,17 @@ DETECT = {
         run=Running(steps=100_000, batch=6, checkpoint_steps=1000),
         validate_steps=2000,
     ),
+    # SUN RGB-D, section 4: 180 epochs of 5,285 frames in batches of 32, the rate divided by 10 after 80, 120 and 160;
+    # directions and draws are VoteNet's, the momentum of norms is halved every 20 epochs (F).
+    "sunrgbd": FinetuneConfig(
+        task="detect",
+        detect=Detect(sample=20_000, headings=12, mirrored="x", turn_deg=30.0, resize=0.15, momentum_steps=3300),
+        optim=Optim(
+            optimiser="adamw", lr=1e-3, schedule="drops", decay=0.1, drops=(4 / 9, 2 / 3, 8 / 9), weight_decay=0.0
+        ),
+        run=Running(steps=29_700, batch=32, accumulate=4, checkpoint_steps=1100),
+        validate_steps=3300,
+    ),
     # For CPUs, in minutes. Seeds and proposals are as many as ever: fewer would not cover the surfaces of a room.
     "small": FinetuneConfig(
         task="detect",

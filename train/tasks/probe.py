@@ -1,4 +1,5 @@
-"""Probes of frozen features: what a linear layer and what nearest neighbours can read from them.
+"""Probes of frozen features: what a linear layer and what nearest neighbours can read from them, and whether they tell
+objects apart (`objectness.py`).
 
 Features of labelled scans are standardised by the mean and spread of the training samples. The linear probe is the
 multinomial logistic regression of least loss (convex: it depends on no schedule), k-NN votes by cosine similarity. The
@@ -8,6 +9,7 @@ statistics from the training scans (`calibrate`), so that both are seen at their
 Shapes. n sampled voxels, q queried points, C channels, K classes.
 """
 
+import functools
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -31,6 +33,7 @@ from train.nets.weights import Backbone, check_geometry, weights_digest
 from train.run.world import to_device
 from train.tasks.backbone import calibrate
 from train.tasks.metrics import confusion, scores
+from train.tasks.objectness import Seen, objectness
 from train.tasks.segment.batch import voxel_labels
 from train.tasks.segment.evaluate import Evaluation, Seeing, evaluate
 from train.tasks.segment.model import Segmenter, SegmentError
@@ -99,6 +102,7 @@ class Probed(NamedTuple):
     features: str
     linear: Evaluation
     knn: np.ndarray  # (K, K + 1) confusion over sampled points
+    objectness: float  # NaN where no two objects touch, or scans have no instances
 
 
 def probe(config: ProbeConfig, data: LabelledData, weights: Backbone | None, device: torch.device) -> Iterator[Probed]:
@@ -118,15 +122,31 @@ def _probe(name: str, net: UNet, config: ProbeConfig, data: LabelledData, device
     """Both probes of one net in evaluation mode on its device."""
     classes = len(data.table.names)
     backbone = Backbone(net, config.voxel_m)
-    known = sample_voxels(backbone, data.train, config, classes, device)
-    scale = Scale(known.features.mean(0), known.features.std(0, correction=0).clamp(min=1e-6))
-    known = known._replace(features=scale.of(known.features))
+    known, scale = standardised(backbone, data.train, config, classes, device)
     model = Segmenter(net, classes, torch.Generator().manual_seed(config.seed), frozen=True).to(device)
     put_linear(model, scale, *fit_linear(known, classes, config.decay, config.iterations))
     linear = evaluate(model, data.val, Seeing(config.voxel_m), device)
     asked = sample_points(backbone, data.val, config, device)
     found = vote(known, scale.of(asked.features), classes, config.neighbours, config.temperature)
-    return Probed(name, linear, confusion(asked.label.cpu().numpy(), found.cpu().numpy(), classes))
+    see = functools.partial(_seen, backbone, scale, device)
+    told_apart = objectness(data.val, data.table, config.voxel_m, see, config.seed)
+    return Probed(name, linear, confusion(asked.label.cpu().numpy(), found.cpu().numpy(), classes), told_apart)
+
+
+def standardised(
+    backbone: Backbone, scans: Sequence[LabelledScan], config: ProbeConfig, classes: int, device
+) -> tuple[Samples, Scale]:
+    """Samples of the training scans with standardised features, and their scale."""
+    known = sample_voxels(backbone, scans, config, classes, device)
+    scale = Scale(known.features.mean(0), known.features.std(0, correction=0).clamp(min=1e-6))
+    return known._replace(features=scale.of(known.features)), scale
+
+
+def _seen(backbone: Backbone, scale: Scale, device, scan: LabelledScan) -> Seen:
+    """A scan's voxels with standardised features."""
+    features, row = voxel_features(backbone, scan, device)
+    cell = voxelise(scan.point, backbone.voxel_m)[0].coordinate[:, 1:].numpy()
+    return Seen(cell, scale.of(features).cpu().numpy(), row)
 
 
 # Features ------------------------------------------------------------------------------------------------------------
@@ -220,6 +240,7 @@ def vote(known: Samples, asked: torch.Tensor, classes: int, neighbours: int, tem
 
 
 PROBE_HEAD = ("features", "probe", "mIoU", "mAcc", "mIoU 2 cm", "mAcc 2 cm", "counted on")
+OBJECTNESS = "share of pairs of neighbouring voxels of one object that are more alike than pairs of two touching ones"
 
 
 def probe_rows(name: str, linear: Evaluation, knn: np.ndarray) -> list[list[str]]:
@@ -245,8 +266,12 @@ def write_probes(
     names = data.table.names
     rows = [row for one in found for row in probe_rows(one.features, one.linear, one.knn)]
     lines = aligned(PROBE_HEAD, rows)
-    lines += ["", f"{len(data.train)} scans to learn from, {len(data.val)} to be tested on; {machine}"]
+    told = ", ".join(f"{one.features} {percent(as_json(one.objectness))}" for one in found)
+    lines += ["", f"objectness: {told}; {OBJECTNESS}, chance 50"]
+    lines += [f"{len(data.train)} scans to learn from, {len(data.val)} to be tested on; {machine}"]
     results = {one.features: {"linear": summary(one.linear, names), "knn": scored(one.knn, names)} for one in found}
+    for one in found:
+        results[one.features]["objectness"] = as_json(one.objectness)
     about = {"machine": machine, "config": to_plain(config), "train_scans": [scan.name for scan in data.train]}
     about["weights"] = "none" if weights is None else weights_digest(weights)
     files.make_folder(folder)

@@ -110,7 +110,8 @@ def _read(wanted, config: FinetuneConfig, found: Checkpoint) -> tuple[LabelTable
     if wanted.labels:
         for key, how in (("scans", "fine-tuned on"), ("weights_scans", "pre-trained on")):
             warn_of_seen([scan.name for scan in scans], found.config[key], how)
-        scans = scans if config.task == "blocks" else with_instances(scans, "evaluated")
+        if config.task != "blocks":
+            scans = with_instances(scans, "evaluated", boxes=config.task == "detect")
     return table, scans
 
 

@@ -100,9 +100,7 @@ def _look(watched: Watched, seen: Backbone, step: int, run: pathlib.Path, device
 def neighbours(seen: Backbone, data: LabelledData, device: torch.device) -> dict[str, float]:
     """k-NN by features over a few labelled scans, as `train.tasks.probe` has it: mean IoU and share of right points."""
     config, classes = probe.PRESETS["small"], len(data.table.names)
-    known = probe.sample_voxels(seen, data.train[:_SCANS], config, classes, device)
-    scale = probe.Scale(known.features.mean(0), known.features.std(0, correction=0).clamp(min=1e-6))
-    known = known._replace(features=scale.of(known.features))
+    known, scale = probe.standardised(seen, data.train[:_SCANS], config, classes, device)
     asked = probe.sample_points(seen, data.val[:_QUERIED], config, device)
     found = probe.vote(known, scale.of(asked.features), classes, config.neighbours, config.temperature)
     scored = scores(confusion(asked.label.cpu().numpy(), found.cpu().numpy(), classes))

@@ -44,6 +44,7 @@ class Recipe(NamedTuple):
     samples: int = 1024
     moving_share: float | None = 0.25  # share of samples on moving shapes, where there are any; None: uniform
     moving_actors: bool = True  # False leaves only what stands still
+    at_rest: bool = False  # what moves is as in frame 0 in all of them
     views: Rigid = Rigid()
     places: bool = False  # with `pair_place`
     mask_share: float = 0.0  # of patches, masked in frames 0, 2, ..; as many others are in frames 1, 3, ..
@@ -213,6 +214,8 @@ def _add_sequence(sequence, b: int, rng: np.random.Generator, buffer: BatchBuffe
     if sequence.t != t:
         raise BatchError(f"{sequence.t} frames in a data set of {t}: rebuild the data set")
     whole = [actor for actor in sequence.actors if recipe.moving_actors or actor.role != ROLE_MOVING]
+    if recipe.at_rest:
+        whole = [actor._replace(pose=np.broadcast_to(actor.pose[:1], actor.pose.shape)) for actor in whole]
     view = draw_views(t, recipe.views, rng)
     actors = mask_patches(whole, recipe, rng) if recipe.mask_share else whole
     pairs = [_some(sample_common(actors, i, j, recipe, rng), i, j, recipe) for i, j in frame_pairs(t)]

@@ -103,6 +103,7 @@ class Contrast4D:
 
     samples: int = 1024  # points per pair of frames and per frame (A)
     moving_share: float | None = 0.25  # of the samples, on moving shapes where there are any; none: uniform (A)
+    shape_rests: bool = False  # moving shapes stay where they are in the first frame: a control of what motion gives
     voxel_m: float = 0.02
     voxel_4d_m: float = 0.05
     views: Rigid = Rigid()  # of a static frame (A)
@@ -134,6 +135,7 @@ class Contrast4D:
             samples=self.samples,
             moving_share=self.moving_share,
             moving_actors=method.moving,
+            at_rest=self.shape_rests,
             views=self.views,
             places=method.loss == "csc",
             mask_share=self.mask_share if method.masked else 0.0,

@@ -2,9 +2,10 @@
 
 A scan is seen as `sample` of its points, drawn anew at every step, and at test by a key of its name alone. Voxels lie
 at the mean of their points. Their object is the one that most of these have; they vote for the middle of its box,
-which is that of all points of the file (VoteNet votes for the middle of what was sampled).
+which is that of all points of the file (VoteNet votes for the middle of what was sampled). Where points have no
+instances a voxel may vote for each of the boxes that it lies in, three at most.
 
-Shapes. N points of a scan, m voxels and B boxes of a batch.
+Shapes. N points of a scan, m voxels and B boxes of a batch, v boxes that a voxel may vote for.
 """
 
 import math
@@ -20,15 +21,18 @@ from train.inputs.objects import Boxes
 from train.inputs.order import BatchKey, Order, Share, keyed_generator
 from train.inputs.stream import Stream
 from train.inputs.voxels import Allocate, BatchError, Grid, Rows, Voxels, new_tensor
-from train.tasks.detect.boxes import hulls
+from train.tasks.detect.boxes import hulls, inside
 from train.tasks.detect.config import Detect
 from train.tasks.scene import put_scan
 from train.tasks.segment.batch import voxel_labels
 
+VOTED = 3  # boxes that a voxel may vote for (F)
+
 
 class DetectBatch(NamedTuple):
-    """Voxels of several scans. position (m, 3) float32 metres; owner (m,) int64: box among those of its scan, NONE for
-    voxels of no object; box (B, 6) float32 centre and size, kind (B,) int64 and of (B,) int64, the scan of each box."""
+    """Voxels of several scans. position (m, 3) float32 metres; owner (m, v) int64: boxes among those of its scan, the
+    first one again where there are fewer, NONE for voxels of no object; box (B, 7) float32 centre, size and heading,
+    kind (B,) int64 and of (B,) int64, the scan of each box."""
 
     voxels: Voxels
     position: torch.Tensor
@@ -59,17 +63,33 @@ def voxel_positions(point: np.ndarray, row: np.ndarray, count: int) -> np.ndarra
 
 
 def vary(point: np.ndarray, box: np.ndarray, own: Detect, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Points (N, 3) float32 and boxes (B, 7) under one draw: mirrored, turned about z, resized; the boxes are the ones
-    along the axes around the turned ones."""
+    """Points (N, 3) float32 and boxes (B, 7) under one draw: mirrored, turned about z, resized; without headings the
+    boxes are the ones along the axes around the turned ones."""
     mirror = np.where(rng.random(2) < own.mirror, -1.0, 1.0)
+    if own.mirrored == "x":
+        mirror[1] = 1.0
     angle, size = np.radians(rng.uniform(-own.turn_deg, own.turn_deg)), 1 + rng.uniform(-own.resize, own.resize)
     cos, sin = math.cos(angle), math.sin(angle)
     turn = size * np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]) @ np.diag([*mirror, 1.0])
     box = box.copy()
     box[:, :3] = box[:, :3] @ turn.T
     box[:, 3:6] *= size
-    box[:, 6] = mirror.prod() * box[:, 6] + angle
-    return (point.astype(np.float64) @ turn.T).astype(np.float32), hulls(box)
+    box[:, 6] = np.arctan2(mirror[1] * np.sin(box[:, 6]), mirror[0] * np.cos(box[:, 6])) + angle
+    return (point.astype(np.float64) @ turn.T).astype(np.float32), hulls(box) if own.headings == 1 else box
+
+
+def owners_by_place(position: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The first three of the boxes (B, 7) that each position (m, 3) lies in, (m, 3) int64; the first one again where
+    there are fewer, NONE where there is none."""
+    owner = np.full((len(position), VOTED), NONE, np.int64)
+    found = np.zeros(len(position), np.int64)
+    for number, one in enumerate(box):
+        mine = np.flatnonzero(inside(one, position) & (found < VOTED))
+        first = mine[found[mine] == 0]
+        owner[first] = number
+        owner[mine, found[mine]] = number
+        found[mine] += 1
+    return owner
 
 
 class DetectStream(Stream):
@@ -106,7 +126,11 @@ class DetectStream(Stream):
         point, box = vary(scan.point[seen], scan.box, self.own, rng)
         plane = np.packbits(np.ones(len(point), bool))
         row, cell = put_scan(point, plane, np.eye(3, 4) / self.voxel_m, slot, rows, grid)
-        owner = voxel_labels(row, scan.owner[seen], len(cell), max(len(box), 1), "majority")
-        owner = np.where(owner < 0, NONE, owner).astype(np.int64)
+        position = voxel_positions(point, row, len(cell))
+        if scan.owner is None:
+            owner = owners_by_place(position, box)
+        else:
+            owner = voxel_labels(row, scan.owner[seen], len(cell), max(len(box), 1), "majority")
+            owner = np.where(owner < 0, NONE, owner).astype(np.int64)[:, None]
         of = np.full(len(box), slot, np.int64)
-        return voxel_positions(point, row, len(cell)), owner, box[:, :6].astype(np.float32), scan.kind, of
+        return position, owner, box.astype(np.float32), scan.kind, of

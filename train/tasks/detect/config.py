@@ -1,4 +1,5 @@
-"""Settings of detection. (F): VoteNet's on ScanNet, or those of the field's sparse version of it; (A) our own."""
+"""Settings of detection. (F): VoteNet's on ScanNet, or those of the field's sparse version of it; (A) our own. Those of
+SUN RGB-D are the preset `sunrgbd`."""
 
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ from train.inputs.objects import STUFF
 
 CENTRES = ("vote", "seed")
 SEERS = ("unet", "pointnet2")
+MIRRORED = ("xy", "x")
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,10 @@ class Detect:
 
     surrounding: tuple[str, ...] = STUFF  # classes that are no objects
     sample: int = 40_000  # points of a scan that are seen; 0: all (F)
-    mirror: float = 0.5  # chance of x, and of y, to be mirrored (F)
+    headings: int = 1  # directions that a box may face, each with a residual; 1: boxes lie along the axes (F)
+    boxes_per_scan: int = 0  # learned from, drawn by labels.subset_seed; smaller draws lie in larger ones; 0: all
+    mirror: float = 0.5  # chance of an axis to be mirrored (F)
+    mirrored: str = "xy"  # x, and y, each by its own chance; or x alone: a camera's frame has its front (F)
     turn_deg: float = 5.0  # about z, either way (F)
     resize: float = 0.0  # either way, as a share of the size (F)
     seen_by: str = "unet"  # or "pointnet2": PointNet++ as VoteNet has it, from scratch, of 1,024 seeds
@@ -41,12 +46,15 @@ class Detect:
         rules = [
             one_of(self, "centres", CENTRES),
             one_of(self, "seen_by", SEERS),
-            *positive(self, "seeds", "proposals", "width", "ball_votes"),
+            one_of(self, "mirrored", MIRRORED),
+            *positive(self, "headings", "seeds", "proposals", "width", "ball_votes"),
             *not_negative(self, "sample", "turn_deg", "iou_weight", "vote_weight", "momentum_steps", "least_inside"),
+            *not_negative(self, "boxes_per_scan"),
             *shares(self, "mirror", "least_objectness", "box_overlap", "momentum_start"),
             ("resize", 0 <= self.resize < 1, "from 0 to below 1"),
             ("ball_m", self.ball_m > 0, "above 0"),
             ("far_m", self.far_m >= self.near_m > 0, "not below near_m, both above 0"),
+            ("iou_weight", self.headings == 1 or not self.iou_weight, "0 with headings: it is of boxes along the axes"),
             ("proposals", self.proposals <= self.seeds, f"not above seeds = {self.seeds}: each is one seed's vote"),
         ]
         check(self, rules)

@@ -2,7 +2,8 @@
 
 A scan's points are brought into a fixed order and drawn by a key of its name, so an evaluation repeats, and what is
 found does not depend on the order of its file. What is left out, in this order: boxes with too few points inside, the
-less sure of two boxes of one class that overlap, boxes that are hardly objects. Each of the others is a detection of
+less sure of two boxes of one class that overlap (of turned ones, as VoteNet has it, the boxes along the axes around
+them), boxes that are hardly objects. Each of the others is a detection of
 every class, with the product of its objectness and the class's probability as its score.
 """
 
@@ -47,9 +48,9 @@ def predict(model: VoteNet, name: str, point: np.ndarray, voxel_m: float, device
     position = torch.from_numpy(voxel_positions(point, row, len(voxels.coordinate)))
     with torch.no_grad():
         found = model.proposals(to_device(voxels, device), position.to(device), 1)
-        size = model.decode(found, found.size_score.argmax(dim=-1))[0]
+        size, turn = model.sizes(found, found.size_score.argmax(dim=-1))[0], model.turns(found)[0]
     objectness, kind = found.objectness[0].softmax(dim=-1)[:, 1], found.kind[0].softmax(dim=-1)
-    box = torch.cat([found.centre[0], size, size.new_zeros(len(size), 1)], dim=1).double().cpu().numpy()
+    box = torch.cat([found.centre[0], size, turn[:, None]], dim=1).double().cpu().numpy()
     objectness, kind = objectness.double().cpu().numpy(), kind.double().cpu().numpy()
     if not (np.isfinite(box).all() and np.isfinite(objectness).all() and np.isfinite(kind).all()):
         raise InstanceError(f"scan {name}: the net's output is not finite: its training went wrong, use other weights")

@@ -1,12 +1,14 @@
 """VoteNet's losses, with what is no box left out.
 
-10 (vote + 0.5 objectness + centre + 0.1 size class + size + 0.1 class). A scan has as many boxes as it has: in
+10 (vote + 0.5 objectness + centre + 0.1 size class + size + 0.1 class), and with headings + 0.1 heading class + heading
+among them. A scan has as many boxes as it has: in
 VoteNet's code there are 64, and the empty ones lie at the origin, where proposals are taught that they are objects;
 `phantom` brings that back, for comparisons.
 
 Shapes. As in `train.tasks.detect.model`; b boxes of one scan.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -20,7 +22,7 @@ _TINY = 1e-6
 
 
 class Assigned(NamedTuple):
-    """Of every proposal (n, p): whether it is an object, whether it counts, and the box (.., 6) and class of the box
+    """Of every proposal (n, p): whether it is an object, whether it counts, and the box (.., 7) and class of the box
     that is nearest to its middle."""
 
     positive: torch.Tensor
@@ -42,7 +44,7 @@ def losses(model, found, batch: DetectBatch) -> Loss:
     kind = F.cross_entropy(found.kind.flatten(0, 1), assigned.kind.flatten(), reduction="none")
     index = assigned.kind[..., None, None].expand(*assigned.kind.shape, 1, 3)
     residual = found.residual.gather(2, index)[:, :, 0]
-    target = assigned.box[..., 3:] / model.mean_size[assigned.kind] - 1
+    target = assigned.box[..., 3:6] / model.mean_size[assigned.kind] - 1
     size = F.huber_loss(residual, target, reduction="none").mean(dim=-1)
     terms = {
         "vote": _votes(found, batch),
@@ -59,11 +61,16 @@ def losses(model, found, batch: DetectBatch) -> Loss:
         "size class": 0.1,
         "size": 1.0,
         "class": 0.1,
+        "heading class": 0.1,
+        "heading": 1.0,
     }
+    if model.headings:
+        facing, swerve = _headings(found, assigned, model.headings)
+        terms |= {"heading class": _mean(facing, positive), "heading": _mean(swerve, positive)}
     total = 10 * sum(weights[name] * value for name, value in terms.items())
     if model.own.iou_weight:
-        decoded = torch.cat([found.centre, model.decode(found, assigned.kind)], dim=-1)
-        terms["iou"] = _mean(1 - aligned_iou(decoded, assigned.box), positive)
+        decoded = torch.cat([found.centre, model.sizes(found, assigned.kind)], dim=-1)
+        terms["iou"] = _mean(1 - aligned_iou(decoded, assigned.box[..., :6]), positive)
         total = total + model.own.iou_weight * terms["iou"]
     logged = {name: value.detach() for name, value in terms.items()}
     return Loss(total, logged | {"objects": positive.mean()}, {})
@@ -79,12 +86,12 @@ def _assign(model, found, batch: DetectBatch) -> Assigned:
     for scan in range(batch.size):
         box, kind = batch.box[batch.of == scan], batch.kind[batch.of == scan]
         if own.phantom:
-            empty = torch.cat([box.new_zeros(3), model.mean_size[0]])
+            empty = torch.cat([box.new_zeros(3), model.mean_size[0], box.new_zeros(1)])
             box, kind = torch.cat([box, empty[None]]), torch.cat([kind, kind.new_zeros(1)])
         middle = found.middle[scan].detach()
         if not len(box):
             none = torch.zeros(len(middle), dtype=torch.bool, device=middle.device)
-            parts.append((none, ~none, middle.new_ones(len(middle), 6), none.long()))
+            parts.append((none, ~none, middle.new_ones(len(middle), 7), none.long()))
             continue
         squared = (middle[:, None] - box[None, :, :3]).square().sum(-1)
         nearest = squared.argmin(dim=1)
@@ -94,16 +101,27 @@ def _assign(model, found, batch: DetectBatch) -> Assigned:
 
 
 def _votes(found, batch: DetectBatch) -> torch.Tensor:
-    """Distance (L1) of the votes of seeds on objects to the middle of their box, the mean over those of the batch."""
+    """Distance (L1) of the votes of seeds on objects to the middle of their box, the nearest of several, the mean over
+    those of the batch."""
     total, count = found.vote.sum() * 0, 0
     for scan in range(batch.size):
         owner = batch.owner[found.seed_row[scan]]
-        mine = owner >= 0
+        mine = owner[:, 0] >= 0
         if mine.any():
-            centre = batch.box[batch.of == scan, :3]
-            total = total + (found.vote[scan][mine] - centre[owner[mine]]).abs().sum()
+            centre = batch.box[batch.of == scan, :3][owner[mine]]
+            total = total + (found.vote[scan][mine][:, None] - centre).abs().sum(-1).amin(dim=1).sum()
             count += int(mine.sum())
     return total / (count + _TINY)
+
+
+def _headings(found, assigned: Assigned, headings: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss of the direction (n p,) and of the residual to the right one (n, p)."""
+    turn = assigned.box[..., 6] * (headings / (2 * math.pi))  # in steps of directions
+    nearest = turn.round()
+    direction = nearest.long() % headings
+    facing = F.cross_entropy(found.facing.flatten(0, 1), direction.flatten(), reduction="none")
+    swerve = found.swerve.gather(-1, direction[..., None])[..., 0]
+    return facing, F.huber_loss(swerve, 2 * (turn - nearest), reduction="none")
 
 
 def _centres(found, assigned: Assigned, batch: DetectBatch, phantom: bool) -> torch.Tensor:

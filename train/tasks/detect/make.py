@@ -1,5 +1,6 @@
 """Detection as a task: model, batches, validation and report, from their settings."""
 
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from train.inputs.labelled import LabelledData
 from train.inputs.labels import NONE, LabelTable, SceneError
 from train.inputs.objects import Boxes, aligned, boxes_of, stuff_classes, warn_of_alignment, with_instances
-from train.inputs.order import Share
+from train.inputs.order import Share, keyed_generator
 from train.inputs.scans import LabelledScan
 from train.nets.pointnet2 import PointNet2
 from train.nets.unet import NETS, Norm, UNet
@@ -38,9 +39,24 @@ def boxes_of_scan(scan: LabelledScan, config: FinetuneConfig, table: LabelTable)
         none = np.zeros(0, np.int64)
         return Boxes(aligned(scan), np.zeros((0, 7)), none, np.full(len(scan.point), NONE, np.int32))
     found = boxes_of(scan, frozenset(range(len(table.names))) - set(objects), len(table.names))
+    found = found._replace(kind=np.searchsorted(objects, found.kind))
     order = fixed_order(found.point)
-    kind = np.searchsorted(objects, found.kind)
-    return found._replace(point=found.point[order], owner=found.owner[order], kind=kind)
+    if np.array_equal(order, np.arange(len(order))):
+        return found
+    return found._replace(point=found.point[order], owner=None if found.owner is None else found.owner[order])
+
+
+def draw_boxes(name: str, scan: Boxes, count: int, seed: int) -> Boxes:
+    """A scan with `count` of its boxes, drawn by the seed and the scan's name; smaller draws lie in larger ones. Points
+    of the others belong to none, so the net is taught that there is nothing, as in the benchmark's limited boxes."""
+    drawn = keyed_generator(seed, zlib.crc32(name.encode()), 0).permutation(len(scan.box))[:count]
+    kept = np.sort(drawn)
+    owner = scan.owner
+    if owner is not None:
+        number_of = np.full(len(scan.box) + 1, NONE, np.int32)  # the last one: of points of no box
+        number_of[kept] = np.arange(len(kept))
+        owner = number_of[owner]
+    return scan._replace(box=scan.box[kept], kind=scan.kind[kept], owner=owner)
 
 
 def make_model(config: FinetuneConfig, table: LabelTable, weights: Backbone | None) -> VoteNet:
@@ -73,9 +89,14 @@ def make(config: FinetuneConfig, data: LabelledData, weights: Backbone | None, w
     """The task. Scans without instances are left out with a warning. Raises WeightsError, LoaderError, SceneError."""
     own, table, run, voxel_m = config.detect, data.table, config.run, config.backbone.voxel_m
     names = [table.names[c] for c in object_classes(config, table)]
-    train, val = with_instances(data.train, "training"), with_instances(data.val, "validation")
+    train, val = with_instances(data.train, "training", True), with_instances(data.val, "validation", True)
     warn_of_alignment([*train, *val], "training and validation")
     learned = [boxes_of_scan(scan, config, table) for scan in train]
+    if own.boxes_per_scan:
+        seed = config.labels.subset_seed
+        learned = [
+            draw_boxes(scan.name, boxes, own.boxes_per_scan, seed) for scan, boxes in zip(train, learned, strict=True)
+        ]
     judged = [(scan.name, boxes_of_scan(scan, config, table)) for scan in val]
     model = make_model(config, table, weights)
     model.mean_size.copy_(torch.from_numpy(mean_sizes(learned, len(names))))

@@ -1,9 +1,11 @@
 """VoteNet on a sparse U-Net: seeds vote for the middles of objects, votes are gathered to proposals of boxes.
 
 Shapes. m voxels of a batch of n scans, s seeds and p proposals of each, K classes of objects, B boxes. A proposal's row
-is objectness (2), centre (3), then of each class of sizes its score and a residual (K + 3K), and classes (K).
+is objectness (2), centre (3), then of each class of sizes its score and a residual (K + 3K), classes (K) and, where
+boxes have headings, of each of H directions its score and a residual (H + H).
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -27,7 +29,8 @@ _LEAST_MOMENTUM = 0.001
 class Proposed(NamedTuple):
     """seed (n, s, 3) metres, seed_row (n, s) rows of voxels, vote (n, s, 3); of each proposal: middle (n, p, 3) of the
     votes that it is made of, centre (n, p, 3), objectness (n, p, 2), size_score (n, p, K), residual (n, p, K, 3) as a
-    share of the mean size, kind (n, p, K)."""
+    share of the mean size, kind (n, p, K); with headings, facing (n, p, H) and swerve (n, p, H), the score of each
+    direction and the residual to it as a share of half the angle between two, else both (n, p, 0)."""
 
     seed: torch.Tensor
     seed_row: torch.Tensor
@@ -38,6 +41,8 @@ class Proposed(NamedTuple):
     size_score: torch.Tensor
     residual: torch.Tensor
     kind: torch.Tensor
+    facing: torch.Tensor
+    swerve: torch.Tensor
 
 
 class VoteNet(Scene):
@@ -56,12 +61,15 @@ class VoteNet(Scene):
         super().__init__(backbone, frozen)
         width, half = own.width, max(own.width // 2, 1)
         self.own, self.classes, self.norm_momentum = own, classes, norm.momentum
+        self.headings = own.headings if own.headings > 1 else 0
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.register_buffer("mean_size", torch.ones(classes, 3))
         self.lift = nn.Linear(backbone.channels, width)
         self.voter = nn.Sequential(*pointwise((width, width, width), norm), nn.Linear(width, 3 + width))
         self.gather = pointwise((width + 3, half, half, half), norm)
-        self.propose = nn.Sequential(*pointwise((half, half, half), norm), nn.Linear(half, 5 + 5 * classes))
+        self.propose = nn.Sequential(
+            *pointwise((half, half, half), norm), nn.Linear(half, 5 + 5 * classes + 2 * self.headings)
+        )
         for part in (self.lift, self.voter, self.gather, self.propose):
             initialise(part, generator)
 
@@ -122,18 +130,26 @@ class VoteNet(Scene):
         middle, grouped = torch.stack(middle), torch.stack(grouped)
         made = self.gather(grouped.flatten(0, 2)).unflatten(0, grouped.shape[:3]).amax(dim=2)
         out = self.propose(made.flatten(0, 1)).unflatten(0, made.shape[:2]).float()
-        k = self.classes
-        parts = out.split([2, 3, k, 3 * k, k], dim=-1)
-        residual = parts[3].unflatten(-1, (k, 3))
+        k, h = self.classes, self.headings
+        sureness, moved, size_score, residual, kind, facing, swerve = out.split([2, 3, k, 3 * k, k, h, h], dim=-1)
+        middle, residual = middle.float(), residual.unflatten(-1, (k, 3))
         return Proposed(
-            seed, row, voted.float(), middle.float(), middle.float() + parts[1], parts[0], parts[2], residual, parts[4]
+            seed, row, voted.float(), middle, middle + moved, sureness, size_score, residual, kind, facing, swerve
         )
 
-    def decode(self, found: Proposed, kind: torch.Tensor) -> torch.Tensor:
+    def sizes(self, found: Proposed, kind: torch.Tensor) -> torch.Tensor:
         """Sizes (n, p, 3) metres of proposals, as of the classes of sizes (n, p)."""
         index = kind[..., None, None].expand(*kind.shape, 1, 3)
         residual = found.residual.gather(2, index)[:, :, 0]
         return (self.mean_size[kind] * (1 + residual)).clamp(min=1e-3)
+
+    def turns(self, found: Proposed) -> torch.Tensor:
+        """Headings (n, p) of proposals, radians: the direction of the highest score and its residual; 0 without."""
+        if not self.headings:
+            return found.centre.new_zeros(found.centre.shape[:-1])
+        direction = found.facing.argmax(dim=-1, keepdim=True)
+        swerve = found.swerve.gather(-1, direction)
+        return ((2 * direction + swerve) * math.pi / self.headings)[..., 0]
 
     def forward(self, batch: DetectBatch) -> Loss:
         """The losses of a batch, `train.tasks.detect.losses`."""

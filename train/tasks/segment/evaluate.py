@@ -41,12 +41,13 @@ class Seeing(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Confusion matrices (K, K + 1) over all points, and over all 2 cm voxels, of a number of scans; and what was
-    predicted in the first of them."""
+    """Confusion matrices (K, K + 1) over all points, and over all 2 cm voxels, of a number of scans; each (scans, K,
+    K + 1): of the points of every scan; and what was predicted in the first of them."""
 
     points: np.ndarray
     voxels: np.ndarray
     scans: int
+    each: np.ndarray
     shown: tuple[tuple[LabelledScan, np.ndarray], ...] = ()
 
 
@@ -62,21 +63,21 @@ def evaluate(
     every prediction; the first few are kept for pictures. The model is left in the mode it was in. Raises
     SegmentError."""
     classes = model.head.out_features
-    points = np.zeros((classes, classes + 1), np.int64)
-    voxels = np.zeros_like(points)
+    each = np.zeros((len(scans), classes, classes + 1), np.int64)
+    voxels = np.zeros((classes, classes + 1), np.int64)
     training, kept = model.training, []
     model.eval()
-    for scan in scans:
+    for number, scan in enumerate(scans):
         prediction = predict(model, scan, seeing, device)
         if scan.label is not None:
-            points += confusion(scan.label, prediction, classes)
+            each[number] = confusion(scan.label, prediction, classes)
             voxels += voxel_confusion(scan, prediction, classes)
         if use:
             use(scan, prediction)
         if len(kept) < shown:
             kept.append((scan, prediction))
     model.train(training)
-    return Evaluation(points, voxels, len(scans), tuple(kept))
+    return Evaluation(each.sum(axis=0), voxels, len(scans), each, tuple(kept))
 
 
 def predict(model: Segmenter, scan: LabelledScan, seeing: Seeing, device: torch.device) -> np.ndarray:

@@ -5,6 +5,7 @@ import functools
 import torch
 
 from train.inputs.labelled import LabelledData
+from train.inputs.labels import NONE, SceneError
 from train.inputs.order import Share
 from train.nets.unet import NETS
 from train.nets.weights import Backbone
@@ -56,6 +57,11 @@ def validate(model: Segmenter, data: LabelledData, config: FinetuneConfig, devic
 def make(config: FinetuneConfig, data: LabelledData, weights: Backbone | None, world: World) -> Task:
     """The task. A frozen backbone gets statistics of the training scans. Raises WeightsError, LoaderError,
     SceneError."""
+    if not any((scan.label != NONE).any() for scan in data.train):
+        first = data.train[0].name
+        raise SceneError(
+            f"no point of {len(data.train)} training scans (first: {first}) has a class, boxes alone: --task detect"
+        )
     model = make_model(config, len(data.table.names), weights)
     if model.frozen:
         calibrate(model.backbone, data.train, config.backbone.voxel_m, world.device, config.backbone.inputs)

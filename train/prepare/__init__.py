@@ -1,0 +1,1 @@
+"""Data sets brought into the form that training reads, once."""

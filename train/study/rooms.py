@@ -1,0 +1,148 @@
+"""The rooms of a study: scans to pre-train on, and labelled ones to learn from and to be judged on.
+
+    tuning    of the first three stages; judged on validation rooms
+    final     of the comparison; judged on test rooms
+
+Built-in rooms are of two seeds, so that nothing is shared. Of your own, both learn from the same rooms; test rooms are
+the data set's validation part, or else a quarter of the rooms, and validation rooms a quarter of the others. Neither is
+pre-trained on. Which rooms are drawn depends on their names alone.
+
+<out>/tuning, final/samples, sequences    built-in rooms, as `gen4d samples` and `gen4d build` make them
+<out>/sequences, lists/*.txt              your own
+"""
+
+import hashlib
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from gen4d import building, files, sources
+from gen4d.samples import write_samples
+from train.errors import Refused
+from train.inputs.labels import SceneError
+from train.inputs.subsets import find_part, nested_rooms, room_of
+from train.study.plan import Study
+
+SIDES = ("tuning", "final")
+_SHARE = 25.0  # of rooms: for testing, and of the others for validation
+_FEW = 4  # scans to measure what steps cost
+
+
+class StudyError(Refused):
+    """A study that cannot go on; the message says why and what to do."""
+
+
+class Given(NamedTuple):
+    """Folders of the user's own: scans to pre-train on, labelled scans, shapes to move (by default built-in ones), and
+    a manifest of them. Without scans: built-in rooms."""
+
+    scans: pathlib.Path | None = None
+    labels: pathlib.Path | None = None
+    shapes: pathlib.Path | None = None
+    manifest: pathlib.Path | None = None
+
+
+class Rooms(NamedTuple):
+    """Of one side: the data set to pre-train on, the folder of labelled scans, files with the names of those to learn
+    from and to be judged on, and a digest of all that is labelled."""
+
+    sequences: pathlib.Path
+    labelled: pathlib.Path
+    learned: pathlib.Path
+    judged: pathlib.Path
+    digest: str
+
+
+def make_rooms(
+    study: Study, given: Given, out: pathlib.Path, processes: int, say: Callable[[str], None], few: bool = False
+) -> dict[str, Rooms]:
+    """Rooms of both sides, made where they are not there yet. few: only what it takes to measure steps: a few scans to
+    pre-train on, or one side of built-in rooms.
+
+    Raises StudyError, and what reading and building raise."""
+    if given.scans is not None:
+        return _own(study, given, out, processes, say, few)
+    if few:
+        return dict.fromkeys(SIDES, _built_in(study, 0, out, processes, say))
+    return {side: _built_in(study, number, out / side, processes, say) for number, side in enumerate(SIDES)}
+
+
+def _built_in(study: Study, number: int, folder: pathlib.Path, processes: int, say: Callable[[str], None]) -> Rooms:
+    samples = folder / "samples"
+    say(f"{folder}: {study.rooms} built-in rooms")
+    written = write_samples(samples, rooms=study.rooms, seed=study.samples_seed + number)
+    _build(study, samples / "scans", samples / "shapes", folder / "sequences", processes, say)
+    lists = (samples / "scans" / f"scannetv2_{part}.txt" for part in ("train", "val"))
+    return Rooms(folder / "sequences", samples / "scans", *lists, written.digest)
+
+
+def _build(study: Study, scans, shapes, out: pathlib.Path, processes: int, say, **given) -> None:
+    def progress(state: building.Progress) -> None:
+        if state.stage == "compiling":
+            say("compiling kernels (once)")
+
+    building.build_dataset(
+        scans, shapes, out, workers=max(processes, 1), progress=progress, sequences=study.sequences, **given
+    )
+
+
+# The user's own ------------------------------------------------------------------------------------------------------
+
+
+def _own(study: Study, given: Given, out: pathlib.Path, processes: int, say, few: bool) -> dict[str, Rooms]:
+    try:
+        own = [find_part(given.labels, part).scans for part in ("train", "val")]
+    except SceneError:
+        own = [sources.find_scans(given.labels).sources, ()]
+    train, test = own
+    names = [scan.name for scan in train]
+    if not test:
+        names, tested = _drawn(given.labels, names)
+    else:
+        tested = [scan.name for scan in test]
+    learned, validated = _drawn(given.labels, names)
+    unlabelled = [scan.name for scan in sources.find_scans(given.scans).sources]
+    judged = {room_of(name) for name in (*tested, *validated)}
+    seen = [name for name in unlabelled if room_of(name) not in judged]
+    if not seen:
+        raise StudyError(f"{given.scans}: all {len(unlabelled)} scans are judged on: give scans of other rooms as well")
+    seen = seen[:_FEW] if few else seen
+    lists = {"pretrain": seen, "learned": learned, "validation": validated, "test": tested}
+    place = out / "lists"
+    files.make_folder(place)
+    for name, members in lists.items():
+        files.write(place / f"{name}.txt", "".join(f"{member}\n" for member in members).encode())
+    say(", ".join(f"{len(members)} scans {name}" for name, members in lists.items()))
+    shapes = given.shapes
+    if shapes is None:
+        write_samples(out / "furniture", rooms=0)
+        shapes = out / "furniture" / "shapes"
+    _build(study, given.scans, shapes, out / "sequences", processes, say, split=place / "pretrain.txt")
+    by_name = {scan.name: scan for scan in (*train, *test)}
+    digest = _digest(by_name[name] for name in (*learned, *validated, *tested))
+    judged_by = {"tuning": "validation", "final": "test"}
+    return {
+        side: Rooms(out / "sequences", given.labels, place / "learned.txt", place / f"{judge}.txt", digest)
+        for side, judge in judged_by.items()
+    }
+
+
+def _drawn(folder: pathlib.Path, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Scans of most rooms, and those of a quarter of the rooms. Raises StudyError."""
+    rooms = {room_of(name) for name in names}
+    if len(rooms) < 2:
+        raise StudyError(
+            f"{folder}: {len(rooms)} labelled rooms left to learn from: rooms to learn from, for validation and for "
+            "testing are needed, of each one at least: label more"
+        )
+    apart = nested_rooms(rooms, _SHARE, 0)
+    return [n for n in names if room_of(n) not in apart], [n for n in names if room_of(n) in apart]
+
+
+def _digest(scans: Iterable[sources.ScanSource]) -> str:
+    """SHA-256 over the names and files of labelled scans."""
+    digest = hashlib.sha256()
+    for scan in scans:
+        for role, path in sorted(scan.files.items()):
+            digest.update(f"{scan.name} {role} {files.sha256(scan.root / path)}\n".encode())
+    return digest.hexdigest()
