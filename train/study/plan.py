@@ -348,7 +348,15 @@ _SMALL = Study(
         "4dcontrast",
         BEST,
     ),
-    candidates=("moving-3d-hardest", "4dcontrast-hardest", "moving-3d-infonce-uniform"),
+    candidates=(
+        "moving-3d-hardest",
+        "4dcontrast-hardest",
+        "moving-3d-infonce-uniform",
+        "moving-3d-csc",
+        "moving-3d-vicreg",
+        "moving-3d-msc",
+        "moving-3d-distill",
+    ),
     screened=_CONTROLS,
     tests=_TESTS,
 )
