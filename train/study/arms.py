@@ -44,13 +44,18 @@ ARMS = {
     "moving-3d-infonce-unsampled": Arm("moving-3d-infonce", ("moving_share=0",)),
     "moving-3d-infonce-resting": Arm("moving-3d-infonce", ("shape_rests=true",)),
     "moving-3d-infonce-uniform": Arm("moving-3d-infonce", ("moving_share=none",)),
+    # Other methods of the field on the same frames.
+    "moving-3d-csc": Arm("moving-3d-csc"),
+    "moving-3d-vicreg": Arm("moving-3d-vicreg"),
+    "moving-3d-msc": Arm("moving-3d-msc", cost=0.8),
+    "moving-3d-distill": Arm("moving-3d-distill", cost=1.2),
     # What of it is the effective rate.
     "moving-3d-infonce-norms": Arm("moving-3d-infonce", norms=SCRATCH),
     # Other methods of the field.
     "moving-3d-csc": Arm("moving-3d-csc"),
     "moving-3d-vicreg": Arm("moving-3d-vicreg"),
     "moving-3d-msc": Arm("moving-3d-msc"),
-    "moving-3d-distill": Arm("moving-3d-distill", cost=1.3),  # a forward of the teacher besides
+    "moving-3d-distill": Arm("moving-3d-distill", cost=1.2),  # a forward of the teacher besides
     # The 4D encoder.
     "4dcontrast": Arm("4dcontrast", cost=_COST_4D),
     "4dcontrast-shared": Arm("4dcontrast", ("predictors=shared",), cost=_COST_4D),
