@@ -24,6 +24,7 @@ _WRITTEN = "<!-- written by tests/pages.py -->"
 
 def help_of(command: click.Command, name: str, parent: click.Context | None = None) -> list[tuple[str, str]]:
     """Full name and `--help` of a command and, after it, of those below it."""
+    command._help_option = None  # click keeps what the first context made of it, whoever its parent was
     width = {"terminal_width": WIDTH, "max_content_width": WIDTH}
     context = click.Context(command, parent, name, **command.context_settings, **width)
     found = [(context.command_path, "\n".join(line.rstrip() for line in command.get_help(context).splitlines()))]

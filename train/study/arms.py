@@ -48,14 +48,9 @@ ARMS = {
     "moving-3d-csc": Arm("moving-3d-csc"),
     "moving-3d-vicreg": Arm("moving-3d-vicreg"),
     "moving-3d-msc": Arm("moving-3d-msc", cost=0.8),
-    "moving-3d-distill": Arm("moving-3d-distill", cost=1.2),
+    "moving-3d-distill": Arm("moving-3d-distill", cost=1.2),  # a forward of the teacher besides
     # What of it is the effective rate.
     "moving-3d-infonce-norms": Arm("moving-3d-infonce", norms=SCRATCH),
-    # Other methods of the field.
-    "moving-3d-csc": Arm("moving-3d-csc"),
-    "moving-3d-vicreg": Arm("moving-3d-vicreg"),
-    "moving-3d-msc": Arm("moving-3d-msc"),
-    "moving-3d-distill": Arm("moving-3d-distill", cost=1.2),  # a forward of the teacher besides
     # The 4D encoder.
     "4dcontrast": Arm("4dcontrast", cost=_COST_4D),
     "4dcontrast-shared": Arm("4dcontrast", ("predictors=shared",), cost=_COST_4D),
