@@ -25,7 +25,7 @@ from gen4d.commands.verify import verify
 from gen4d.commands.view import view
 
 try:
-    from gen4d import files  # noqa: F401, needs what Windows has not
+    from gen4d import files  # needs what Windows has not
 except ImportError as error:
     raise SystemExit(f"Error: {error}") from None
 
@@ -81,6 +81,7 @@ def _run() -> int:
         return 1
     except OSError as error:
         message = f"{error.filename or 'a file'}: {error.strerror or error}"
+        message += f": {remedy}" if (remedy := files.remedy(error)) else ""
     except MemoryError:
         message = "not enough memory: use fewer --workers, or a machine with more memory"
     except ValueError as error:  # every error of ours is one; anything else is a bug and shows its trace

@@ -63,7 +63,7 @@ def write(path: pathlib.Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        error.filename = error.filename or str(path)  # a full disk does not say where
+        _name(error, path, temporary)
         raise
     _sync_folder(path.parent)
 
@@ -86,9 +86,27 @@ def place(path: pathlib.Path, content: Iterable[bytes] | Mapping[str, bytes], sc
         effect("rename", path)
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not say where
+        _name(error, path, temporary)
         raise
     _sync_folder(path.parent)
+
+
+def _name(error: OSError, path: pathlib.Path, temporary: pathlib.Path) -> None:
+    """Name the file that was to be written: a full disk names none, and nobody knows the temporary one."""
+    if error.filename is None or str(temporary) in str(error.filename):
+        error.filename, error.filename2 = str(path), None
+
+
+def remedy(error: OSError) -> str:
+    """What a user can do where a file or folder cannot be written; empty where that is not known."""
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return "free some space, or give another folder"
+        case errno.ENOTDIR | errno.EISDIR | errno.EEXIST | errno.ENOTEMPTY | errno.ENAMETOOLONG:
+            return "give another name"
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return "give a folder that you may write to"
+    return ""
 
 
 def write_unsynced(path: pathlib.Path, content: bytes) -> None:

@@ -299,8 +299,17 @@ def test_an_export_of_another_data_set_or_format_or_among_other_files_is_refused
         (walks, "npz", tmp_path / "mine" / "notes.txt", "is a file: give a folder"),
     ):
         with pytest.raises(ExportError, match=why):
-            export(dataset, kind, where)
+            plan_export(dataset, tuple(range(len(dataset))), kind, where)  # so --dry-run promises nothing wrong
     assert files_of(tmp_path) == before
+
+
+def test_a_folder_that_fills_while_an_export_is_planned_is_refused(walks, tmp_path):
+    plan = plan_export(walks, (0,), "npz", tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(ExportError, match="other files"):
+        list(export_sequences(walks, plan, tmp_path / "out"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
 
 
 def test_a_disk_that_is_too_small_is_said_before_anything_is_written(walks, full_disk):

@@ -156,6 +156,12 @@ def test_what_cannot_be_used_is_one_line_and_the_others_go_on(raw, prepared, tmp
     assert "was prepared already" in refusal("prepare", "scans", tmp_path / "votenet", "--out", tmp_path / "v")
 
 
+def test_nothing_is_written_among_the_raw_files(raw):
+    before = content(raw)
+    assert "give another one" in refusal("prepare", "scans", raw, "--out", raw / ".")
+    assert content(raw) == before
+
+
 def test_damage_is_found_when_a_scan_is_read(prepared, tmp_path):
     shutil.copytree(prepared, tmp_path / "out")
     path = tmp_path / "out/train/shards/00000.zarr.zip"

@@ -175,6 +175,13 @@ def test_what_is_no_run_is_one_line(spoil, message, tmp_path):
     assert not (tmp_path / "run.html").exists()
 
 
+def test_a_page_replaces_no_file_of_another_kind(tmp_path):
+    run = finetuned(tmp_path / "run", "segment", [record(1)])
+    before = (run / "config.json").read_bytes()
+    assert call("report", run, "--out", run / "config.json").exit_code == 2
+    assert (run / "config.json").read_bytes() == before
+
+
 def test_the_command_writes_it(tmp_path):
     run = finetuned(tmp_path / "run", "segment", [record(1)])
     result = call("report", run, "--out", tmp_path / "new" / "run.html", "--json")

@@ -2,6 +2,8 @@
 
 import pathlib
 
+from gen4d import files
+
 
 class BuildError(ValueError):
     """The build cannot go on; the message names what, why and the remedy."""
@@ -11,9 +13,12 @@ class GivenError(BuildError):
     """A folder or an option that a kind of sequences needs, or does not have."""
 
 
-def unwritable(error: OSError, out: pathlib.Path) -> BuildError:
-    """The error of a build that cannot write."""
+def unwritable(error: OSError, out: pathlib.Path) -> Exception:
+    """The error of a build that cannot write; a reader of our lines that went away is none, and stays what it is."""
+    if isinstance(error, BrokenPipeError):
+        return error
+    remedy = files.remedy(error) or "free some space, or give another folder"
     return BuildError(
-        f"{error.filename or out}: cannot be written ({error.strerror or error}): free some space or give another "
-        "folder; what is done is valid, and the same command continues"
+        f"{error.filename or out}: cannot be written ({error.strerror or error}): {remedy}; what is done is valid, and "
+        "the same command continues"
     )

@@ -25,11 +25,13 @@ def report(dataset, out, views, quick) -> None:
 
     The exit code is 1 if a file is damaged or a rule is broken.
     """
+    from gen4d import files
     from gen4d.report.overview import write_report
     from gen4d.shards.dataset import open_dataset
 
-    if out.suffix.lower() != ".html":
-        raise click.BadParameter(f"{out}: give a name that ends in .html", param_hint="--out")
+    if out.suffix.lower() != ".html" or out.is_dir():
+        raise click.BadParameter(f"{out}: give the name of a file that ends in .html", param_hint="--out")
+    files.make_folder(out.parent)  # what cannot be written is said before all is measured
     last = time.monotonic()
 
     def progress(done: int, of: int) -> None:

@@ -38,12 +38,14 @@ class Plan(NamedTuple):
     left: int  # sequences that are not there yet, and of these
     bytes: int
     seconds: float  # on one core, without the disk
+    note: dict  # whose the folder is
 
 
 def plan_export(dataset: Dataset, numbers: tuple[int, ...], kind: str, out: pathlib.Path) -> Plan:
     """Say what an export of some sequences, by their numbers, takes. Encodes the first one and writes nothing.
 
-    kind: pointcept, ply, npz, glb or webdataset. Raises ExportError if there is no sequence.
+    kind: pointcept, ply, npz, glb or webdataset. Raises ExportError if there is no sequence, or if `out` holds anything
+    but an export of the same data set.
     """
     if not numbers:
         raise ExportError(f"{dataset.home.where()}: holds no sequence: gen4d inspect says why")
@@ -53,8 +55,12 @@ def plan_export(dataset: Dataset, numbers: tuple[int, ...], kind: str, out: path
     size = sum(map(len, webdataset.tar([first]))) if kind == "webdataset" else sum(map(_size, first.values()))
     seconds = time.perf_counter() - started
     names = _tars(numbers, size) if kind == "webdataset" else _last_paths(dataset, numbers, kind)
+    note = {"format": kind, "source": dataset.digest}
+    if kind == "webdataset":  # whose files hold many sequences each
+        note["files"] = hashlib.sha256(canonical({"": names})).hexdigest()
+    _check_folder(out, note)
     left = sum(len(some) for path, some in names if not (out / path).exists())
-    return Plan(kind, names, left, left * size, left * seconds)
+    return Plan(kind, names, left, left * size, left * seconds, note)
 
 
 def free_bytes(out: pathlib.Path) -> int:
@@ -74,14 +80,12 @@ def export_sequences(dataset: Dataset, plan: Plan, out: pathlib.Path) -> Iterato
             f"{out}: {plan.bytes / 1e9:.2f} GB will be written and {free / 1e9:.2f} GB are free: free some space, give "
             "another --out, or choose with --sequences or --limit"
         )
-    if out.exists() and not out.is_dir():
-        raise ExportError(f"{out} is a file: give a folder")
     files.make_folder(out)
     with files.locked(out):
-        note = {"format": plan.kind, "source": dataset.digest}
-        if plan.kind == "webdataset":  # whose files hold many sequences each
-            note["files"] = hashlib.sha256(canonical({"": plan.files})).hexdigest()
-        _check_folder(out, note)
+        if not _check_folder(out, plan.note):  # again: another one may have begun here
+            for path in files.leftovers(out):
+                files.remove(path)
+            files.write(out / "export.json", seal(plan.note))
         scratch = out / _SCRATCH
         files.remove_folder(scratch)
         files.make_folder(scratch)
@@ -195,12 +199,11 @@ def _export(dataset: Dataset, plan: Plan, out: pathlib.Path, scratch: pathlib.Pa
         yield done
 
 
-def _check_folder(out: pathlib.Path, note: dict) -> None:
-    """Raise ExportError if the folder holds anything but this export, and leave the note that it is this one's."""
-    if check_note(out, note):
-        return
-    if odd := files.others(out):
+def _check_folder(out: pathlib.Path, note: dict) -> bool:
+    """Whether the folder is of this export already. Raises ExportError if it holds anything else."""
+    if out.exists() and not out.is_dir():
+        raise ExportError(f"{out} is a file: give a folder")
+    begun = check_note(out, note)
+    if not begun and (odd := files.others(out)):
         raise ExportError(f"{out}: holds other files ({odd[0]}, {len(odd)} in all): give an empty folder")
-    for path in files.leftovers(out):
-        files.remove(path)
-    files.write(out / "export.json", seal(note))
+    return begun

@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from gen4d import files
 from train.errors import Refused
 
 PATH = click.Path(path_type=pathlib.Path)
@@ -127,6 +128,8 @@ def one_line_errors():
             text = f"{error.filename or 'a file'}: {error.strerror}"
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 text = f"{text}: free some space; what is there is whole, and the same command goes on"
+            elif remedy := files.remedy(error):
+                text = f"{text}: {remedy}"
         if type(error).__name__ == "OutOfMemoryError":
             remedy = "set a larger accumulate (a divisor of batch), a smaller window_voxels, or larger voxels"
             text = f"{text.partition('.')[0]}: {remedy}"

@@ -30,8 +30,10 @@ def prepare(
 ) -> Iterator[PreparedPart]:
     """Prepare the parts of a data set that are there: `out`/train and so on. The same call goes on where it stopped.
 
-    Raises SceneError where there is none, SourceError, BuildError, BusyError.
+    Raises SceneError where there is none, or where `out` is the folder itself, SourceError, BuildError, BusyError.
     """
+    if out.resolve() == folder.resolve():
+        raise SceneError(f"{out}: --out is the folder of the scans themselves: give another one")
     places, missing = {}, None
     for part in PARTS:
         try:
