@@ -103,7 +103,7 @@ def remedy(error: OSError) -> str:
         case errno.ENOSPC | errno.EDQUOT:
             return "free some space, or give another folder"
         case errno.ENOTDIR | errno.EISDIR | errno.EEXIST | errno.ENOTEMPTY | errno.ENAMETOOLONG:
-            return "give another name"
+            return "give another folder or name"
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return "give a folder that you may write to"
     return ""

@@ -90,6 +90,7 @@ def test_version_is_printed():
         (("export", "here", "--to", "csv", "--out", "there"), "hdf5"),
         (("view", "here", "--out", "picture.jpg"), "ends in .html, .png or .gif"),
         (("doctor",), "--shapes"),
+        (("report", "here", "--out", "page.txt"), "ends in .html"),
     ],
 )
 def test_wrong_usage_is_code_2(arguments, wanted):
@@ -320,6 +321,11 @@ def test_exit_codes_of_real_processes(rooms, data, arguments, code, monkeypatch)
     outcome = commands.process(*arguments)
     assert outcome.code == code
     assert "Traceback" not in outcome.text
+
+
+def test_a_file_of_a_data_set_is_not_its_folder(data):
+    outcome = gen4d("inspect", data / "dataset.json")
+    assert outcome.code == 1 and "dataset.json: is a file: give the folder of a data set" in outcome.err
 
 
 @pytest.mark.parametrize("command", [("inspect",), ("export", "--to", "npz", "--out"), ("card", "--out")])

@@ -13,7 +13,8 @@ from gen4d.sources.recorded import Recorded, poses_of
 from gen4d.sources.sweeps import read_sweeps
 from gen4d.views.frames import back_project
 from tests.makers import recordings
-from tests.makers.files import write
+from tests.makers.files import ply, write
+from tests.makers.rooms import bare_floor
 
 COUNT = 4
 POSES = recordings.camera_poses(COUNT)
@@ -257,6 +258,9 @@ def test_a_folder_of_scans_given_as_frames_and_the_reverse_say_what_it_looks_lik
         find_scans(tmp_path)
     with pytest.raises(SourceError, match=r"holds no sweeps, it looks like folders of depth.*--kind frames"):
         find_posed(tmp_path, "sweeps")
+    write(tmp_path / "rooms" / "room.ply", ply(bare_floor(0)))
+    with pytest.raises(SourceError, match=r"holds no frames, it looks like .*--scans of --kind moving"):
+        find_posed(tmp_path / "rooms", "frames")
     with pytest.raises(SourceError, match=r"described in a gen4d\.yaml"):
         find_posed(tmp_path / "walk" / "depth", "frames")
 

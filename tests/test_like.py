@@ -311,6 +311,11 @@ def test_missing_folders_are_a_usage_error(recipe, tmp_path):
     assert outcome.code == 2 and "missing --shapes" in outcome.err
 
 
+def test_an_empty_name_is_no_data_set(mine):
+    outcome = commands.gen4d("build", "--like", "", "--scans", mine / "scans", "--shapes", mine / "shapes")
+    assert outcome.code == 1 and "dataset.json: not there" in outcome.err
+
+
 def test_a_folder_with_another_build_is_left_alone(recipe, mine):
     commands.build(mine, out="again")
     outcome = like(recipe, mine)

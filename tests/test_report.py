@@ -419,7 +419,10 @@ def test_bad_input_is_one_line(copy_of_one, tmp_path):
         ((tmp_path / "nowhere",), "dataset.json: not there"),
         ((copy_of_one, "--out", tmp_path / "report.txt"), "ends in .html"),
         ((copy_of_one, "--out", tmp_path / "folder.html"), "name of a file"),
-        ((copy_of_one, "--out", tmp_path / "file" / "report.html"), "file: Not a directory: give another name"),
+        (
+            (copy_of_one, "--out", tmp_path / "file" / "report.html"),
+            "file: Not a directory: give another folder",
+        ),
     ):
         done = commands.gen4d("report", *arguments)
         assert done.code and said in done.err and len(done.err.strip().splitlines()) <= 4, done.text

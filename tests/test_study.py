@@ -434,6 +434,7 @@ def test_rooms_without_lists_are_drawn_whole_and_too_few_are_refused(own, tmp_pa
 
 def test_a_part_that_is_none_and_half_of_the_users_data_are_refused(own):
     assert "I/N with I from 1 to N" in call("study", "--part", "3/2").output
+    assert "'tiny' is not one of 'small', 'full', 'own'" in call("study", "--size", "tiny").output
     assert "give both, of your own data, or neither" in refusal("study", own[0])
 
 

@@ -139,7 +139,7 @@ def build_command(
         scans, shapes = (None if folder is None else folder.absolute() for folder in (scans, shapes))
     published = None
     try:
-        if like:
+        if like is not None:
             _refuse_taken(context)
             published = building.read_published(like)
             found = building.find_like(published, scans, shapes)

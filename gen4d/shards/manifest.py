@@ -79,6 +79,8 @@ def read_manifest(home: Home) -> tuple[dict, str]:
         unfinished = "the build is not finished: run the same gen4d build again, or merge its parts"
         remedy = unfinished if _is_there(home, "build.json") else "not a gen4d data set"
         raise FormatError(f"{where}: not there; {remedy}") from None
+    except NotADirectoryError:
+        raise FormatError(f"{home.where()}: is a file: give the folder of a data set") from None
     except OSError as error:
         raise FormatError(f"{where}: cannot be read: {error.strerror}") from None
     manifest, digest = unseal_digest(content, where)

@@ -227,8 +227,9 @@ def files_of(folder: Path, hit: Hit, listed: dict[str, set[str]] | None = None) 
 def _nothing_found(folder: Path, role: str) -> str:
     for entry in manifest().entries:
         if entry.role != role and match(folder, entry):
-            how = {"frames": "--kind frames", "sweeps": "--kind sweeps", "pointsets": "--shapes of --kind views"}
-            how = how.get(entry.role, f"--{entry.role}")
+            option, kinds = ("shapes", "views") if entry.role == "pointsets" else ("scans", entry.role)
+            kinds = "moving" if entry.role == "scans" else kinds
+            how = "--shapes" if entry.role == "shapes" else f"--{option} of --kind {kinds}"
             how = f"give it as {how}, or another folder" if entry.built else entry.note
             return f"holds no {role}, it looks like {entry.title}: {how}"
     known = ", ".join(dict.fromkeys(entry.title for entry in manifest().entries if entry.built and entry.role == role))

@@ -17,7 +17,11 @@ def _part(context, parameter, text):
 
 
 @click.command(short_help="Compare ways of pre-training, on built-in rooms or your own.")
-@click.option("--size", help="small: three hours of two CPU cores; full: days of a GPU; own.  [default: small or own]")
+@click.option(
+    "--size",
+    type=click.Choice(["small", "full", "own"]),
+    help="small: three hours of two CPU cores; full: days of a GPU; own.  [default: small or own]",
+)
 @click.option("--scans", type=frame.PATH, help="Folder of your scans to pre-train on, instead of built-in rooms.")
 @click.option("--labels", type=frame.PATH, help="Folder of your labelled scans.")
 @click.option("--shapes", type=frame.PATH, help="Folder of your shapes to move.  [default: built-in furniture]")

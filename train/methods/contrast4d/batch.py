@@ -252,7 +252,10 @@ def _some(parts: list[Part], i: int, j: int, recipe: Recipe) -> list[Part]:
         rule = "have no common point outside their masks, so there is nothing to compare"
         raise BatchError(f"frames {i} and {j} {rule}: set a smaller mask_patch or mask_share")
     if not parts:
-        raise BatchError(f"frames {i} and {j} have no common point, so there is nothing to compare: leave it out")
+        raise BatchError(
+            f"frames {i} and {j} have no common point, so there is nothing to compare: take --set method=strl, or "
+            "build sequences of frames that overlap (gen4d build --set choose=pairs)"
+        )
     return parts
 
 
