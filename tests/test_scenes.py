@@ -119,7 +119,7 @@ def test_an_unknown_label_is_refused_with_file_number_and_remedy(tmp_path):
 
 
 def test_a_label_space_that_nobody_declared_is_refused():
-    with pytest.raises(SceneError, match=r"label space 'nyu41' is unknown: .* nyu40, scannet20, s3dis13"):
+    with pytest.raises(SceneError, match=r"label space 'nyu41' is unknown: .* nyu40, scannet20, .*s3dis13"):
         labels.label_table("nyu41")
 
 
@@ -240,7 +240,7 @@ def test_the_benchmarks_list_goes_before_a_draw(tmp_path, place):
     assert found.origin == str(tmp_path / "." / path.relative_to(tmp_path))
     assert "drawn with seed 0" in subset(tmp_path, 5).origin
     write(path, "scene9999_00\n")
-    with pytest.raises(SceneError, match=r"10.txt: names none of the 120 training scans \(first: scene0000_00\)"):
+    with pytest.raises(SceneError, match=r"10.txt: names none of the 120 scans \(first: scene0000_00\)"):
         subset(tmp_path, 10)
 
 

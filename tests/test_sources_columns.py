@@ -161,7 +161,7 @@ def test_text_without_names_says_which_columns_may_be_ids(tmp_path):
 TABLE_DAMAGE = {
     "words.txt": ("hello\nworld\n", "begins with 'hello'"),
     "narrow.xyz": ("1 2\n3 4\n", "2 numbers a line"),
-    "ragged.xyz": (rows() + "1 2\n", "2 numbers in point 150 and 3 before"),
+    "ragged.xyz": (rows() + "1 2\n", "2 numbers in point 150, at byte"),
     "hole.csv": (rows(",").replace(",", ",,", 1), "empty cell on line 1"),
     "count.pts": ("151\n" + rows(), "declares 151 points and has 150"),
     "names.csv": ("x,y,z,label\n" + rows(","), "3 numbers a line and 4 names"),

@@ -7,7 +7,11 @@ from train.commands import frame
 
 @click.group()
 def prepare() -> None:
-    """Bring a data set into the form that training reads, once."""
+    """Bring a data set into the form that training reads, once.
+
+    \b
+    gen4d-train prepare scans scannet/ --out data/scannet --workers 8
+    """
 
 
 @prepare.command(short_help="SUN RGB-D's raw files to clouds with boxes, without MATLAB.")
