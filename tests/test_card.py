@@ -280,6 +280,14 @@ def test_a_recipe_goes_to_an_empty_folder_or_over_an_earlier_one(own, closed, tm
     assert gen4d.open_dataset(tmp_path / "recipe").digest == gen4d.open_dataset(closed).digest
 
 
+def test_nothing_of_an_earlier_recipe_stays(own, closed, tmp_path):
+    card(closed, "--out", tmp_path / "new")
+    card(own, "--out", tmp_path / "old")
+    (tmp_path / "old" / "shards" / "00007.json").write_bytes(b"{}")  # of a data set with more shards
+    card(closed, "--out", tmp_path / "old")
+    assert files_of(tmp_path / "old") == files_of(tmp_path / "new")
+
+
 def test_a_data_set_behind_a_url_needs_a_folder(closed, tmp_path):
     pytest.importorskip("aiohttp")
     with serve.serve(closed) as web:

@@ -33,6 +33,7 @@ from gen4d.shards import Dataset
 from gen4d.shards.manifest import CARD, sidecar_name
 
 _LEFTOVER = re.compile(f"({'|'.join(map(re.escape, CARD))}){files.TEMPORARY}")
+_SIDECAR = re.compile(r"\d{5,}\.json")
 
 
 class CardError(ValueError):
@@ -95,9 +96,13 @@ def _has_recipe(dataset: Dataset) -> bool:
 
 
 def _copy_recipe(dataset: Dataset, out: pathlib.Path) -> None:
-    """The .json files of a data set: all that `gen4d build --like` needs."""
+    """The .json files of a data set: all that `gen4d build --like` needs; those of an earlier recipe's other shards go."""
     files.make_folder(out / "shards")
-    for name in recipe_names(dataset):
+    names = recipe_names(dataset)
+    for path in sorted((out / "shards").iterdir()):
+        if _SIDECAR.fullmatch(path.name) and f"shards/{path.name}" not in names:
+            files.remove(path)
+    for name in names:
         files.write(out / name, dataset.home.read(name))
 
 
