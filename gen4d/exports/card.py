@@ -96,7 +96,7 @@ def _has_recipe(dataset: Dataset) -> bool:
 
 
 def _copy_recipe(dataset: Dataset, out: pathlib.Path) -> None:
-    """The .json files of a data set: all that `gen4d build --like` needs; those of an earlier recipe's other shards go."""
+    """The .json files of a data set: all that `gen4d build --like` needs. Shards of an earlier recipe go."""
     files.make_folder(out / "shards")
     names = recipe_names(dataset)
     for path in sorted((out / "shards").iterdir()):
