@@ -125,7 +125,8 @@ def test_orientation_units_heights_and_all_settings_come_from_the_recipe(mine, o
 
 def test_a_dry_run_estimates_and_writes_nothing(recipe, mine):
     outcome = like(recipe, mine, "--dry-run")
-    assert outcome.code == 0 and "sequences  6" in outcome.out and not (mine / "again").exists()
+    assert outcome.code == 0 and "sequences  6" in outcome.out and "with 1 worker," in outcome.out
+    assert not (mine / "again").exists()
 
 
 def test_a_recipe_without_the_descriptions_of_shards_is_enough(recipe, mine, tmp_path):

@@ -310,11 +310,11 @@ def _estimate(inputs, out: pathlib.Path, workers: int) -> None:
         raise building.BuildError(f"no sequence could be made in a trial of {tried}: {trial.reason}")
     whole = trial.scaled(len(inputs.scans), workers)
     free = shutil.disk_usage(next(p for p in (out, *out.absolute().parents) if p.exists())).free
-    took = report.format_seconds(whole.seconds)
+    took, processes = report.format_seconds(whole.seconds), report.counted(workers, "worker")
     click.echo(
         f"from {trial.scans} of {report.counted(len(inputs.scans), report.noun_of(inputs.kind))}, built in memory:"
     )
     click.echo(f"  sequences  {whole.sequences}")
     click.echo(f"  disk       {report.format_bytes(whole.bytes)}, {report.format_bytes(free)} free in {out}")
-    click.echo(f"  time       {took} with {workers} workers, reading at the speed of this trial")
-    click.echo(f"  memory     {report.format_bytes(whole.memory)} with {workers} workers")
+    click.echo(f"  time       {took} with {processes}, reading at the speed of this trial")
+    click.echo(f"  memory     {report.format_bytes(whole.memory)} with {processes}")

@@ -24,6 +24,7 @@ from gen4d.commands.frame import FOLDER, example
 def samples(folder, rooms, shapes, seed, level, frames) -> None:
     """Write built-in scans and shapes, so that everything can be tried without a download."""
     from gen4d import building
+    from gen4d.report.summary import counted
     from gen4d.samples import write_samples
 
     try:
@@ -32,7 +33,8 @@ def samples(folder, rooms, shapes, seed, level, frames) -> None:
         raise building.unwritable(error, folder) from None
     there = "" if written.written else ", there already"
     images = ", their depth images in frames/" if frames else ""
-    click.echo(f"{folder}: {written.scans} scans in scans/{images}, {written.shapes} shapes in shapes/{there}")
+    scans, shapes = counted(written.scans, "scan"), counted(written.shapes, "shape")
+    click.echo(f"{folder}: {scans} in scans/{images}, {shapes} in shapes/{there}")
 
 
 def _say(done: int, of: int, what: str) -> None:

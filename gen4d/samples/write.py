@@ -158,7 +158,7 @@ def _write_scans(folder: Path, rooms: int, seed: int, tilted: bool, progress: Pr
             count.update(scan.names[instance] for instance in np.unique(scan.instance) if instance >= 0)
             names["val" if index % _VAL_EVERY == _VAL_FIRST else "train"].append(name)
         if progress is not None:
-            progress(index + 1, rooms, f"room {index:04d}: {room.kind}, {room.scans} scans")
+            progress(index + 1, rooms, f"room {index:04d}: {room.kind}, {room.scans} scan{'s' * (room.scans > 1)}")
     for part, members in names.items():
         (folder / f"scannetv2_{part}.txt").write_text("".join(f"{name}\n" for name in members))
     (folder / "scannetv2-labels.combined.tsv").write_text(label_table(count))
