@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from gen4d import files
 from gen4d.exports import glb, npz, ply, pointcept, webdataset
+from gen4d.report.summary import format_bytes
 from gen4d.sequence import Sequence
 from gen4d.shards.dataset import Dataset
 from gen4d.shards.format import canonical, seal, unseal
@@ -77,7 +78,7 @@ def export_sequences(dataset: Dataset, plan: Plan, out: pathlib.Path) -> Iterato
     free = free_bytes(out)
     if plan.bytes > free:
         raise ExportError(
-            f"{out}: {plan.bytes / 1e9:.2f} GB will be written and {free / 1e9:.2f} GB are free: free some space, give "
+            f"{out}: {format_bytes(plan.bytes)} will be written and {format_bytes(free)} are free: free some space, give "
             "another --out, or choose with --sequences or --limit"
         )
     files.make_folder(out)
