@@ -316,7 +316,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_written(walks, full
     disk = full_disk(200_000)
     outcome = commands.gen4d("export", walks.folder, "--to", "npz", "--out", disk / "out")
     assert outcome.code == 1 and outcome.err.splitlines() == [outcome.err.strip()]
-    assert "will be written and 0.00 GB are free: free some space" in outcome.err and "--limit" in outcome.err
+    assert "B are free: free some space, give another --out" in outcome.err and "--limit" in outcome.err
     assert list(disk.iterdir()) == []
 
 

@@ -78,8 +78,8 @@ def export_sequences(dataset: Dataset, plan: Plan, out: pathlib.Path) -> Iterato
     free = free_bytes(out)
     if plan.bytes > free:
         raise ExportError(
-            f"{out}: {format_bytes(plan.bytes)} will be written and {format_bytes(free)} are free: free some space, give "
-            "another --out, or choose with --sequences or --limit"
+            f"{out}: {format_bytes(plan.bytes)} will be written and {format_bytes(free)} are free: free some space, "
+            "give another --out, or choose with --sequences or --limit"
         )
     files.make_folder(out)
     with files.locked(out):
