@@ -97,6 +97,11 @@ def _name(error: OSError, path: pathlib.Path, temporary: pathlib.Path) -> None:
         error.filename, error.filename2 = str(path), None
 
 
+def free_bytes(path: pathlib.Path) -> int:
+    """Bytes that are free where a file or folder is, or will be."""
+    return shutil.disk_usage(next(place for place in (path, *path.absolute().parents) if place.exists())).free
+
+
 def remedy(error: OSError) -> str:
     """What a user can do where a file or folder cannot be written; empty where that is not known."""
     match error.errno:

@@ -3,7 +3,6 @@
 import dataclasses
 import pathlib
 import re
-import shutil
 import sys
 import time
 
@@ -294,7 +293,7 @@ class _Progress:
 
 
 def _estimate(inputs, out: pathlib.Path, workers: int) -> None:
-    from gen4d import building
+    from gen4d import building, files
     from gen4d.building import estimate
 
     estimate.warm_up(inputs, lambda: click.echo("compiling kernels (once)"))
@@ -309,7 +308,7 @@ def _estimate(inputs, out: pathlib.Path, workers: int) -> None:
         tried = report.counted(trial.scans, report.noun_of(inputs.kind))
         raise building.BuildError(f"no sequence could be made in a trial of {tried}: {trial.reason}")
     whole = trial.scaled(len(inputs.scans), workers)
-    free = shutil.disk_usage(next(p for p in (out, *out.absolute().parents) if p.exists())).free
+    free = files.free_bytes(out)
     took, processes = report.format_seconds(whole.seconds), report.counted(workers, "worker")
     click.echo(
         f"from {trial.scans} of {report.counted(len(inputs.scans), report.noun_of(inputs.kind))}, built in memory:"

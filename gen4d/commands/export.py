@@ -97,7 +97,8 @@ def _export_hdf5(opened, out: pathlib.Path, pairs: bool) -> None:
 
 
 def _export(opened, kind: str, out: pathlib.Path, numbers: tuple[int, ...], dry_run: bool) -> None:
-    from gen4d.exports.sequences import export_sequences, free_bytes, plan_export
+    from gen4d import files
+    from gen4d.exports.sequences import export_sequences, plan_export
 
     plan = plan_export(opened, numbers, kind, out)
     if kind in _NOTES:
@@ -106,7 +107,7 @@ def _export(opened, kind: str, out: pathlib.Path, numbers: tuple[int, ...], dry_
         click.echo(f"note: {_UNPAIRED}", err=True)
     if plan.left < len(numbers):
         click.echo(f"{len(numbers) - plan.left} of {report.counted(len(numbers), 'sequence')} are there already")
-    size, free = report.format_bytes(plan.bytes), report.format_bytes(free_bytes(out))
+    size, free = report.format_bytes(plan.bytes), report.format_bytes(files.free_bytes(out))
     cost = f"about {size}, {report.format_seconds(plan.seconds)} and what the disk takes, judged by the first"
     click.echo(f"{report.counted(plan.left, 'sequence')} to write: {cost}; {free} are free")
     if dry_run:

@@ -7,7 +7,6 @@ the same call. How the content of a file comes from a sequence is told by a modu
 import hashlib
 import math
 import pathlib
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -64,18 +63,13 @@ def plan_export(dataset: Dataset, numbers: tuple[int, ...], kind: str, out: path
     return Plan(kind, names, left, left * size, left * seconds, note)
 
 
-def free_bytes(out: pathlib.Path) -> int:
-    """Bytes that are free where a folder is, or will be."""
-    return shutil.disk_usage(next(path for path in (out, *out.absolute().parents) if path.exists())).free
-
-
 def export_sequences(dataset: Dataset, plan: Plan, out: pathlib.Path) -> Iterator[int]:
     """Write what was planned to the folder `out`; yields how many sequences are there after each file of them.
 
     What an interrupted export of the same data set left there is kept. Raises ExportError if the disk has not enough
     space by the plan, or if `out` holds anything else, and BusyError if another one writes there.
     """
-    free = free_bytes(out)
+    free = files.free_bytes(out)
     if plan.bytes > free:
         raise ExportError(
             f"{out}: {format_bytes(plan.bytes)} will be written and {format_bytes(free)} are free: free some space, "
