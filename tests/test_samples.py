@@ -491,8 +491,9 @@ def test_depth_images_lie_on_the_scan_that_was_made_from_them_and_can_be_added_l
     frames = list(read_frames(source, 7, Reading()))
     for frame in frames:
         v, u = np.nonzero(frame.depth)
-        z = frame.depth[v, u] / 1000.0
-        ray = np.stack([(u - 99.5) / 173.0, (v - 74.5) / 173.0, np.ones(len(u))], axis=1)
+        z = frame.depth[v, u] / frame.scale
+        fx, fy, cx, cy = frame.camera
+        ray = np.stack([(u - cx) / fx, (v - cy) / fy, np.ones(len(u))], axis=1)
         point = (ray * z[:, None]) @ frame.pose[:3, :3].T + frame.pose[:3, 3]
         assert np.median(surface.query(point[::20])[0]) < 0.02, frame.number
     assert source.name == name and len(frames) >= 3
