@@ -78,12 +78,12 @@ def _numbers(opened, chosen: tuple[str, ...]) -> tuple[int, ...]:
         if which in opened.scan_names:
             numbers.update(opened.numbers(which))
         elif span:
-            first, last = (find_sequence(opened, text) for text in span.groups())
+            first, last = (find_sequence(opened, text, "--sequences") for text in span.groups())
             if first > last:
                 raise click.BadParameter(f"{which!r} falls: write {last}-{first}", param_hint="--sequences")
             numbers.update(range(first, last + 1))
         else:
-            numbers.add(find_sequence(opened, which))
+            numbers.add(find_sequence(opened, which, "--sequences"))
     return tuple(sorted(numbers))
 
 

@@ -42,8 +42,8 @@ def class_names(classes: str | None) -> tuple[str, ...]:
     return tuple(class_name_of(name) for name in classes.split(",")) if classes else Config.classes
 
 
-def find_sequence(opened, sequence: str) -> int:
-    """Number of a sequence given by its number or id."""
+def find_sequence(opened, sequence: str, hint: str) -> int:
+    """Number of a sequence given by its number or id. hint: what it was given as."""
     from gen4d.shards import FormatError
 
     reason = "too high"
@@ -57,7 +57,7 @@ def find_sequence(opened, sequence: str) -> int:
         raise FormatError(f"{opened.home.where()}: holds no sequence: gen4d inspect says why")
     first = opened[0].id
     message = f"{sequence!r} is neither a number below {len(opened)} nor an id like {first} ({reason})"
-    raise click.BadParameter(message)
+    raise click.BadParameter(message, param_hint=hint)
 
 
 def _gap(opened, sequence: str) -> str:

@@ -21,7 +21,7 @@ def inspect(dataset, sequence) -> None:
 
     opened = open_dataset(dataset)
     if sequence is not None:
-        _inspect_sequence(opened, find_sequence(opened, sequence))
+        _inspect_sequence(opened, find_sequence(opened, sequence, "SEQUENCE"))
         return
     manifest = opened.manifest
     click.echo(f"{dataset}: gen4d data set, format {manifest['version']}, made by gen4d {manifest['gen4d']}")

@@ -39,5 +39,5 @@ def view(dataset, what, out) -> None:
     if what in opened.scan_names:
         numbers = opened.numbers(what)
     elif what:
-        numbers = [find_sequence(opened, what)]
+        numbers = [find_sequence(opened, what, "WHAT")]
     click.echo(f"{out}: {draw.write(opened, numbers, out)}")

@@ -10,6 +10,7 @@ from typing import Protocol
 from gen4d.shards.format import FormatError
 
 _RESTORE = "restore the file from a copy or rebuild it"
+_MISSING = "restore it from a copy; a recipe is built first: gen4d build --like"
 
 
 class RangedFile(Protocol):
@@ -73,7 +74,7 @@ class LocalFile:
             try:
                 self._descriptor = os.open(self.path, os.O_RDONLY)
             except FileNotFoundError:
-                raise FormatError(f"{self.where}: the shard is missing; restore it from a copy or rebuild it") from None
+                raise FormatError(f"{self.where}: the shard is missing; {_MISSING}") from None
             except OSError as error:
                 raise FormatError(f"{self.where}: not a whole shard ({error.strerror}); {_RESTORE}") from None
             self._pid = os.getpid()
