@@ -32,7 +32,7 @@ from train.run.log import Record, read_lines
 from train.run.loop import LoopError, Prepared, train
 from train.run.world import World
 from train.study.arms import ARMS, SCRATCH, pretrained_as, recipe_of
-from train.study.plan import BEST, Cell, Costs, Study, finetune_config, pretrain_config, probe_config
+from train.study.plan import BEST, SCORES, Cell, Costs, Study, finetune_config, pretrain_config, probe_config
 from train.study.rooms import Rooms
 from train.tasks import probe
 from train.tasks.backbone import BackboneUse, calibrate, read_weights
@@ -149,9 +149,14 @@ def weights_of(work: Work) -> Backbone:
 
 
 def _probe(work: Work, data: LabelledData, weights: Backbone) -> dict:
-    found = next(iter(probe.probe(probe_config(work.study, work.cell), data, weights, torch.device(work.device))))
+    rooms = work.rooms[work.side]
+    moving = None if rooms.moving is None else open_dataset(rooms.moving)
+    given = (probe_config(work.study, work.cell), data, weights, torch.device(work.device), moving)
+    found = next(iter(probe.probe(*given)))
     told = None if np.isnan(found.objectness) else found.objectness
-    return {"linear": scores(found.linear.points).miou, "knn": scores(found.knn).miou, "objectness": told}
+    line = {"linear": scores(found.linear.points).miou, "knn": scores(found.knn).miou, "objectness": told}
+    known = found.moved
+    return line | {"moving": known and known.moving, "resting": known and known.resting}
 
 
 # Fine-tuning ---------------------------------------------------------------------------------------------------------
@@ -204,7 +209,7 @@ def _start_head(model, data: LabelledData, work: Work) -> None:
 
 def _score(cell: Cell, line: dict) -> float:
     """What a validation counts by, from 0 to 1."""
-    found = line["points"]["miou"] if cell.measure == "segmentation" else line["ap50"]
+    found = line["points"]["miou"] if cell.measure == "segmentation" else line[SCORES[cell.measure].lower()]
     return found or 0.0
 
 

@@ -25,7 +25,7 @@ from train.tasks.probe import ProbeConfig
 STAGES = ("length", "screen", "tries", "compare")
 BEST = "best"  # the best of the candidates
 MEASURES = {"segmentation": "segment", "instances": "instances", "detection": "detect"}  # and their tasks
-SCORES = {"segmentation": "mIoU", "instances": "AP50", "detection": "AP50"}
+SCORES = {"segmentation": "mIoU", "instances": "AP50", "detection": "AP25"}
 NETS = ("net_3d", "net_4d", "voxel_m", "voxel_4d_m")  # settings of every method that a study sets
 _RADIUS = 1.5  # voxels: how far apart neighbours of an instance may be, as in the task's presets
 _TUNING_SEEDS = 500  # seeds of the first three stages begin here, those of the comparison at 0

@@ -24,6 +24,7 @@ _TEST_HEAD = (
     *("test", "measure", "labels", "difference", "95 % over seeds", "sd", "seeds", "p", "Holm's p", "detectable"),
     *("95 % over rooms", "ICC", "each seed"),
 )
+_PROBES = {"linear": "linear", "knn": "k-NN", "objectness": "objectness", "moving": "moving", "resting": "at rest"}
 
 
 class Tested(NamedTuple):
@@ -178,7 +179,7 @@ def _tables(study: Study, lines: Sequence[dict], tested: Sequence[Tested], chose
     for stage, title in (("compare", "Probes"), ("screen", "Screen, on validation rooms, by probes")):
         rows = _probe_rows(lines, stage)
         if rows:
-            head = ("arm", "linear (sd)", "k-NN (sd)", "objectness (sd)", "seeds")
+            head = ("arm", *(f"{name} (sd)" for name in _PROBES.values()), "seeds")
             text += [f"## {title}", "", *aligned(head, rows), ""]
     return text
 
@@ -235,9 +236,9 @@ def _probe_rows(lines: Sequence[dict], stage: str) -> list[list]:
     rows = []
     for arm in dict.fromkeys(line["arm"] for line in mine):
         own = [line for line in mine if line["arm"] == arm]
-        told = [line for line in own if line["objectness"] is not None]
-        cells = [_mean_sd(_by_seed(own, name)) for name in ("linear", "knn")]
-        rows.append([arm, *cells, _mean_sd(_by_seed(told, "objectness")) if told else "-", len(own)])
+        told = [[line for line in own if line[name] is not None] for name in _PROBES]
+        cells = [_mean_sd(_by_seed(some, name)) if some else "-" for name, some in zip(_PROBES, told, strict=True)]
+        rows.append([arm, *cells, len(own)])
     return sorted(rows, key=lambda row: -float(row[1].split()[0]))
 
 
@@ -257,6 +258,8 @@ def _facts(study: Study, plan: dict, chosen: dict, machine: str) -> list[str]:
         "so the true number is lower.",
         f"objectness: how often two neighbouring voxels, up to {100 * NEAR_M:g} cm apart, of one object are more alike "
         "than two of touching objects, in %; chance is 50.",
+        "moving, at rest: accuracy of k-NN, the mean over classes, for shapes that move through judged rooms and for "
+        "furniture of the same classes at rest there; neighbours are points of furniture at rest in other rooms.",
         f"Chosen on validation rooms, of {len(study.recipes)} recipes an arm: {_chosen(chosen)}.",
         f"Rooms, {'; '.join(rooms)}.",
         machine,

@@ -8,6 +8,7 @@ the data set's validation part, or else a quarter of the rooms, and validation r
 pre-trained on. Which rooms are drawn depends on their names alone.
 
 <out>/tuning, final/samples, sequences    built-in rooms, as `gen4d samples` and `gen4d build` make them
+<out>/tuning, final/moving                shapes that move through judged rooms, for probes alone
 <out>/sequences, lists/*.txt              your own
 """
 
@@ -25,6 +26,7 @@ from train.study.plan import Study
 
 SIDES = ("tuning", "final")
 _SHARE = 25.0  # of rooms: for testing, and of the others for validation
+_MOVING = 4  # sequences a judged scan
 _FEW = 4  # scans to measure what steps cost
 
 
@@ -44,13 +46,15 @@ class Given(NamedTuple):
 
 class Rooms(NamedTuple):
     """Of one side: the data set to pre-train on, the folder of labelled scans, files with the names of those to learn
-    from and to be judged on, and a digest of all that is labelled."""
+    from and to be judged on, a digest of all that is labelled, and shapes that move through built-in rooms that are
+    judged on."""
 
     sequences: pathlib.Path
     labelled: pathlib.Path
     learned: pathlib.Path
     judged: pathlib.Path
     digest: str
+    moving: pathlib.Path | None = None
 
 
 def make_rooms(
@@ -71,19 +75,19 @@ def _built_in(study: Study, number: int, folder: pathlib.Path, processes: int, s
     samples = folder / "samples"
     say(f"{folder}: {study.rooms} built-in rooms")
     written = write_samples(samples, rooms=study.rooms, seed=study.samples_seed + number)
-    _build(study, samples / "scans", samples / "shapes", folder / "sequences", processes, say)
-    lists = (samples / "scans" / f"scannetv2_{part}.txt" for part in ("train", "val"))
-    return Rooms(folder / "sequences", samples / "scans", *lists, written.digest)
+    learned, judged = (samples / "scans" / f"scannetv2_{part}.txt" for part in ("train", "val"))
+    given = (samples / "scans", samples / "shapes")
+    _build(*given, folder / "sequences", processes, say, sequences=study.sequences, split=learned)
+    _build(*given, folder / "moving", processes, say, sequences=_MOVING, split=judged)
+    return Rooms(folder / "sequences", samples / "scans", learned, judged, written.digest, folder / "moving")
 
 
-def _build(study: Study, scans, shapes, out: pathlib.Path, processes: int, say, **given) -> None:
+def _build(scans, shapes, out: pathlib.Path, processes: int, say, **given) -> None:
     def progress(state: building.Progress) -> None:
         if state.stage == "compiling":
             say("compiling kernels (once)")
 
-    building.build_dataset(
-        scans, shapes, out, workers=max(processes, 1), progress=progress, sequences=study.sequences, **given
-    )
+    building.build_dataset(scans, shapes, out, workers=max(processes, 1), progress=progress, **given)
 
 
 # The user's own ------------------------------------------------------------------------------------------------------
@@ -117,7 +121,8 @@ def _own(study: Study, given: Given, out: pathlib.Path, processes: int, say, few
     if shapes is None:
         write_samples(out / "furniture", rooms=0)
         shapes = out / "furniture" / "shapes"
-    _build(study, given.scans, shapes, out / "sequences", processes, say, split=place / "pretrain.txt")
+    chosen = {"sequences": study.sequences, "split": place / "pretrain.txt"}
+    _build(given.scans, shapes, out / "sequences", processes, say, **chosen)
     by_name = {scan.name: scan for scan in (*train, *test)}
     digest = _digest(by_name[name] for name in (*learned, *validated, *tested))
     judged_by = {"tuning": "validation", "final": "test"}

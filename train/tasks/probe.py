@@ -1,5 +1,5 @@
-"""Probes of frozen features: what a linear layer and what nearest neighbours can read from them, and whether they tell
-objects apart (`objectness.py`).
+"""Probes of frozen features: what a linear layer and what nearest neighbours can read from them, whether they tell
+objects apart (`objectness.py`), and whether they know a shape that has moved (`moved.py`).
 
 Features of labelled scans are standardised by the mean and spread of the training samples. The linear probe is the
 multinomial logistic regression of least loss (convex: it depends on no schedule), k-NN votes by cosine similarity. The
@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from gen4d import files
+from gen4d.shards import Dataset
 from train.config import check, one_of, positive, seed, to_plain, voxel_sizes, workers
 from train.inputs.labelled import LabelledData, LabelUse
 from train.inputs.labels import NONE
@@ -33,6 +34,7 @@ from train.nets.weights import Backbone, check_geometry, weights_digest
 from train.run.world import to_device
 from train.tasks.backbone import calibrate
 from train.tasks.metrics import confusion, scores
+from train.tasks.moved import Moved, moved
 from train.tasks.objectness import Seen, objectness
 from train.tasks.segment.batch import voxel_labels
 from train.tasks.segment.evaluate import Evaluation, Seeing, evaluate
@@ -103,11 +105,18 @@ class Probed(NamedTuple):
     linear: Evaluation
     knn: np.ndarray  # (K, K + 1) confusion over sampled points
     objectness: float  # NaN where no two objects touch, or scans have no instances
+    moved: Moved | None = None  # of a data set of moving shapes, if one was given and has their classes
 
 
-def probe(config: ProbeConfig, data: LabelledData, weights: Backbone | None, device: torch.device) -> Iterator[Probed]:
-    """Probe the features of weights, where there are any, and random ones. Raises SegmentError, SceneError,
-    CheckpointError."""
+def probe(
+    config: ProbeConfig,
+    data: LabelledData,
+    weights: Backbone | None,
+    device: torch.device,
+    moving: Dataset | None = None,
+) -> Iterator[Probed]:
+    """Probe the features of weights, where there are any, and random ones. moving: sequences whose moving shapes are
+    asked for as well. Raises SegmentError, SceneError, CheckpointError, FormatError."""
     if weights is not None:
         check_geometry(weights)
     shape = NETS[config.net] if weights is None else weights.net.shape
@@ -115,10 +124,12 @@ def probe(config: ProbeConfig, data: LabelledData, weights: Backbone | None, dev
     nets = {"random": random} if weights is None else {"weights": weights.net, "random": random}
     for name, net in nets.items():
         calibrate(net, data.train, config.voxel_m, device)
-        yield _probe(name, net, config, data, device)
+        yield _probe(name, net, config, data, device, moving)
 
 
-def _probe(name: str, net: UNet, config: ProbeConfig, data: LabelledData, device: torch.device) -> Probed:
+def _probe(
+    name: str, net: UNet, config: ProbeConfig, data: LabelledData, device: torch.device, moving: Dataset | None
+) -> Probed:
     """Both probes of one net in evaluation mode on its device."""
     classes = len(data.table.names)
     backbone = Backbone(net, config.voxel_m)
@@ -127,10 +138,21 @@ def _probe(name: str, net: UNet, config: ProbeConfig, data: LabelledData, device
     put_linear(model, scale, *fit_linear(known, classes, config.decay, config.iterations))
     linear = evaluate(model, data.val, Seeing(config.voxel_m), device)
     asked = sample_points(backbone, data.val, config, device)
-    found = vote(known, scale.of(asked.features), classes, config.neighbours, config.temperature)
+
+    def classes_of(features: torch.Tensor) -> np.ndarray:
+        return vote(known, scale.of(features), classes, config.neighbours, config.temperature).cpu().numpy()
+
+    def classes_in(point: np.ndarray, row: np.ndarray) -> np.ndarray:
+        features, voxel = features_at(backbone, point, "a sequence", device)
+        return classes_of(features[torch.from_numpy(voxel[row]).to(device)])
+
+    found = confusion(asked.label.cpu().numpy(), classes_of(asked.features), classes)
     see = functools.partial(_seen, backbone, scale, device)
     told_apart = objectness(data.val, data.table, config.voxel_m, see, config.seed)
-    return Probed(name, linear, confusion(asked.label.cpu().numpy(), found.cpu().numpy(), classes), told_apart)
+    if moving is None:
+        return Probed(name, linear, found, told_apart)
+    of_moving = moved(moving, data.table, classes_in, found, config.queries, config.seed)
+    return Probed(name, linear, found, told_apart, of_moving)
 
 
 def standardised(
@@ -154,12 +176,17 @@ def _seen(backbone: Backbone, scale: Scale, device, scan: LabelledScan) -> Seen:
 
 def voxel_features(backbone: Backbone, scan: LabelledScan, device) -> tuple[torch.Tensor, np.ndarray]:
     """Features (m, C) of a scan's voxels, and each point's voxel (N,)."""
-    voxels, row = voxelise(scan.point, backbone.voxel_m)
+    return features_at(backbone, scan.point, scan.name, device)
+
+
+def features_at(backbone: Backbone, point: np.ndarray, name: str, device) -> tuple[torch.Tensor, np.ndarray]:
+    """The same of points (N, 3)."""
+    voxels, row = voxelise(point, backbone.voxel_m)
     voxels = to_device(voxels, device)
     with torch.no_grad():
         features = backbone.net(voxels, occupancy(voxels, next(backbone.net.parameters())), 1).float()
     if not torch.isfinite(features).all():
-        raise SegmentError(f"features of {scan.name} are not finite: the weights' training went wrong, use others")
+        raise SegmentError(f"features of {name} are not finite: the weights' training went wrong, use others")
     return features, row
 
 
@@ -241,6 +268,7 @@ def vote(known: Samples, asked: torch.Tensor, classes: int, neighbours: int, tem
 
 PROBE_HEAD = ("features", "probe", "mIoU", "mAcc", "mIoU 2 cm", "mAcc 2 cm", "counted on")
 OBJECTNESS = "share of pairs of neighbouring voxels of one object that are more alike than pairs of two touching ones"
+MOVED = "accuracy of k-NN among points at rest, the mean of"
 
 
 def probe_rows(name: str, linear: Evaluation, knn: np.ndarray) -> list[list[str]]:
@@ -268,13 +296,20 @@ def write_probes(
     lines = aligned(PROBE_HEAD, rows)
     told = ", ".join(f"{one.features} {percent(as_json(one.objectness))}" for one in found)
     lines += ["", f"objectness: {told}; {OBJECTNESS}, chance 50"]
+    lines += _moved_lines(found)
     lines += [f"{len(data.train)} scans to learn from, {len(data.val)} to be tested on; {machine}"]
     results = {one.features: {"linear": summary(one.linear, names), "knn": scored(one.knn, names)} for one in found}
     for one in found:
-        results[one.features]["objectness"] = as_json(one.objectness)
+        results[one.features] |= {"objectness": as_json(one.objectness), "moved": one.moved and one.moved._asdict()}
     about = {"machine": machine, "config": to_plain(config), "train_scans": [scan.name for scan in data.train]}
     about["weights"] = "none" if weights is None else weights_digest(weights)
     files.make_folder(folder)
     files.write(folder / "probe.json", (json.dumps(about | {"results": results}) + "\n").encode())
     files.write(folder / "probe.md", ("\n".join(lines) + "\n").encode())
     return lines
+
+
+def _moved_lines(found: Sequence[Probed]) -> list[str]:
+    known = [one for one in found if one.moved is not None]
+    told = (f"{one.features} {percent(one.moved.moving)}, at rest {percent(one.moved.resting)}" for one in known)
+    return [f"moving shapes: {'; '.join(told)}; {MOVED} {', '.join(known[0].moved.classes)}"] if known else []
