@@ -236,16 +236,29 @@ def test_every_method_starts_from_the_net_that_is_scratch():
 
 def test_what_a_plan_costs_by_hand():
     study = dataclasses.replace(
-        Study(), seeds=5, lengths=(80, 160), looks=2, recipes=("all:1", "all:2"), pretrain_steps=100
+        Study(),
+        seeds=5,
+        lengths=(80, 160),
+        looks=2,
+        recipes=("all:1", "all:2"),
+        pretrain_steps=100,
+        screened=("static-3d",),
     )
-    found = plans.seconds_of_stages(
-        study, Costs({"moving-3d-infonce": 0.5}, {"segmentation": 0.1}, {"segmentation": 1.0}, 7.0, 3.0)
-    )
+    steps = {"moving-3d-infonce": 0.5, "static-3d": 0.25}
+    found = plans.seconds_of_stages(study, Costs(steps, {"segmentation": 0.1}, {"segmentation": 1.0}, 7.0, 3.0))
     cell = 160 * 0.1 + 2 * 3 * 1.0
     assert found["length"] == pytest.approx(80 * 0.1 + 160 * 0.1 + 2 * 6)
-    assert found["screen"] == pytest.approx(100 * 0.5 + 2 * 7)
+    assert found["screen"] == pytest.approx(100 * 0.5 + 100 * 0.25 + 3 * 7)
     assert found["tries"] == pytest.approx(2 * 2 * cell)
     assert found["compare"] == pytest.approx(5 * (100 * 0.5 + 2 * cell + 2 * 7))
+
+
+def test_a_stage_that_has_nothing_to_choose_is_left_out():
+    study = dataclasses.replace(Study(), lengths=(80,), recipes=("all:2",))
+    chosen = run.choose(study, [])
+    assert [plans.cells_of(study, chosen, stage) for stage in plans.STAGES[:3]] == [[], [], []]
+    assert chosen.steps == {("segmentation", 10.0): 80} and set(chosen.recipe.values()) == {"all:2"}
+    assert {cell.steps for cell in plans.cells_of(study, chosen, "compare")} == {0, 80}
 
 
 # Choices and answers -------------------------------------------------------------------------------------------------

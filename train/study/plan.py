@@ -164,7 +164,9 @@ class Chosen(NamedTuple):
 
 
 def length_cells(study: Study) -> list[Cell]:
-    """Scratch by the middle recipe, with every number of steps."""
+    """Scratch by the middle recipe, with every number of steps, unless there is but one."""
+    if len(study.lengths) == 1:
+        return []
     middle = study.recipes[len(study.recipes) // 2]
     return [
         Cell("length", SCRATCH, seed, measure, percent, 0, middle, steps)
@@ -176,7 +178,9 @@ def length_cells(study: Study) -> list[Cell]:
 
 
 def screen_cells(study: Study) -> list[Cell]:
-    """All arms but `best`, by probes. Scratch is a random net."""
+    """All arms but `best`, by probes, if there is more than the comparison probes anyway. Scratch is a random net."""
+    if not study.candidates and not study.screened:
+        return []
     seeds, percent = tuning_seeds(study), study.percents[-1]
     return [Cell("screen", arm, seed, "probes", percent, 0, "-", 0) for seed in seeds for arm in study.probed]
 

@@ -114,7 +114,7 @@ def choose(study: Study, lines: Sequence[dict]) -> Chosen:
     for measure in study.measures:
         for percent in study.percents:
             found = _means(lines, "steps", stage="length", measure=measure, percent=percent)
-            if set(study.lengths) <= set(found):
+            if set(study.lengths) <= set(found) or len(study.lengths) == 1:
                 steps[measure, percent] = _long_enough(study, found)
             for arm in study.arms:
                 tried = _means(lines, "recipe", stage="tries", measure=measure, percent=percent, arm=arm)
