@@ -1,9 +1,9 @@
 """Whether features know a class wherever its shape has moved: moving shapes among the k-NN probe's furniture at rest.
 
 Shapes of a data set of sequences stand in for the class that they are of, in the last of their frames; their points ask
-the samples that the probe learned from, which are of labelled scans, where nothing moves. What a net loses on them is
-what it knew of the place alone. Shapes are CAD models, furniture at rest was scanned: the loss that a random net has
-is the floor.
+the samples that the probe learned from, which are of labelled scans, where nothing moves. Beside them stands the same
+for furniture at rest in judged scans. Shapes are other models than that furniture, and stand elsewhere: what is lost
+between the two is not motion alone.
 """
 
 from collections.abc import Callable
