@@ -83,7 +83,7 @@ def test_a_probe_asks_its_own_neighbours_and_writes_what_they_say(tmp_path):
     assert [one.moved for one in probe.probe(*given)] == [None]
     number = np.bincount(data.val[0].label[data.val[0].label >= 0]).argmax()
     (found,) = probe.probe(*given, MemoryDataset(walking(k, TABLE.names[number]) for k in range(2)))
-    assert found.moved.classes == (TABLE.names[number],) and 0 <= found.moved.moving <= 1
+    assert found.moved.classes == (TABLE.names[number],)
     assert found.moved.resting == found.knn[number, number] / found.knn[number].sum()
     (nothing,) = probe.probe(*given, MemoryDataset())
     assert nothing.moved is None
@@ -91,3 +91,18 @@ def test_a_probe_asks_its_own_neighbours_and_writes_what_they_say(tmp_path):
     stored = json.loads((tmp_path / "probe.json").read_text())["results"]["random"]["moved"]
     assert stored == {"moving": found.moved.moving, "resting": found.moved.resting, "classes": [TABLE.names[number]]}
     assert any(line.startswith(f"moving shapes: random {100 * found.moved.moving:.2f}, at rest ") for line in lines)
+
+
+def test_a_shape_that_stays_where_furniture_was_judged_gets_what_that_furniture_got():
+    """The judged scan itself as a sequence, whose own furniture is the moving shape: the same points, the same votes."""
+    config = dataclasses.replace(probe.PRESETS["small"], net="small-4d", voxel_m=0.15, samples=600, queries=10**6)
+    scan = labelled(3)
+    data = LabelledData(TABLE, [labelled(number) for number in range(3)], [scan])
+    for name in ("floor", "table"):
+        own = scan.label == TABLE.names.index(name)
+        clouds = [scan.point[~own], scan.point[own]]
+        actors = [actor_of(c, np.ones((2, len(c)), bool), role=role) for role, c in enumerate(clouds)]
+        asked = MemoryDataset([Sequence("scan", 0, tuple(actors), (Mover("a", name),))])
+        (found,) = probe.probe(config, data, None, torch.device("cpu"), asked)
+        assert found.moved.classes == (name,)
+        assert found.moved.moving == pytest.approx(found.moved.resting) and 0 < found.moved.resting < 1, name
