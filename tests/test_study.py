@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from scipy import stats
 
+from gen4d.shards import open_dataset
+from gen4d.sources.splits import read_split
 from tests.makers import commands
 from tests.makers.labelled import keyed, write_rooms
 from tests.test_train_cli import call, refusal
@@ -20,7 +22,7 @@ from train.inputs.voxels import voxelise
 from train.methods import pretrain
 from train.methods.pretrain import make_model
 from train.nets.unet import NETS, UNet, match_norms
-from train.study import cells, run
+from train.study import cells, report, run
 from train.study import plan as plans
 from train.study.arms import ARMS, pretrained_as
 from train.study.plan import STUDIES, Cell, Chosen, Costs, Study
@@ -510,6 +512,39 @@ def test_instances_and_boxes_are_measures_too(own, tmp_path):
         found = cells.measure_cell(work._replace(cell=cell))
         assert 0 <= found["score"] <= 1 and found["curve"]["step"] == [1, 2] and "ap50" in found["figures"]
         assert run.is_done(tmp_path, cell)
+
+
+def test_a_measure_counts_by_the_figure_that_the_table_names():
+    looked = {"points": {"miou": 0.1}, "ap25": 0.2, "ap50": 0.3}
+    cell = Cell("compare", "scratch", 0, "segmentation", 10.0, 0, "all:1", 2)
+    found = {name: cells._score(cell._replace(measure=name), looked) for name in plans.SCORES}
+    assert found == {"segmentation": 0.1, "detection": 0.2, "instances": 0.3}
+    assert cells._score(cell._replace(measure="detection"), {"ap25": None}) == 0.0
+
+
+def test_shapes_that_move_through_judged_built_in_rooms_are_probed(tmp_path):
+    study = dataclasses.replace(resolve("own", TINY, STUDIES), voxel_m=0.2, samples=2000, queries=2000)
+    rooms = make_rooms(study, Given(), tmp_path, 0, lambda text: None)
+    for side in rooms.values():
+        names = open_dataset(side.moving).scan_names
+        assert set(names) <= set(read_split(side.judged)) and names
+        assert not set(names) & set(open_dataset(side.sequences).scan_names)
+    work = cells.Work(tmp_path, study, rooms, Cell("compare", "scratch", 0, "probes", 100.0, 0, "-", 0), "cpu")
+    data, weights = cells.labels_of(work), cells.weights_of(work)
+    found = cells._probe(work, data, weights)
+    assert all(isinstance(found[name], float) and 0 <= found[name] <= 1 for name in ("moving", "resting"))
+    off = {side: one._replace(moving=None) for side, one in rooms.items()}
+    assert cells._probe(work._replace(rooms=off), data, weights) == found | {"moving": None, "resting": None}
+
+
+def test_a_probe_without_a_figure_has_a_dash_and_the_others_their_mean():
+    own = {"linear": 0.1, "knn": 0.2, "objectness": None}
+    lines = [
+        line("compare", "scratch", seed, 0, moving=0.3 + seed / 10, resting=0.5, **own) | {"measure": "probes"}
+        for seed in (0, 1)
+    ]
+    (row,) = report._probe_rows(lines, "compare")
+    assert row == ["scratch", "10.00 (0.00)", "20.00 (0.00)", "-", "35.00 (7.07)", "50.00 (0.00)", 2]
 
 
 def test_a_dry_run_says_what_a_plan_on_built_in_rooms_costs(tmp_path):
