@@ -217,6 +217,7 @@ def test_an_unknown_sequence_is_refused_with_an_example(data, name):
         outcome = gen4d(*arguments)
         assert outcome.code == 2
         assert "neither a number below 6 nor an id like room0/000" in outcome.err
+        assert f"Invalid value for {'WHAT' if arguments[0] == 'view' else 'SEQUENCE'}: " in outcome.err
 
 
 def test_verify_is_silent_on_errors_only(data):

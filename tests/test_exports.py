@@ -385,7 +385,8 @@ def test_sequences_are_chosen_by_scan_id_number_and_range(walks, tmp_path, optio
     [
         (("--to", "ply", "--sequences", "room.9"), 2, "nearest"),
         (("--to", "ply", "--sequences", "3-1"), 2, "write 1-3"),
-        (("--to", "ply", "--sequences", "2-99"), 2, "below 6"),
+        (("--to", "ply", "--sequences", "2-99"), 2, "for --sequences: '99' is neither a number below 6"),
+        (("--to", "ply", "--sequences", "99"), 2, "for --sequences: '99' is neither a number below 6"),
         (("--to", "ply", "--pairs"), 2, "hdf5"),
         (("--to", "hdf5", "--limit", "1"), 2, "leave them out"),
     ],

@@ -94,7 +94,7 @@ def test_a_probe_asks_its_own_neighbours_and_writes_what_they_say(tmp_path):
 
 
 def test_a_shape_that_stays_where_furniture_was_judged_gets_what_that_furniture_got():
-    """The judged scan itself as a sequence, whose own furniture is the moving shape: the same points, the same votes."""
+    """The judged scan itself as a sequence, whose furniture is the moving shape: the same points, the same votes."""
     config = dataclasses.replace(probe.PRESETS["small"], net="small-4d", voxel_m=0.15, samples=600, queries=10**6)
     scan = labelled(3)
     data = LabelledData(TABLE, [labelled(number) for number in range(3)], [scan])

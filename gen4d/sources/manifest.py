@@ -227,10 +227,13 @@ def files_of(folder: Path, hit: Hit, listed: dict[str, set[str]] | None = None) 
 def _nothing_found(folder: Path, role: str) -> str:
     for entry in manifest().entries:
         if entry.role != role and match(folder, entry):
-            option, kinds = ("shapes", "views") if entry.role == "pointsets" else ("scans", entry.role)
-            kinds = "moving" if entry.role == "scans" else kinds
-            how = "--shapes" if entry.role == "shapes" else f"--{option} of --kind {kinds}"
-            how = f"give it as {how}, or another folder" if entry.built else entry.note
+            options = {
+                "shapes": "--shapes",
+                "pointsets": "--shapes of --kind views",
+                "scans": "--scans of --kind moving",
+            }
+            option = options.get(entry.role, f"--scans of --kind {entry.role}")
+            how = f"give it as {option}, or another folder" if entry.built else entry.note
             return f"holds no {role}, it looks like {entry.title}: {how}"
     known = ", ".join(dict.fromkeys(entry.title for entry in manifest().entries if entry.built and entry.role == role))
     below = [path.relative_to(folder).as_posix() for path in _glob(folder, "*/*/*.pl[y]")]
