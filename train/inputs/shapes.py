@@ -174,12 +174,17 @@ def _makers(folder: pathlib.Path, sources) -> tuple[str, ...]:
     )
 
 
-def same_classes(train: Shapes, test: Shapes) -> None:
-    """Raises LabelledShapesError where two sides do not know the same classes."""
-    odd = sorted(set(train.classes) ^ set(test.classes))
-    if odd or train.classes != test.classes:
-        what = f"the class {odd[0]}" if odd else "another order of classes"
-        raise LabelledShapesError(f"only one of train and test has {what}: both need the same classes")
+def same_classes(path: pathlib.Path, train: Shapes, test: Shapes) -> None:
+    """Raises LabelledShapesError where two sides of the data at `path` do not know the same classes."""
+    for side, other in ((train, test), (test, train)):
+        if alone := sorted(set(side.classes) - set(other.classes)):
+            having, lacking = ("train", "test") if side is train else ("test", "train")
+            raise LabelledShapesError(
+                f"{path}: {having} has the class {alone[0]} and {lacking} has not: both need the same classes; remove "
+                f"it ({len(alone)} in all), or add shapes of it"
+            )
+    if train.classes != test.classes:
+        raise LabelledShapesError(f"{path}: train and test have their classes in another order: give both the same")
 
 
 # Choosing ------------------------------------------------------------------------------------------------------------

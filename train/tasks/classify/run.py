@@ -42,7 +42,7 @@ def read_data(path: pathlib.Path, folds: int | None, seed: int) -> Data:
     """Labelled shapes: their own parts, or folds that never share a maker. Raises LabelledShapesError, SourceError."""
     if folds is None and has_parts(path):
         train, test = read_shapes(path, "train"), read_shapes(path, "test")
-        same_classes(train, test)
+        same_classes(path, train, test)
         _check_several(path, train)
         both = Shapes(
             train.name + test.name,
