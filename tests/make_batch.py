@@ -32,7 +32,9 @@ def make_batch(rng, t=3, size=2, points=500, samples=48, has_4d=True, moving=Tru
     tensors = (torch.from_numpy(np.array(x)) for x in (pair_row, pair_row_4d, point_row, point_row_4d, on_box))
     place = [[np.concatenate([s.world[k][s.pair[p]] for s in sequences]) for k in pair] for p, pair in enumerate(pairs)]
     place = torch.from_numpy(np.array(place, np.float32))
-    return Batch(tuple(frame), sequence, *tensors, size, place, *(_whole(sequences, t, pairs) if masked else ()))
+    whole = _whole(sequences, t, pairs) if masked else ((), None)
+    vote = [np.concatenate([s.votes(i) for s in sequences]) for i in range(t)]
+    return Batch(tuple(frame), sequence, *tensors, size, place, *whole, torch.from_numpy(np.array(vote, np.float32)))
 
 
 def _whole(sequences, t, pairs):
@@ -68,6 +70,12 @@ class _Sequence:
         common = [self.kept[i] & self.kept[j] for i, j in frame_pairs(t)]
         self.pair = [self._draw(rng, mask, samples) for mask in common]
         self.point = [self._draw(rng, mask, samples) for mask in self.kept]
+
+    def votes(self, i):
+        """Ways (samples, 3) from the sampled points of frame i to the middle of the box, under the view; 0 at rest."""
+        place = self.view[i](self.world[i])
+        way = place[self.static :].mean(axis=0) - place[self.point[i]]
+        return way * (self.point[i] >= self.static)[:, None]
 
     def _draw(self, rng, mask, samples):
         index = np.flatnonzero(mask)

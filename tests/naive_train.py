@@ -121,6 +121,7 @@ def make_batch(sequences, generators, recipe, t):
             part |= {f"whole_{k}": before[k] for k in ("frame", "frame_size", "pair_row")}
             whole_start += [*(len(rows) for rows in before["frame"]), 0]
         part["pair_place"] = _places(actors, pair_sample)
+        part["vote"] = _votes(actors, point_sample, view)
         part["moving"] = np.array([[actors[a].role == 1 for a in sample[:, 0]] for sample in point_sample])
         parts.append(part)
         start += [*(len(rows) for rows in part["frame"]), len(part["sequence"])]
@@ -131,6 +132,8 @@ def make_batch(sequences, generators, recipe, t):
     more = {}
     if recipe.places:
         more["pair_place"] = torch.from_numpy(np.concatenate([part["pair_place"] for part in parts], axis=2))
+    if recipe.votes:
+        more["vote"] = torch.from_numpy(np.concatenate([part["vote"] for part in parts], axis=1))
     if recipe.whole:
         more["whole_row"] = torch.from_numpy(np.concatenate([part["whole_pair_row"] for part in parts], axis=2))
         more["whole"] = tuple(
@@ -148,6 +151,22 @@ def _places(actors, pair_sample):
             for s, (a, index) in enumerate(pair_sample[p].tolist()):
                 pose = actors[a].pose[i]
                 out[p, side, s] = pose[:3, :3] @ actors[a].cloud.point[index] + pose[:3, 3]
+    return out
+
+
+def _votes(actors, point_sample, view):
+    """Ways from moving points to the middles of their shapes (t, n, 3), one by one, between augmented places."""
+
+    def placed(actor, i):
+        return [(view[i] @ actor.pose[i] @ [*point, 1.0])[:3] for point in actor.cloud.point.tolist()]
+
+    out = np.zeros((len(view), len(point_sample[0]), 3), np.float32)
+    for i in range(len(view)):
+        place = [placed(actor, i) if actor.role == 1 else [] for actor in actors]
+        for s, (a, index) in enumerate(point_sample[i].tolist()):
+            if actors[a].role == 1:
+                shape = [p for k, other in enumerate(actors) for p in place[k] if other.mover == actors[a].mover]
+                out[i, s] = np.mean(shape if actors[a].mover >= 0 else place[a], axis=0) - place[a][index]
     return out
 
 

@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 import torch
 
+from gen4d.sequence import Cloud, make_actor
 from gen4d.shards import frame_pairs
 from tests import naive_train
-from tests.makers.sequences import actor_of, keyed, make_sequence, room_points
+from tests.makers.sequences import actor_of, keyed, make_dataset, make_sequence, room_points
+from train.config import change
 from train.inputs import kernels
-from train.inputs.order import keyed_generator
+from train.inputs.order import Share, keyed_generator
 from train.inputs.views import draw_views
 from train.inputs.voxels import BatchError, Grid, Rows, new_tensor
+from train.methods.config import PRESETS
 from train.methods.contrast4d.batch import (
     BatchBuffer,
     Recipe,
@@ -26,6 +29,7 @@ from train.methods.contrast4d.batch import (
     new_scratch,
     sample_common,
 )
+from train.methods.contrast4d.make import make_stream
 
 SMALL = Recipe(voxel_m=0.05, voxel_4d_m=0.1, samples=64)
 MASKED = SMALL._replace(voxel_4d_m=None, places=True, mask_share=0.4, mask_patch_m=0.25, whole=True)
@@ -51,8 +55,10 @@ def assert_equal(a, b):
         assert torch.equal(getattr(a, name), getattr(b, name)), name
     assert (a.whole_row is None) == (b.whole_row is None) and (a.pair_place is None) == (b.pair_place is None)
     assert a.whole_row is None or torch.equal(a.whole_row, b.whole_row)
-    if a.pair_place is not None:
-        torch.testing.assert_close(a.pair_place, b.pair_place, rtol=0, atol=1e-6)
+    assert (a.vote is None) == (b.vote is None)
+    for one, other in ((a.pair_place, b.pair_place), (a.vote, b.vote)):
+        if one is not None:
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 
 
 CLOUDS = {
@@ -147,8 +153,9 @@ def test_a_point_that_cannot_be_a_voxel_is_an_error_with_its_place(value):
         SMALL._replace(samples=2000),
         SMALL._replace(places=True),
         MASKED,
+        SMALL._replace(votes=True),
     ],
-    ids=["4d", "static", "uniform", "more samples than points", "places", "masked"],
+    ids=["4d", "static", "uniform", "more samples than points", "places", "masked", "votes"],
 )
 def test_a_batch_equals_its_numpy_twin(recipe):
     sequences = [make_sequence(0), make_sequence(5, points=900), make_sequence(2, shape_points=0)]
@@ -281,6 +288,37 @@ def test_points_at_rest_are_at_one_place_in_both_frames_and_moving_ones_are_not(
     away = (result.pair_place[:, 0] - result.pair_place[:, 1]).norm(dim=-1)
     still = 64 - int(64 * SMALL.moving_share)
     assert away[:, :still].max() == 0 and away[:, still:].min() > 0
+
+
+def test_points_of_one_shape_vote_for_one_place_also_where_it_has_parts_that_move_for_themselves():
+    sequence = make_sequence(0)
+    room, box = sequence.actors
+    half = np.arange(100) < 50
+    parts = [make_actor(Cloud(box.cloud.point[k]), np.ones((4, 50), bool), box.pose, 1, 0) for k in (half, ~half)]
+    parts[1].pose[:, :3, 3] += [0.3, 0, 0]
+    sequence.actors = (room, *parts)
+    recipe = SMALL._replace(votes=True, moving_share=1.0)
+    result, view = made([sequence], recipe), draw_views(4, recipe.views, keyed_generator(3, 5, 0))
+    assert result.moving.all()
+    for i in range(4):
+        point = np.concatenate([part.cloud.point @ part.pose[i, :3, :3].T + part.pose[i, :3, 3] for part in parts])
+        own = point @ view[i, :3, :3].T
+        reached = own[None] + result.vote[i].numpy()[:, None]  # of each sample, if it were each of the points
+        assert np.abs(reached - own.mean(axis=0)).max(axis=2).min(axis=1).max() < 1e-5
+        assert len(np.unique(result.vote[i].numpy(), axis=0)) > 20
+    rows = sequence.actors[:1]
+    sequence.actors = rows
+    still = made([sequence], recipe)
+    assert not still.moving.any() and not still.vote.any()
+
+
+def test_votes_are_refused_where_no_shape_moves():
+    config = change(PRESETS["small"], method="moving-3d-votes", block_scans=2)
+    views = make_dataset(2, shape_points=0)
+    for sequence in views:
+        sequence.kind = "views"
+    with pytest.raises(BatchError, match=r"room0000/00\d is of kind views, and no shape moves .*moving-3d-infonce"):
+        make_stream(config, views, Share(2))
 
 
 def test_masks_that_leave_nothing_to_compare_are_refused_with_the_settings_to_change():

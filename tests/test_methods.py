@@ -32,8 +32,8 @@ def model_of(method: str, **fields) -> Contrast:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_total_is_the_weighted_sum_of_the_method_s_terms(method):
-    loss = model_of(method, weight_3d=2.0, weight_3d4d=0.5, weight_4d=3.0)(batch_for(method))
-    weight = {"3d-3d": 2.0, "3d-4d": 0.5, "4d-4d": 3.0}
+    loss = model_of(method, weight_3d=2.0, weight_3d4d=0.5, weight_4d=3.0, weight_votes=0.3)(batch_for(method))
+    weight = {"3d-3d": 2.0, "3d-4d": 0.5, "4d-4d": 3.0, "votes": 0.3}
     assert tuple(loss.terms) == METHODS[method].terms
     expected = sum(weight[name] * term.item() for name, term in loss.terms.items())
     assert loss.total.item() == pytest.approx(expected, rel=1e-6)
@@ -47,6 +47,7 @@ def test_a_method_has_the_parts_it_uses_and_no_others(method, predictors):
     with_4d, cosine = METHODS[method].has_4d, METHODS[method].cosine
     expected = {"encoder3d": True, "predictor3d": cosine, "encoder4d": with_4d, "predictor4d": with_4d and cosine}
     expected |= dict.fromkeys(("cross3d", "cross4d"), with_4d and cosine and predictors == "own")
+    expected["voter"] = METHODS[method].votes
     assert parts == {name for name, used in expected.items() if used}
 
 
@@ -61,7 +62,7 @@ def test_predictors_of_their_own_leave_what_else_is_drawn_as_it_is():
 @pytest.mark.parametrize("method", METHODS)
 def test_every_comparison_of_a_method_is_measured(method):
     names = {"3d-3d", "3d-4d", "4d-3d", "4d-4d"} if METHODS[method].cosine else {"3d-3d", "3d-4d"}
-    names = names if METHODS[method].has_4d else {"3d-3d"}
+    names = names if METHODS[method].has_4d else set(METHODS[method].terms)
     fit = model_of(method)(batch_for(method)).fit
     assert set(fit) == {f"{name}/{kind}" for name in names for kind in ("cos", "constant", "centred", "top1")}
     assert all(-1 <= value <= 1 for value in fit.values())
@@ -232,6 +233,28 @@ def test_contexts_are_those_of_the_places_in_the_frame_of_the_anchor():
     assert model(elsewhere).total.item() != pytest.approx(expected, rel=1e-6)
 
 
+def test_votes_are_measured_against_the_ways_to_the_middle_and_leave_the_rest_as_it_is():
+    """By hand, sample by sample; without moving points only the question whether a point moves is left."""
+    batch, model = batch_for("moving-3d-votes"), model_of("moving-3d-votes").double().eval()
+    expected = 0.0
+    for i in range(3):
+        features = model.encoder3d.features(batch.frame[i], batch.size)[batch.point_row[i]]
+        vote = features / features.norm(dim=1, keepdim=True) @ model.voter.weight.T + model.voter.bias
+        found, off = [], []
+        for (logit, *way), target, moves in zip(vote.tolist(), batch.vote[i].tolist(), batch.moving[i], strict=True):
+            found.append(np.log1p(np.exp(-logit if moves else logit)))
+            if moves:
+                away = np.abs(np.subtract(way, target))
+                off.append(np.where(away < 0.25, 2 * away**2, away - 0.125).sum())
+        assert len(off) == 24
+        expected += (np.mean(found) + np.mean(off)) / 3
+    loss, without = model(batch), model_of("moving-3d-infonce").double().eval()(batch)
+    assert loss.terms["votes"].item() == pytest.approx(expected, rel=1e-6)
+    assert loss.terms["3d-3d"] == without.terms["3d-3d"]
+    still = model(batch._replace(moving=torch.zeros_like(batch.moving)))
+    assert 0 < still.terms["votes"] < expected and not any(name.startswith("votes") for name in still.fit)
+
+
 def test_frames_with_the_same_mask_are_not_compared():
     """Of three the first and the last; the term is the mean over the other pairs, at a temperature of its own."""
     batch, model = batch_for("moving-3d-msc"), model_of("moving-3d-msc", temperature=0.01).double().eval()
@@ -245,12 +268,14 @@ def test_frames_with_the_same_mask_are_not_compared():
 
 @pytest.mark.parametrize(
     ("method", "places", "share"),
-    [("moving-3d-infonce", False, 0), ("moving-3d-csc", True, 0), ("static-3d-msc", False, 0.4)],
+    [("moving-3d-infonce", False, 0), ("moving-3d-csc", True, 0), ("static-3d-msc", False, 0.4)]
+    + [("moving-3d-votes", False, 0)],
 )
 def test_batches_have_what_the_loss_of_a_method_needs_and_no_more(method, places, share):
     recipe = Contrast4D(voxel_m=0.05).recipe(METHODS[method])
     assert (recipe.places, recipe.mask_share, recipe.mask_patch_m) == (places, share, 0.25)
     assert recipe.voxel_4d_m is None and not recipe.whole and recipe.moving_actors == METHODS[method].moving
+    assert recipe.votes == (method == "moving-3d-votes")
 
 
 @pytest.mark.parametrize(
@@ -344,6 +369,11 @@ def test_info_nce_fits_one_sequence():
 def test_other_losses_fit_one_sequence_with_their_features_spread(method, steps, least, top1):
     loss = trained_on_one_sequence(method, steps)
     assert loss.terms["3d-3d"] < least and loss.fit["3d-3d/top1"] >= top1 and loss.spread["3d"] > 0.6
+
+
+def test_votes_find_what_moves_and_its_middle_in_one_sequence():
+    loss = trained_on_one_sequence("moving-3d-votes", 60)
+    assert loss.terms["votes"] < 0.2 and loss.fit["votes/cos"] > 0.9 and loss.fit["3d-3d/top1"] > 0.9
 
 
 def test_with_predictors_of_its_own_the_3d_4d_term_is_fitted_and_with_shared_ones_less():

@@ -40,7 +40,7 @@ CONFIG = change(
 
 SHORT = make_dataset(8, points=120, shape_points=40, t=2)  # half the work a step
 # Each with a loss of its own, on frames that may be masked: patches of one voxel, so that some are left.
-BASELINES = ("moving-3d-infonce", "moving-3d-csc", "moving-3d-vicreg", "moving-3d-msc", "moving-3d-distill")
+BASELINES = tuple(f"moving-3d-{name}" for name in ("infonce", "csc", "vicreg", "msc", "distill", "votes"))
 GATHERED = ("moving-3d-vicreg", "moving-3d-distill")
 SMALL_MASKS = {"mask_patch": 1, "prototypes": 8}
 

@@ -1,5 +1,6 @@
 """Losses of 4DContrast: Eqs. 1-9 and the hardest-contrastive loss of its SimCLR variant (appendix C.2); of STRL: Eq. 4;
-of PointContrast, Contrastive Scene Contexts and VICReg; and the assignment to prototypes of self-distillation.
+of PointContrast, Contrastive Scene Contexts and VICReg; the assignment to prototypes of self-distillation; and our
+votes.
 
 Shapes. P pairs of frames, t frames, S sampled points of all B sequences, d feature width. Every pair's or frame's
 term is the mean over its samples (the paper sums: a mean keeps the learning rate independent of their number), and
@@ -147,6 +148,20 @@ def _moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     variance = covariance.diagonal()
     lacking = F.relu(1 - torch.sqrt(variance + 1e-4)).mean()
     return lacking, (covariance - torch.diag(variance)).square().sum() / x.shape[1]
+
+
+def vote_loss(vote: torch.Tensor, target: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
+    """How far votes are off, a scalar, summed over frames (ours).
+
+    vote: (t, S, 4), a logit of lying on a moving shape and the way to its middle, metres; target: (t, S, 3), that way;
+    moving: (t, S) bool. Cross-entropy over all samples and, over those that move, Huber's distance summed over the
+    axes, quadratic up to a quarter of a metre: at the rates of InfoNCE an L1 distance makes votes swing by metres.
+    """
+    vote = vote.to(torch.promote_types(vote.dtype, torch.float32))
+    inside, target = moving.to(vote.dtype), target.to(vote.dtype)
+    found = F.binary_cross_entropy_with_logits(vote[..., 0], inside, reduction="none").mean(1)
+    off = F.smooth_l1_loss(vote[..., 1:], target, reduction="none", beta=0.25).sum(-1)
+    return (found + (off * inside).sum(1) / inside.sum(1).clamp(min=1)).sum()
 
 
 def _nearest_hinge(

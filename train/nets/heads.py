@@ -47,7 +47,11 @@ class Encoder(nn.Module):
 
     def forward(self, voxels: Voxels, row: torch.Tensor, batch_size: int) -> torch.Tensor:
         """z of the sampled rows: row (...) int64 of voxel rows -> (..., width)."""
-        z = self.projector(gather(self.features(voxels, batch_size), row))
+        return self.project(self.features(voxels, batch_size), row)
+
+    def project(self, features: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+        """z of the sampled rows of features (n, channels): row (...) int64 -> (..., width)."""
+        z = self.projector(gather(features, row))
         return self.centre(z.flatten(0, -2)).unflatten(0, z.shape[:-1])
 
 

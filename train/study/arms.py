@@ -49,6 +49,9 @@ ARMS = {
     "moving-3d-vicreg": Arm("moving-3d-vicreg"),
     "moving-3d-msc": Arm("moving-3d-msc", cost=0.8),
     "moving-3d-distill": Arm("moving-3d-distill", cost=1.2),  # a forward of the teacher besides
+    # Ours: what moves together is one body. Its control: the same body, at rest.
+    "moving-3d-votes": Arm("moving-3d-votes"),
+    "moving-3d-votes-resting": Arm("moving-3d-votes", ("shape_rests=true",)),
     # What of it is the effective rate.
     "moving-3d-infonce-norms": Arm("moving-3d-infonce", norms=SCRATCH),
     # The 4D encoder.

@@ -360,6 +360,7 @@ _SMALL = Study(
         "moving-3d-vicreg",
         "moving-3d-msc",
         "moving-3d-distill",
+        "moving-3d-votes",
     ),
     screened=_CONTROLS,
     tests=_TESTS,

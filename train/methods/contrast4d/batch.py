@@ -34,6 +34,7 @@ class Batch(NamedTuple):
     pair_place: torch.Tensor | None = None  # (P, 2, S, 3) float32: where the pairs' points are, metres, without a view
     whole: tuple[Voxels, ...] = ()  # t, the frames without their masks
     whole_row: torch.Tensor | None = None  # (P, 2, S) int64: the pairs' points as rows of `whole`
+    vote: torch.Tensor | None = None  # (t, S, 3) float32: from a point of `point_row` that moves to its shape's middle
 
 
 class Recipe(NamedTuple):
@@ -50,6 +51,7 @@ class Recipe(NamedTuple):
     mask_share: float = 0.0  # of patches, masked in frames 0, 2, ..; as many others are in frames 1, 3, ..
     mask_patch_m: float = 0.1  # edge of a patch
     whole: bool = False  # with `whole` and `whole_row`
+    votes: bool = False  # with `vote`
 
 
 def places_of(i: int, t: int) -> list[tuple[int, int]]:
@@ -163,10 +165,12 @@ class BatchBuffer:
         self._pair_place = allocate((pairs, 2, rows if recipe.places else 0, 3), torch.float32)
         self.whole = [Rows(4, allocate) for _ in range(t if recipe.whole else 0)]
         self._whole_row = allocate((pairs, 2, rows if recipe.whole else 0), torch.int64)
+        self._vote = allocate((t, rows if recipe.votes else 0, 3), torch.float32)
         self.pair_row, self.pair_row_4d = self._pair_row.numpy(), self._pair_row_4d.numpy()
         self.point_row, self.point_row_4d = self._point_row.numpy(), self._point_row_4d.numpy()
         self.moving = self._moving.numpy()
         self.pair_place, self.whole_row = self._pair_place.numpy(), self._whole_row.numpy()
+        self.vote = self._vote.numpy()
 
     def clear(self) -> None:
         for rows in (*self.frame, self.sequence, *self.whole):
@@ -180,7 +184,8 @@ class BatchBuffer:
         place = self._pair_place if self.recipe.places else None
         whole = tuple(rows.voxels() for rows in self.whole)
         whole_row = self._whole_row if self.recipe.whole else None
-        return Batch(frames, sequence, *row, self._moving, self.size, place, whole, whole_row)
+        vote = self._vote if self.recipe.votes else None
+        return Batch(frames, sequence, *row, self._moving, self.size, place, whole, whole_row, vote)
 
 
 class Scratch(NamedTuple):
@@ -230,6 +235,8 @@ def _add_sequence(sequence, b: int, rng: np.random.Generator, buffer: BatchBuffe
         for part in points[i]:
             moving = buffer.moving[i, slots][part.start : part.start + part.index.size]
             moving[:] = actors[part.actor].role == ROLE_MOVING
+        if recipe.votes:
+            _write_votes(actors, i, points[i], view[i], buffer.vote[i, slots])
         for p, side in places_of(i, t) if recipe.places else ():
             _write_places(actors, i, pairs[p], buffer.pair_place[p, side, slots])
         if recipe.whole:
@@ -297,8 +304,27 @@ def _look_up(actors: Many, i: int, matrix: list[np.ndarray], parts: list[Part], 
 def _write_places(actors: Many, i: int, parts: list[Part], out: np.ndarray) -> None:
     """Places of sampled points in frame i without its view, metres, into out (samples, 3) float32."""
     for part in parts:
-        pose, point = actors[part.actor].pose[i], actors[part.actor].cloud.point[part.index]
-        out[part.start : part.start + part.index.size] = point @ pose[:3, :3].T + pose[:3, 3]
+        out[part.start : part.start + part.index.size] = _placed(actors[part.actor], i, part.index)
+
+
+def _placed(actor, i: int, index=slice(None)) -> np.ndarray:
+    """Points of an actor in frame i without its view, metres."""
+    pose = actor.pose[i]
+    return actor.cloud.point[index] @ pose[:3, :3].T + pose[:3, 3]
+
+
+def _write_votes(actors: Many, i: int, parts: list[Part], view: np.ndarray, out: np.ndarray) -> None:
+    """Ways from sampled points in frame i to the middle of their moving shape, the mean of all its points, seen or not,
+    under the frame's view, metres; 0 for points at rest. Into out (samples, 3) float32."""
+    for part in parts:
+        actor = actors[part.actor]
+        rows = out[part.start : part.start + part.index.size]
+        if actor.role != ROLE_MOVING:
+            rows[:] = 0
+            continue
+        shape = [actor] if actor.mover < 0 else [one for one in actors if one.mover == actor.mover]
+        middle = np.concatenate([_placed(one, i) for one in shape]).mean(axis=0, dtype=np.float64)
+        rows[:] = (middle - _placed(actor, i, part.index)) @ view[:3, :3].T
 
 
 # Many of them --------------------------------------------------------------------------------------------------------
@@ -310,8 +336,13 @@ class SequenceStream(Stream):
     def __init__(self, dataset, order: Order, recipe: Recipe, share: Share, seed: int, workers: int = 1) -> None:
         """dataset: as `gen4d.shards.open_dataset` gives it."""
         super().__init__(order, share, seed, workers)
-        self.dataset, self.recipe = dataset, recipe
-        self.t = dataset[order.item_at(0)].t
+        first = dataset[order.item_at(0)]
+        if recipe.votes and first.kind != "moving":
+            raise BatchError(
+                f"sequence {first.id} is of kind {first.kind}, and no shape moves in it to vote for: take "
+                "--set method=moving-3d-infonce, or sequences that gen4d build makes of scans and shapes"
+            )
+        self.dataset, self.recipe, self.t = dataset, recipe, first.t
 
     def memory(self, size: int, allocate: Allocate = new_tensor) -> tuple[BatchBuffer, Scratch]:
         """A batch's buffer and a worker's grids."""

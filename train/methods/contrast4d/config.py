@@ -16,6 +16,12 @@ moving-3d-vicreg    VICReg (ICLR 2022) over corresponding points: no negatives
 moving-3d-msc       Masked Scene Contrast (CVPR 2023): InfoNCE between frames that lack different patches. Masked voxels
                     are taken away, since their occupancy would tell what is asked for; so only points that both frames
                     have are compared, and there is no colour or normal to reconstruct
+
+And one of ours, for tasks on objects:
+
+moving-3d-votes     InfoNCE, and every point says from its own frame alone whether it is of a shape that moves, and where
+                    the middle of that shape is, as VoteNet's and PointGroup's points do. What moves together is one
+                    body, so sequences know what those two need labels for
 """
 
 from dataclasses import dataclass
@@ -29,9 +35,9 @@ from train.nets.unet import NETS
 
 @dataclass(frozen=True)
 class Method:
-    """terms: what is compared; loss: `cosine` (Eqs. 1-9, with predictors), `hardest` (appendix C.2), `infonce`, `csc`,
-    `vicreg` or `prototypes`; moving: whether frames have their moving shapes; masked: whether frames lack patches, and
-    only those are compared that lack different ones."""
+    """terms: what is compared, and `votes`, which is not; loss: `cosine` (Eqs. 1-9, with predictors), `hardest`
+    (appendix C.2), `infonce`, `csc`, `vicreg` or `prototypes`; moving: whether frames have their moving shapes; masked:
+    whether frames lack patches, and only those are compared that lack different ones."""
 
     terms: tuple[str, ...]
     loss: str
@@ -41,7 +47,12 @@ class Method:
     @property
     def has_4d(self) -> bool:
         """Whether a 4D encoder takes part."""
-        return self.terms != ("3d-3d",)
+        return "3d-4d" in self.terms
+
+    @property
+    def votes(self) -> bool:
+        """Whether points vote for the middle of their moving shape."""
+        return "votes" in self.terms
 
     @property
     def cosine(self) -> bool:
@@ -66,6 +77,7 @@ METHODS = {
     "moving-3d-vicreg": Method(("3d-3d",), "vicreg", moving=True),
     "static-3d-msc": Method(("3d-3d",), "infonce", moving=False, masked=True),
     "moving-3d-msc": Method(("3d-3d",), "infonce", moving=True, masked=True),
+    "moving-3d-votes": Method(("3d-3d", "votes"), "infonce", moving=True),
 }
 
 
@@ -80,6 +92,7 @@ class Contrast4D:
     weight_3d: float = 1.0  # Eq. 9 (A)
     weight_3d4d: float = 1.0
     weight_4d: float = 1.0
+    weight_votes: float = 1.0  # of ours, `moving-3d-votes`
     # Of an encoder: its own for the 3D-4D term, or one shared by all terms, which cannot hit two targets that know
     # nothing of each other. Measured after 120 steps of the study's size, three seeds: cosines of the 3D-4D term .26 to
     # .33 shared, below a constant vector's .38 to .55 in all of them, and .70 to .88 with its own, above it in all.
@@ -121,7 +134,7 @@ class Contrast4D:
             ("vicreg_weights", len(self.vicreg_weights) == 3, "three"),
             ("vicreg_weights", min(self.vicreg_weights) >= 0 < max(self.vicreg_weights), "none below 0, one above"),
             *positive(self, "width", "hidden", "samples", "mask_patch"),
-            *not_negative(self, "weight_3d", "weight_3d4d", "weight_4d"),
+            *not_negative(self, "weight_3d", "weight_3d4d", "weight_4d", "weight_votes"),
             *voxel_sizes(self, "voxel_m", "voxel_4d_m"),
             ("moving_share", self.moving_share is None or 0 <= self.moving_share <= 1, "a share from 0 to 1, or none"),
         ]
@@ -140,9 +153,11 @@ class Contrast4D:
             places=method.loss == "csc",
             mask_share=self.mask_share if method.masked else 0.0,
             mask_patch_m=self.mask_patch * self.voxel_m,
+            votes=method.votes,
         )
 
     def weights(self, method: Method) -> dict[str, float]:
         """Weight of each of a method's terms."""
         every = {"3d-3d": self.weight_3d, "3d-4d": self.weight_3d4d, "4d-4d": self.weight_4d}
+        every["votes"] = self.weight_votes
         return {term: every[term] for term in method.terms}

@@ -26,12 +26,14 @@ from train.methods.losses import (
     same_voxel,
     scene_contexts,
     spread,
+    unit,
     vicreg,
+    vote_loss,
 )
 from train.nets.cost import forward_cost
-from train.nets.heads import Encoder, Predictor
+from train.nets.heads import Encoder, Predictor, gather
 from train.nets.recompute import made_again
-from train.nets.unet import DEFAULT_NORM, NETS, NetShape, Norm
+from train.nets.unet import DEFAULT_NORM, NETS, NetShape, Norm, initialise
 from train.run.loop import Loss
 from train.run.memory import Forward
 
@@ -41,6 +43,15 @@ class Samples(NamedTuple):
 
     pair: torch.Tensor
     point: torch.Tensor | None
+
+
+class Frames(NamedTuple):
+    """What the 3D encoder makes of all frames: z, p where there are predictors, and votes (t, S, 4) where there are
+    any."""
+
+    z: Samples
+    p: Samples | None
+    vote: torch.Tensor | None
 
 
 class Contrast(nn.Module):
@@ -70,6 +81,9 @@ class Contrast(nn.Module):
             self.predictor4d = Predictor(*head)
             if config.predictors == "own":
                 self.cross3d, self.cross4d = Predictor(*head), Predictor(*head)
+        if self.method.votes:  # drawn last: all else is as without
+            self.voter = nn.Linear(self.encoder3d.backbone.channels, 4)
+            initialise(self.voter, generator)
 
     def forward(self, batch: Batch) -> Loss:
         """One forward per frame index and one of the 4D sequences. Raises sparse.SparseError for a bad batch."""
@@ -111,6 +125,7 @@ class Contrast(nn.Module):
         widths = 2 if self.method.loss == "vicreg" else 3  # whose features keep their lengths
         kept = rows * (widths * config.width + (2 * config.hidden if self.method.cosine else 0)) * 4
         if not config.recompute:
+            rows += batch.point_row.numel() if self.method.votes else 0
             kept += rows * self.encoder3d.backbone.channels * 4
         similarities = pairs * samples * (samples // batch.size)
         return kept + similarities * {"infonce": 9, "csc": 24}.get(self.method.loss, 0)
@@ -123,7 +138,7 @@ class Contrast(nn.Module):
     def _cosine(self, batch: Batch) -> tuple[dict, dict, dict]:
         """Eqs. 1-8."""
         stop, pair, size = self.config.stop_gradient, batch.pair_row, batch.size
-        z3, p3 = self._frames(batch)
+        z3, p3, _ = self._frames(batch)
         terms, samples = {"3d-3d": pair_loss(p3.pair, z3.pair, stop)}, {"3d": z3.pair}
         fits = {"3d-3d": fit(p3.pair[:, 0], z3.pair[:, 1], pair[0, 1], size)}
         if self.method.has_4d:
@@ -139,7 +154,7 @@ class Contrast(nn.Module):
     def _contrastive(self, batch: Batch) -> tuple[dict, dict, dict]:
         """Appendix C.2: contrast between frames and, with 4D, between a frame and time-averaged features. Other losses
         take the place of the hardest-contrastive one."""
-        z3, _ = self._frames(batch)
+        z3, _, vote = self._frames(batch)
         pairs = self._pairs(batch)
         place = [None if batch.pair_place is None else batch.pair_place[p] for p in pairs]
         losses = [
@@ -150,6 +165,9 @@ class Contrast(nn.Module):
         if self.method.loss == "vicreg":  # which leaves the mean of features where it is: no sign of a collapse
             seen = seen - seen.mean((0, 1, 2))
         samples = {"3d": seen}
+        if vote is not None:
+            terms["votes"] = vote_loss(vote, batch.vote, batch.moving)
+            fits |= self._fit_of_votes(vote, batch)
         if self.method.has_4d:
             features = self._run(self.encoder4d, self.encoder4d.features, batch.sequence, batch.size)
             z4 = self.encoder4d.projector(match_average(features, batch.point_row_4d))  # affine: mean of projections
@@ -180,16 +198,36 @@ class Contrast(nn.Module):
             case _:
                 return hardest_contrastive(first, second, same, config.positive_margin, config.negative_margin)
 
-    def _frames(self, batch: Batch) -> tuple[Samples, Samples | None]:
-        """z, and p where there are predictors, of the sampled points by the 3D encoder, one forward per frame index."""
-        t, z, p = len(batch.frame), [], []
+    def _fit_of_votes(self, vote: torch.Tensor, batch: Batch) -> dict[str, dict[str, torch.Tensor]]:
+        """Of the directions in the first frame, if anything moves in it."""
+        moving = batch.moving[0]
+        if not moving.any():
+            return {}
+        way, target = vote[0, moving, 1:].detach(), batch.vote[0, moving]
+        return {"votes": fit(way.to(target.dtype), target, batch.point_row[0, moving], 1)}
+
+    def _frames(self, batch: Batch) -> Frames:
+        """The sampled points by the 3D encoder, one forward per frame index."""
+        t, z, p, votes = len(batch.frame), [], [], []
         for i, voxels in enumerate(batch.frame):
             rows = [batch.pair_row[pair, side] for pair, side in places_of(i, t)]
             rows += [batch.point_row[i]] if self.method.has_4d else []
-            z.append(self._run(self.encoder3d, self.encoder3d, voxels, torch.stack(rows), batch.size))
+            if self.method.votes:
+                given = (voxels, torch.stack(rows), batch.point_row[i], batch.size)
+                projected, vote = self._run(self.encoder3d, self._project_and_vote, *given)
+                z.append(projected)
+                votes.append(vote)
+            else:
+                z.append(self._run(self.encoder3d, self.encoder3d, voxels, torch.stack(rows), batch.size))
             if self.method.cosine:
                 p.append(self._predict(z[i], t - 1, "3d"))
-        return self._regroup(z), self._regroup(p) if p else None
+        return Frames(self._regroup(z), self._regroup(p) if p else None, torch.stack(votes) if votes else None)
+
+    def _project_and_vote(self, voxels, rows, voting, size) -> tuple[torch.Tensor, torch.Tensor]:
+        """z at `rows`, and votes (S, 4) at the rows `voting` (S,), of one frame. Votes are made of directions alone, as
+        InfoNCE is, so that its rates suit both."""
+        features = self.encoder3d.features(voxels, size)
+        return self.encoder3d.project(features, rows), self.voter(unit(gather(features, voting)))
 
     def _regroup(self, frames: list[torch.Tensor]) -> Samples:
         """Features (t - 1 or t, S, d) of each frame, its pairs first, back into pairs and points."""
