@@ -22,6 +22,10 @@ from tests.makers.files import write
 from tests.makers.meshes import CUBE_QUADS, CUBE_VERTEX, off
 
 ROWS = "sequences.jsonl"
+CHANGES = {  # by hand, as the documents ask for
+    "README.md": ("pretty_name:", "license: mit\npretty_name:"),
+    "croissant.json": ("{", '{"datePublished": "2026-11-26",'),
+}
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +271,7 @@ def test_files_of_somebody_else_are_not_overwritten(name, own, tmp_path):
     assert sum((folder / one).exists() for one in CARD) == 1
 
 
-def test_a_recipe_goes_to_an_empty_folder_or_over_an_earlier_one(own, closed, tmp_path):
+def test_a_recipe_goes_to_an_empty_folder_or_over_its_own(own, closed, tmp_path):
     write(tmp_path / "full/letter.txt", b"mine")
     full = commands.gen4d("card", closed, "--out", tmp_path / "full")
     assert full.code == 1 and "holds other files (letter.txt, 1 in all)" in full.err
@@ -275,17 +279,51 @@ def test_a_recipe_goes_to_an_empty_folder_or_over_an_earlier_one(own, closed, tm
     card(other)
     taken = commands.gen4d("card", closed, "--out", other)
     assert taken.code == 1 and "holds a data set" in taken.err and commands.gen4d("verify", other).code == 0
-    for dataset in (own, closed):
-        card(dataset, "--out", tmp_path / "recipe")
-    assert gen4d.open_dataset(tmp_path / "recipe").digest == gen4d.open_dataset(closed).digest
+    for _ in range(2):
+        card(own, "--out", tmp_path / "recipe")
+    before = files_of(tmp_path / "recipe")
+    another = commands.gen4d("card", closed, "--out", tmp_path / "recipe")
+    assert another.code == 1 and f"{tmp_path / 'recipe'}: holds the recipe of another data set" in another.err
+    assert files_of(tmp_path / "recipe") == before
 
 
-def test_nothing_of_an_earlier_recipe_stays(own, closed, tmp_path):
-    card(closed, "--out", tmp_path / "new")
+def test_shards_of_an_earlier_recipe_do_not_stay(own, tmp_path):
+    card(own, "--out", tmp_path / "new")
     card(own, "--out", tmp_path / "old")
     (tmp_path / "old" / "shards" / "00007.json").write_bytes(b"{}")  # of a data set with more shards
-    card(closed, "--out", tmp_path / "old")
+    card(own, "--out", tmp_path / "old")
     assert files_of(tmp_path / "old") == files_of(tmp_path / "new")
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_was_changed_by_hand_is_not_overwritten(name, own, tmp_path):
+    folder, (old, new) = copied(own, tmp_path), CHANGES[name]
+    card(folder)
+    written = files_of(folder)
+    text = (folder / name).read_text()
+    assert old in text
+    (folder / name).write_text(text.replace(old, new, 1))
+    changed = files_of(folder)
+    outcome = commands.gen4d("card", folder)
+    assert outcome.code == 1 and f"{folder / name}: was changed since gen4d card wrote it: " in outcome.err
+    assert files_of(folder) == changed
+    for one in re.search(r"move (.*) away", outcome.err)[1].split(", "):
+        (folder / one).rename(tmp_path / one)
+    card(folder)
+    assert files_of(folder) == written
+
+
+def test_a_card_that_was_cut_off_is_written_anew(own, tmp_path, monkeypatch):
+    folder = copied(own, tmp_path)
+    card(folder)
+    whole = files_of(folder)
+    (folder / "croissant.json").write_bytes(b"{}")  # of an earlier data set
+    stamp = hashlib.sha256((folder / "croissant.json").read_bytes()).hexdigest()
+    text = (folder / "README.md").read_text()
+    at = text.index("croissant.json ") + len("croissant.json ")
+    (folder / "README.md").write_text(text[:at] + "0" * len(stamp) + text[at + len(stamp) :])
+    card(folder)
+    assert files_of(folder) == whole
 
 
 def test_a_data_set_behind_a_url_needs_a_folder(closed, tmp_path):

@@ -5,6 +5,7 @@ and sequence.png. Shards hold the geometry of their scans. Where the terms of a 
 card is one of the recipe: the .json files, from which `gen4d build --like` makes the same data of anybody's own copies.
 """
 
+import hashlib
 import json
 import os
 import pathlib
@@ -34,6 +35,8 @@ from gen4d.shards.manifest import CARD, sidecar_name
 
 _LEFTOVER = re.compile(f"({'|'.join(map(re.escape, CARD))}){files.TEMPORARY}")
 _SIDECAR = re.compile(r"\d{5,}\.json")
+_UNFINISHED = "0" * 64
+_STAMP = re.compile(r"<!-- written by gen4d card; SHA-256 of the rest (\w{64}), of croissant\.json (\w{64}) -->")
 
 
 class CardError(ValueError):
@@ -44,8 +47,8 @@ def write_card(dataset: Dataset, out: pathlib.Path | None = None) -> tuple[pathl
     """Write the card of a data set beside its dataset.json, or with its recipe to another folder; returns the folder,
     and what the sources allow. The same data set gives the same bytes.
 
-    Raises CardError where a README.md there is somebody else's, where the folder holds another data set, or where the
-    data set is behind a URL and no folder is given.
+    Raises CardError where a README.md there is somebody else's, where it or croissant.json was changed by hand, where
+    the folder holds another data set or its recipe, or where the data set is behind a URL and no folder is given.
     """
     beside = dataset.local and (out is None or (out.exists() and os.path.samefile(out, dataset.folder)))
     if out is None and not beside:
@@ -59,7 +62,7 @@ def write_card(dataset: Dataset, out: pathlib.Path | None = None) -> tuple[pathl
         files.remove(path)
     rows = list(_rows(dataset))
     text = readme(dataset, terms, rows, recipe, shown=terms.free and bool(rows))
-    files.write(out / README, text.encode())  # the first: by its mark the folder is known as ours
+    files.write(out / README, _stamped(text, _UNFINISHED))  # the first: by its stamp the folder is known as ours
     listed = {ROWS: b"".join(json.dumps(row).encode() + b"\n" for row in rows)}
     files.write(out / ROWS, listed[ROWS])
     if terms.free and rows:
@@ -68,24 +71,53 @@ def write_card(dataset: Dataset, out: pathlib.Path | None = None) -> tuple[pathl
     else:
         files.remove(out / PICTURE)
     about = {"name": title(terms), "description": summary(dataset, rows), "citeAs": cited(dataset, rows)}
-    files.write(out / CROISSANT, croissant(dataset, about, terms, listed, shards=not recipe))
+    described = croissant(dataset, about, terms, listed, shards=not recipe)
+    files.write(out / CROISSANT, described)
     if not beside:
         _copy_recipe(dataset, out)
+    files.write(out / README, _stamped(text, _sha256(described)))
     return out, terms
+
+
+def _stamped(text: str, described: str) -> bytes:
+    """A README.md with hashes of what is written, in the place of its mark, so that changes by hand are seen later.
+    described: the hash of croissant.json."""
+    hashes = f"SHA-256 of the rest {_sha256(text.encode())}, of {CROISSANT} {described}"
+    return text.replace(MARK, f"<!-- written by gen4d card; {hashes} -->").encode()
+
+
+def _changed(out: pathlib.Path) -> str:
+    """Which file of a card was changed since it was written, if any."""
+    text = (out / README).read_text("utf-8", "replace")
+    stamp = _STAMP.search(text)
+    if stamp is None or _sha256(text.replace(stamp[0], MARK).encode()) != stamp[1]:
+        return README
+    there = (out / CROISSANT).exists() and stamp[2] != _UNFINISHED
+    return CROISSANT if there and _sha256((out / CROISSANT).read_bytes()) != stamp[2] else ""
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _check(out: pathlib.Path, dataset: Dataset, beside: bool) -> None:
     """Raise CardError where something that is not of an earlier card would be overwritten."""
     there = [name for name in CARD if (out / name).exists()]
-    ours = README in there and MARK in (out / README).read_text("utf-8", "replace")
+    ours = README in there and _STAMP.search((out / README).read_text("utf-8", "replace")) is not None
     if there and not ours:
         raise CardError(f"{out / there[0]}: is there already and not of gen4d card: rename it, or give another --out")
+    if ours and (name := _changed(out)):
+        remedy = f"move {', '.join(there)} away, write the card, and put your changes into the new one"
+        raise CardError(f"{out / name}: was changed since gen4d card wrote it: {remedy}")
     if beside:
         return
     if not _has_recipe(dataset):
         raise CardError(f"{dataset.home.where()}: is no build of gen4d, so there is no recipe: leave --out out")
     if any((out / "shards").glob("*.zarr.zip")) or any((out / "shards").glob("*.h5")):
         raise CardError(f"{out}: holds a data set: give an empty folder")
+    recipe = out / "dataset.json"
+    if recipe.exists() and recipe.read_bytes() != dataset.home.read("dataset.json"):
+        raise CardError(f"{out}: holds the recipe of another data set: give another folder, or delete this one")
     if (odd := files.others(out)) and not ours:
         raise CardError(f"{out}: holds other files ({odd[0]}, {len(odd)} in all): give an empty folder")
 

@@ -19,9 +19,9 @@ moving-3d-msc       Masked Scene Contrast (CVPR 2023): InfoNCE between frames th
 
 And one of ours, for tasks on objects:
 
-moving-3d-votes     InfoNCE, and every point says from its own frame alone whether it is of a shape that moves, and where
-                    the middle of that shape is, as VoteNet's and PointGroup's points do. What moves together is one
-                    body, so sequences know what those two need labels for
+moving-3d-votes     InfoNCE, and every point says from its own frame alone whether it is of a shape that moves, and
+                    where the middle of that shape is, as points of VoteNet and PointGroup do. What moves together is
+                    one body, so sequences know what those two need labels for
 """
 
 from dataclasses import dataclass
