@@ -5,6 +5,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -351,6 +352,23 @@ def test_matched_norms_leave_the_function_of_a_net_as_it_is(training):
     for name, value in net.state_dict().items():
         if name.endswith(("conv.weight", "second.weight", "shortcut.0.weight")):
             assert value.norm() == pytest.approx(like.state_dict()[name].norm().item(), rel=1e-5), name
+
+
+def noisy(number: int) -> int:
+    """A piece of work that warns of what all pieces share, and of what is its own."""
+    for text in ("rooms lack a file", "rooms lack a file", f"room {number}"):
+        warnings.warn_explicit(text, UserWarning, "x.py", 1, module="train.tasks.x")
+    warnings.warn_explicit("an old name", DeprecationWarning, "y.py", 1, module="elsewhere")
+    return 10 * number
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_a_warning_of_many_cells_is_said_once(processes):
+    said, told = [], set()
+    for _ in range(2):  # stages
+        found = dict(run._spread(noisy, [1, 2], processes, said.append, told))
+        assert found == {0: 10, 1: 20}
+    assert sorted(said) == ["warning: room 1", "warning: room 2", "warning: rooms lack a file"]
 
 
 # Whole ones ----------------------------------------------------------------------------------------------------------

@@ -10,10 +10,12 @@ stage's work, and leaves when it can do nothing more without the others. A call 
 """
 
 import contextlib
+import functools
 import json
 import pathlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,10 +59,11 @@ def run_study(study: Study, given: Given, out: pathlib.Path, machine: Machine, s
             rooms = make_rooms(study, given, out, machine.processes, say)
             write_plan(study, given, rooms, out)
         work = Work(out, study, rooms, Cell("", "", 0, "", 0, 0, "", 0), machine.device, manifest=given.manifest)
+        told: set[str] = set()
         for stage in STAGES:
             chosen = choose(study, read_cells(out))
             wanted = cells_of(study, chosen, stage)
-            _make(work._replace(best=chosen.best), wanted, machine, say)
+            _make(work._replace(best=chosen.best), wanted, machine, say, told)
             if left := [cell for cell in wanted if not is_done(out, cell)]:
                 say(f"{stage}: {len(left)} of {len(wanted)} cells are left to other parts; then run this again")
                 break
@@ -162,15 +165,16 @@ def read_cells(out: pathlib.Path) -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted((out / "cells").glob("*.json"))]
 
 
-def _make(work: Work, wanted: Sequence[Cell], machine: Machine, say: Say) -> None:
-    """Pre-train and measure what is not done yet and is this part's."""
+def _make(work: Work, wanted: Sequence[Cell], machine: Machine, say: Say, told: set[str]) -> None:
+    """Pre-train and measure what is not done yet and is this part's. told: warnings that were said."""
     todo = [work._replace(cell=cell) for cell in mine(wanted, work.best, machine.part)]
     todo = [one for one in todo if not is_done(work.out, one.cell)]
     runs = {one.run: one for one in todo if ARMS[one.arm].method}
     before = [one for one in runs.values() if not cells.is_pretrained(one)]
-    for count, (index, seconds) in enumerate(_spread(cells.pretrain_arm, before, machine.processes), start=1):
+    spread = functools.partial(_spread, processes=machine.processes, say=say, told=told)
+    for count, (index, seconds) in enumerate(spread(cells.pretrain_arm, before), start=1):
         say(f"{count}/{len(before)}  pre-trained {before[index].run.name}: {seconds:.0f} s")
-    for count, (_, line) in enumerate(_spread(cells.measure_cell, todo, machine.processes), start=1):
+    for count, (_, line) in enumerate(spread(cells.measure_cell, todo), start=1):
         found = f"{100 * line['score' if 'score' in line else 'linear']:.2f}"
         say(f"{count}/{len(todo)}  {line['stage']}: {line['arm']} {line['recipe']}, seed {line['seed']}, "
             f"{line['percent']:g} % of {line['measure']}: {found}")  # fmt: skip
@@ -190,6 +194,23 @@ def _model(cell: Cell, best: str) -> object:
     return (name, cell.seed) if name else cell
 
 
-def _spread(do: Callable, todo: list[Work], processes: int) -> Iterator[tuple[int, object]]:
-    """(index, result) of each piece of work as it is done, by worker processes or, with none, by this one."""
-    return workers.run(do, todo, processes, "spawn") if processes else enumerate(map(do, todo))
+def _spread(do: Callable, todo: list[Work], processes: int, say: Say, told: set[str]) -> Iterator[tuple[int, Any]]:
+    """(index, result) of each piece of work as it is done, by worker processes or, with none, by this one. A warning
+    of many pieces is said once."""
+    quietly = functools.partial(_quietly, do)
+    done = workers.run(quietly, todo, processes, "spawn") if processes else enumerate(map(quietly, todo))
+    for index, (result, warned) in done:
+        for text in dict.fromkeys(warned):
+            if text not in told:
+                say(f"warning: {text}")
+        told.update(warned)
+        yield index, result
+
+
+def _quietly(do: Callable, work: Work) -> tuple[object, list[str]]:
+    """What a piece of work results in, and the trainer's warnings on the way."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", module=r"train\b")
+        result = do(work)
+    return result, [str(one.message) for one in caught]
