@@ -1,16 +1,18 @@
 """`make bench`: what gen4d costs, against references that do the same work in the same run.
 
-    python -m benchmarks            everything but `frames`, `shapes`, `scale` and `views`
+    python -m benchmarks            everything but `frames`, `shapes`, `scale`, `views` and `objects`
     python -m benchmarks pipeline   one part: pipeline, build (with reading) or loader
     python -m benchmarks frames     posed depth images: reading, overlaps, pairs; only when asked for
     python -m benchmarks shapes     a build with 3,000 shapes of real size; only when asked for
     python -m benchmarks scale      a simulated data set of 100,000 scans; only when asked for, it takes minutes
     python -m benchmarks views      views of 1,000 shapes; only when asked for
+    python -m benchmarks objects    instances and boxes at the size of ScanNet's benchmark; only when asked for
     python -m benchmarks gpu ...    steps of pre-training on a GPU; `gpu --help` lists what can be varied
     python -m benchmarks points ... steps of STRL with nets on points; `points --help`
     python -m benchmarks terms ...  what predictors of their own change, three seeds each; `terms --help`
 
-Ratios count; times depend on the machine, which is printed. `loader` and `scale` need the trainer's packages.
+Ratios count; times depend on the machine, which is printed. `loader`, `scale` and `objects` need the packages of the
+trainer.
 """
 
 import importlib
@@ -18,7 +20,7 @@ import os
 import platform
 import sys
 
-PARTS = ("pipeline", "build", "loader", "frames", "shapes", "scale", "views")
+PARTS = ("pipeline", "build", "loader", "frames", "shapes", "scale", "views", "objects")
 WITH_OPTIONS = ("gpu", "points", "terms")
 
 
@@ -61,6 +63,10 @@ def main(parts: list[str]) -> None:
                 from benchmarks import views
 
                 views.main()
+            case "objects":
+                from benchmarks import objects
+
+                objects.main()
 
 
 if __name__ == "__main__":
