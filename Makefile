@@ -21,7 +21,7 @@ BOXES   ?= runs/detect
 PERCENT ?=
 # Folder of make strl: built-in shapes, their views, the run and its tables.
 STRL    ?= data/strl
-# Processes that pre-train together: spconv takes one core each, so 2 may be faster on an idle machine without a GPU.
+# Processes that pre-train together, one core each. On two idle cores 2 were no faster than 1 (docs/training.md).
 PROCESSES ?= 1
 STUDY   ?= small
 WORKERS ?= 2

@@ -54,7 +54,7 @@ class Config:
     close_m: float = 0.50  # radius that closes the footprint (A)
     bound: str = "disc"  # or the paper's "sphere"; the disc is exact because shapes only turn about z (A)
     redraws: int = 8  # of a shape of the class and its height while none fits anywhere (A)
-    shrink_min: float = 0.8  # in the later half of the attempts a shape that has no way is shrunk to this at most (A)
+    shrink_min: float = 0.8  # in the later half of the attempts a shape that has no way is shrunk, never below this (A)
     shrink_step: float = 0.9  # tried factors: the widest that fits, then each time this much smaller (A)
     shape_points: int = 1000  # per shape, drawn by area
 

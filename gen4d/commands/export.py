@@ -34,7 +34,7 @@ _UNPAIRED = "points of different frames have no identity in common here: npz and
     metavar="WHICH",
     help="Write only these: a scan, an id, a number or a range like 0-99. May be given several times.",
 )
-@click.option("--limit", type=click.IntRange(1), help="Write only the first so many of them.")
+@click.option("--limit", type=click.IntRange(1), help="Write only the first N of them.")
 @click.option("--dry-run", is_flag=True, help="Say what it takes, and write nothing.")
 @click.option("--pairs", is_flag=True, help="hdf5: add explicit pair lists if the data set has none.")
 def export(dataset, kind, out, chosen, limit, dry_run, pairs) -> None:

@@ -22,7 +22,12 @@ TITLES = {
 @frame.manifest
 @click.option("--task", type=click.Choice(list(TITLES)), default="segment", show_default=True, help="What is learned.")
 @click.option("--weights", required=True, help="Run folder, checkpoint or exported weights; none: from scratch.")
-@click.option("--preset", default="paper", show_default=True, help="paper, efficient, or small: minutes on a CPU.")
+@click.option(
+    "--preset",
+    default="paper",
+    show_default=True,
+    help="paper or small (minutes on a CPU); efficient, of segment and instances; sunrgbd, of detect.",
+)
 @frame.run_option("runs/finetune")
 @frame.percent
 @frame.split

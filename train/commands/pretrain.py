@@ -11,7 +11,9 @@ from train.commands.progress import CollapseWatch, ConstantWatch, Progress, draw
 
 @click.command(short_help="Pre-train on a data set.")
 @click.option("--data", required=True, help="Folder that gen4d build wrote, or its URL.")
-@click.option("--preset", default="paper", show_default=True, help="paper, or small: minutes on a CPU.")
+@click.option(
+    "--preset", default="paper", show_default=True, help="paper or strl; small and strl-small take minutes on a CPU."
+)
 @frame.run_option("runs/pretrain")
 @frame.assignments
 @frame.settings_file

@@ -20,7 +20,8 @@ def _part(context, parameter, text):
 @click.option(
     "--size",
     type=click.Choice(["small", "full", "own"]),
-    help="small: three hours of two CPU cores; full: days of a GPU; own.  [default: small or own]",
+    help="small: three hours of two CPU cores; full: a day of a GPU that makes 14 steps a second; own.  "
+    "[default: small or own]",
 )
 @click.option("--scans", type=frame.PATH, help="Folder of your scans to pre-train on, instead of built-in rooms.")
 @click.option("--labels", type=frame.PATH, help="Folder of your labelled scans.")
