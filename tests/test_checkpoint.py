@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import signal
+import warnings
 
 import numpy as np
 import pytest
@@ -151,6 +152,10 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path, name, damage):
     assert found.step == 1
     interrupted = (name, damage) == ("checkpoint.json", "gone")  # as a killed writer leaves it: nothing to report
     assert [f"checkpoint-00000002/{name}" in line for line in damaged] == ([] if interrupted else [True])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert checkpoint.latest(tmp_path).step == 1
+    assert [str(one.message) for one in caught] == damaged
     with pytest.raises(CheckpointError, match="use an earlier checkpoint"):
         checkpoint.read(path.parent)
     checkpoint.restore(found, model, optimiser)

@@ -65,6 +65,16 @@ def test_voxels_lie_at_the_mean_of_their_points_and_know_their_box():
         assert (owner == NONE).sum() > 50
 
 
+def test_scans_with_instances_and_scans_with_boxes_alone_make_one_batch():
+    made = stream(mirror=0.0, turn_deg=0.0)
+    made = DetectStream(made.names, [BOXES[0], BOXES[1]._replace(owner=None), BOXES[2]], 0.15, made.own, Share(3), 3, 0)
+    batch = made.make(BatchKey((0, 1, 2), ((3, 0, 0), (3, 0, 1), (3, 0, 2))), made.memory(3))
+    alone, cloud = batch_of(mirror=0.0, turn_deg=0.0), batch.voxels.coordinate[:, 0]
+    assert batch.owner.shape == (len(cloud), 3)
+    assert (batch.owner[cloud != 1] == alone.owner[cloud != 1]).all()
+    assert len(torch.unique(batch.owner[cloud == 1])) == 4  # three boxes, and none
+
+
 @pytest.mark.parametrize("draw", range(5))
 def test_varied_boxes_enclose_varied_points_and_flips_keep_sizes(draw):
     own = change(TINY, turn_deg=30.0 * (draw > 2), resize=0.1 * (draw > 2)).detect

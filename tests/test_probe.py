@@ -16,7 +16,7 @@ from train.nets.unet import NETS, UNet
 from train.nets.weights import Backbone
 from train.tasks import probe
 from train.tasks.metrics import confusion, scores
-from train.tasks.objectness import Seen, area, matched_pairs, objectness
+from train.tasks.objectness import Seen, area, matched_pairs, objectness, reach
 from train.tasks.probe import PRESETS, Samples, Scale
 from train.tasks.segment.batch import voxel_labels
 from train.tasks.segment.model import Segmenter, SegmentError
@@ -202,6 +202,14 @@ def test_the_area_under_the_curve_counts_pairs_in_order():
     score, positive = rng.integers(0, 8, 60), rng.random(60) < 0.4
     pairs = np.sign(score[positive][:, None] - score[~positive][None])
     assert area(score, positive) == pytest.approx(((pairs + 1) / 2).mean())
+
+
+@pytest.mark.parametrize(("voxel_m", "voxels"), [(0.02, 15), (0.05, 6), (0.1, 3), (0.15, 2)])
+def test_pairs_reach_to_thirty_centimetres_whatever_the_voxel(voxel_m, voxels):
+    """Although 0.3 / 0.1 is below 3."""
+    cell = np.array([[0, 0, 0], [voxels, 0, 0], [0, 9, 0], [voxels, 9, 0]])
+    first, second, same = matched_pairs(cell, np.array([0, 0, 1, 2]), reach(voxel_m), keyed(8))
+    assert sorted(zip(first, second, same, strict=True)) == [(0, 1, True), (2, 3, False)]
 
 
 def test_scans_without_instances_have_no_objectness():

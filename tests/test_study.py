@@ -5,6 +5,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
+import signal
 import warnings
 
 import numpy as np
@@ -13,16 +14,20 @@ import torch
 from PIL import Image
 from scipy import stats
 
+from gen4d.building import workers
 from gen4d.shards import open_dataset
 from gen4d.sources.splits import read_split
 from tests.makers import commands
 from tests.makers.labelled import keyed, write_rooms
 from tests.test_train_cli import call, refusal
 from train.config import ConfigError, resolve
+from train.inputs.labels import SceneError
 from train.inputs.voxels import voxelise
 from train.methods import pretrain
 from train.methods.pretrain import make_model
+from train.nets.sparse import SparseError
 from train.nets.unet import NETS, UNet, match_norms
+from train.run.loop import LoopError, Stopped
 from train.study import cells, report, run
 from train.study import plan as plans
 from train.study.arms import ARMS, pretrained_as
@@ -30,7 +35,9 @@ from train.study.plan import STUDIES, Cell, Chosen, Costs, Study
 from train.study.report import answers, make_tests
 from train.study.rooms import Given, StudyError, make_rooms
 from train.study.statistics import compare, detectable, holm, intraclass, mean_iou, rooms_interval, steps_to_reach
+from train.tasks.instances.ap import InstanceError
 from train.tasks.metrics import scores
+from train.tasks.segment.model import SegmentError
 
 STUDIED = 20_000  # simulated studies
 SEEDS, SUBSETS = 5, 4
@@ -164,6 +171,9 @@ def test_every_test_is_planned_for_every_measure_and_share():
         ("percents=5,x", "'x' is not a number"),
         ("rooms=2", "rooms = 2: at least 3"),
         ("measures=speed", "measures = .*: of segmentation, instances, detection"),
+        ("screened=static-3d,static-3d", "screened = .*: each once"),
+        ("percents=10,10", "percents = .*: each once"),
+        ("recipes=all:1,all:1.0", "recipes = .*: each once"),
     ],
 )
 def test_a_plan_that_compares_nothing_is_refused(assignment, message):
@@ -317,6 +327,38 @@ def test_the_first_paragraph_says_what_the_tests_found():
     assert "Not known yet: no test of it has two seeds." in answered(0.05, seeds=1)
 
 
+def test_arms_that_do_not_differ_are_not_tested():
+    assert "Not tested: moving-3d-infonce against scratch" in answered(0.0, sd=0.0)
+
+
+def test_bars_are_over_seeds_and_scratch_reaches_its_own_last_score():
+    rng = keyed(9)
+    for count in (3, 12, 20):
+        curves = rng.uniform(0, 1, (count, 2, 8))
+        curves[..., -1] += 1
+        lines = [
+            line("compare", "scratch", seed, curves[seed, k, -1], subset=k, pretrain_seconds=0.0,
+                 curve={"step": [*range(1, 9)], "score": curves[seed, k].tolist(), "seconds": [*range(8)]})
+            for seed in range(count) for k in range(2)
+        ]  # fmt: skip
+        (row,) = report._arms(dataclasses.replace(Study(), arms=("scratch",)), lines)
+        assert row[5] == "8 steps"
+        panel = Panel()
+        report._draw_arm((panel, panel), "scratch", lines)
+        expected = 100 * curves.mean(axis=1).std(axis=0, ddof=1) / np.sqrt(count)
+        np.testing.assert_allclose(panel.error, expected)
+
+
+class Panel:
+    """What a picture's axes are asked to draw."""
+
+    def errorbar(self, along, mean, error, **_):
+        self.error = error
+
+    def grid(self, alpha):
+        pass
+
+
 def test_seeds_that_lack_an_arm_or_a_subset_are_left_out():
     study = dataclasses.replace(Study(), tests=("pretraining=moving-3d-infonce:scratch",), seeds=4, subsets=2)
     lines = [
@@ -369,6 +411,22 @@ def test_a_warning_of_many_cells_is_said_once(processes):
         found = dict(run._spread(noisy, [1, 2], processes, said.append, told))
         assert found == {0: 10, 1: 20}
     assert sorted(said) == ["warning: room 1", "warning: room 2", "warning: rooms lack a file"]
+
+
+def stopped_or_failing(how: str) -> None:
+    """A piece of work that a signal ends once all is saved, or that fails after a warning."""
+    if how == "stopped":
+        raise Stopped(signal.SIGTERM, 3)
+    warnings.warn_explicit("the reason", UserWarning, "x.py", 1, module="train.tasks.x")
+    raise StudyError("it fails")
+
+
+def test_a_worker_that_was_stopped_ends_at_once_and_a_warning_goes_before_its_failure(capfd):
+    with pytest.raises(workers.WorkerError, match="stopped from outside"):
+        list(run._spread(stopped_or_failing, ["stopped", "fails"], 1, print, set()))
+    with pytest.raises(StudyError, match="it fails"):
+        list(run._spread(stopped_or_failing, ["fails"], 0, print, set()))
+    assert capfd.readouterr().err.splitlines()[-1] == "warning: the reason"
 
 
 # Whole ones ----------------------------------------------------------------------------------------------------------
@@ -437,7 +495,10 @@ def test_a_study_goes_on_where_it_stopped_and_finds_the_same_in_another_process(
     lost = [path for path in (out / "cells").glob("compare_*_segmentation_*.json")][:2]
     for path in lost:
         path.unlink()
+    left = [out / "cells" / path.stem for path in (lost[0], (out / "cells").glob("length_*.json").__next__())]
+    left[1].mkdir()  # of a process that ended between the result and the removal of its run
     result = call("study", *own, "--out", out, "--workers", "1", *SETTINGS)
+    assert not any(path.exists() for path in left)
     assert "2/2  compare" in result.output and "3/3" not in result.output
     assert found_in(out) == before
 
@@ -445,6 +506,48 @@ def test_a_study_goes_on_where_it_stopped_and_finds_the_same_in_another_process(
 def test_another_plan_in_the_same_folder_is_refused_with_the_difference(own, out):
     line = refusal("study", *own, "--out", out, "--workers", "0", *SETTINGS, "--set", "pretrain_steps=3")
     assert "holds another study (pretrain_steps: 2 there, 3 here): use another --out" in line
+
+
+def test_other_data_to_pre_train_on_are_another_study(own, out, tmp_path):
+    scans = shutil.copytree(pathlib.Path(own[0].partition("=")[2]), tmp_path / "scans")
+    shutil.copytree(out, tmp_path / "out")
+    more = sorted(path for path in scans.rglob("*") if path.is_file())[0]
+    shutil.copy(more, more.with_name(f"added{more.suffix}"))
+    given = [f"--scans={scans}", *own[1:]]
+    line = refusal("study", *given, "--out", tmp_path / "out", "--workers", "0", *SETTINGS)
+    assert "holds another study (rooms.tuning.sequences: " in line, line
+
+
+def test_scans_that_cannot_be_used_are_said(own, tmp_path):
+    scans = shutil.copytree(pathlib.Path(own[0].partition("=")[2]), tmp_path / "scans")
+    (scans / "broken.ply").write_bytes(b"ply\nformat ascii 1.0\n")
+    said, (_, labels, shapes) = [], (pathlib.Path(text.partition("=")[2]) for text in own)
+    study = dataclasses.replace(Study(), sequences=1)
+    make_rooms(study, Given(scans, labels, shapes), tmp_path / "out", 0, said.append)
+    assert any("1 files cannot be used, and all arms do without them (first: " in text for text in said)
+    assert any(text.startswith("refused: ") and "broken.ply" in text for text in said)
+
+
+def test_a_labelled_scan_that_is_broken_is_refused_and_prepared_ones_are(own, tmp_path):
+    """Instead of drawing test rooms from the training part."""
+    scans, labels, shapes = (pathlib.Path(text.partition("=")[2]) for text in own)
+    broken = shutil.copytree(labels, tmp_path / "labels")
+    next(broken.glob("scene*/*_vh_clean_2.ply")).unlink()
+    with pytest.raises((SceneError, StudyError), match=r"scene.*_vh_clean_2"):
+        make_rooms(Study(), Given(scans, broken, shapes), tmp_path / "out", 0, lambda text: None)
+    (tmp_path / "prepared" / "train").mkdir(parents=True)
+    assert call("prepare", "scans", labels, "--out", tmp_path / "prepared").exit_code == 0
+    with pytest.raises(StudyError, match=r"prepared: holds prepared scans.*: give the folder of raw ones"):
+        make_rooms(Study(), Given(scans, tmp_path / "prepared", shapes), tmp_path / "out", 0, lambda text: None)
+
+
+def test_a_machine_whose_convolutions_are_wrong_makes_no_study(own, tmp_path, monkeypatch):
+    def wrong(*_):
+        raise SparseError("sparse convolutions on cpu are wrong")
+
+    monkeypatch.setattr("train.nets.sparse.self_check", wrong)
+    assert "sparse convolutions on cpu are wrong" in refusal("study", *own, "--out", tmp_path / "out", *SETTINGS)
+    assert not (tmp_path / "out").exists()
 
 
 def test_rooms_without_lists_are_drawn_whole_and_too_few_are_refused(own, tmp_path):
@@ -520,7 +623,48 @@ def test_fine_tuning_that_breaks_has_nothing_and_the_study_goes_on(own, tmp_path
     found = cells._finetune(work, cells.labels_of(work), weights)
     assert found["score"] == 0.0 and "step 1: the loss is nan" in found["failed"]
     assert found["curve"] == {"step": [1, 2], "score": [0.0, 0.0], "seconds": [0.0, 0.0]}
-    assert not work.place.exists()
+
+
+@pytest.mark.parametrize("error", [InstanceError("points over 9 cells"), SegmentError("the output is not finite")])
+def test_a_look_that_a_net_breaks_has_nothing_too(error, own, tmp_path, monkeypatch):
+    def broken(*_):
+        raise error
+        yield
+
+    monkeypatch.setattr(cells, "finetune_prepared", broken)
+    work = works(own, tmp_path)
+    found = cells.measure_cell(work._replace(cell=work.cell._replace(arm="scratch")))
+    assert found["score"] == 0.0 and found["failed"] == str(error)
+
+
+def test_pre_training_that_breaks_ends_a_comparison_by_name_and_costs_a_candidate_its_score(own, tmp_path, monkeypatch):
+    def broken(*_):
+        raise LoopError("step 3: the loss is nan; start another run with lr below 1")
+        yield
+
+    monkeypatch.setattr(cells, "pretrain", broken)
+    work = works(own, tmp_path)
+    with pytest.raises(StudyError, match=r"pretrain/moving-3d-infonce-0: step 3: .*; or compare without moving-3d-inf"):
+        cells.pretrain_arm(work)
+    screened = work._replace(cell=work.cell._replace(stage="screen", measure="probes", steps=0))
+    screened.run.mkdir(parents=True)
+    cells.pretrain_arm(screened)
+    assert cells.is_pretrained(screened) and not cells.is_pretrained(work)
+    found = cells.measure_cell(screened)
+    assert found["linear"] == found["knn"] == 0.0 and found["failed"].startswith("step 3: the loss is nan")
+    assert found["moving"] is found["objectness"] is None
+
+
+def test_an_arm_is_trained_once_its_last_checkpoint_is_saved(own, out, tmp_path):
+    """Not once its last step is in the log."""
+    work = works(own, out)
+    assert cells.is_pretrained(work)
+    copied = work._replace(out=tmp_path)
+    shutil.copytree(work.run, copied.run)
+    assert cells.is_pretrained(copied)
+    for path in copied.run.glob("checkpoint-*"):
+        shutil.rmtree(path)
+    assert (copied.run / "log.jsonl").exists() and not cells.is_pretrained(copied)
 
 
 def test_instances_and_boxes_are_measures_too(own, tmp_path):
@@ -547,6 +691,9 @@ def test_shapes_that_move_through_judged_built_in_rooms_are_probed(tmp_path):
         names = open_dataset(side.moving).scan_names
         assert set(names) <= set(read_split(side.judged)) and names
         assert not set(names) & set(open_dataset(side.sequences).scan_names)
+    asked, seen = ({side: open_dataset(getattr(one, kind)).manifest["shapes"] for side, one in rooms.items()}
+                   for kind in ("moving", "sequences"))  # fmt: skip
+    assert asked == {"final": seen["tuning"], "tuning": seen["final"]} and seen["final"] != seen["tuning"]
     work = cells.Work(tmp_path, study, rooms, Cell("compare", "scratch", 0, "probes", 100.0, 0, "-", 0), "cpu")
     data, weights = cells.labels_of(work), cells.weights_of(work)
     found = cells._probe(work, data, weights)

@@ -45,7 +45,7 @@ def study(size, out, assignments, workers, part, device, dry_run, as_json, **giv
         from train.config import resolve
         from train.run.loop import Stopped
         from train.run.machine import machine
-        from train.run.world import choose_device
+        from train.run.world import World, choose_device
         from train.study import report
         from train.study.plan import STUDIES
         from train.study.rooms import Given, StudyError
@@ -56,6 +56,7 @@ def study(size, out, assignments, workers, part, device, dry_run, as_json, **giv
             raise StudyError("--scans and --labels: give both, of your own data, or neither for built-in rooms")
         plan = resolve(size or ("own" if own.scans else "small"), assignments, STUDIES)
         place, say = choose_device(device), frame.speaker(as_json)
+        frame.check_machine(World(0, 1, place))
         if dry_run:
             frame.give(as_json, _dry_run(plan, own, workers, device, say))
             return

@@ -4,7 +4,8 @@ votes.
 
 Shapes. P pairs of frames, t frames, S sampled points of all B sequences, d feature width. Every pair's or frame's
 term is the mean over its samples (the paper sums: a mean keeps the learning rate independent of their number), and
-terms are summed over pairs or frames as in Eqs. 4, 6 and 8. Half precision is widened to float32 first."""
+terms are summed over pairs or frames as in Eqs. 4, 6 and 8. Features of half precision are widened to float32 first;
+under autocast products of unit vectors are halved again, which changed InfoNCE in its fourth digit."""
 
 from typing import Literal
 
@@ -16,6 +17,7 @@ from train.run.norms import sum_over_processes
 
 StopGradient = Literal["conventional", "printed", "none"]
 STOP_GRADIENTS = ("conventional", "printed", "none")  # none: only to show the collapse that it brings
+FIT = ("cos", "constant", "centred", "top1")  # what `fit` measures
 REGIONS = 8  # of the space around a point: two shells of four quadrants
 
 
@@ -233,7 +235,7 @@ def fit(prediction: torch.Tensor, target: torch.Tensor, row: torch.Tensor, size:
         first = len(row) // size
         nearest = (p[:first] @ z[:first].T).argmax(1)
         top1 = (row[:first][nearest] == row[:first]).to(z.dtype).mean()
-        return {"cos": (p * z).sum(-1).mean(), "constant": middle_z.norm(), "centred": centred, "top1": top1}
+        return dict(zip(FIT, ((p * z).sum(-1).mean(), middle_z.norm(), centred, top1), strict=True))
 
 
 def spread(z: torch.Tensor) -> torch.Tensor:

@@ -20,6 +20,7 @@ import json
 import pathlib
 import re
 import shutil
+import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -221,6 +222,14 @@ def newest(run: pathlib.Path) -> tuple[Checkpoint | None, list[str]]:
     if damaged:
         raise CheckpointError(f"{damaged[0]}; no other checkpoint is left in {run}: start in another --run")
     return None, []
+
+
+def latest(run: pathlib.Path) -> Checkpoint | None:
+    """The same, with a warning of each damaged one."""
+    found, damaged = newest(run)
+    for line in damaged:
+        warnings.warn(line, stacklevel=2)
+    return found
 
 
 def read(folder: pathlib.Path) -> Checkpoint:

@@ -28,18 +28,22 @@ from train.methods.pretrain import make as make_pretraining
 from train.methods.pretrain import make_model, pretrain
 from train.nets.unet import match_norms
 from train.nets.weights import Backbone
+from train.run.checkpoint import newest
 from train.run.log import Record, read_lines
 from train.run.loop import LoopError, Prepared, train
 from train.run.world import World
 from train.study.arms import ARMS, SCRATCH, pretrained_as, recipe_of
 from train.study.plan import BEST, SCORES, Cell, Costs, Study, finetune_config, pretrain_config, probe_config
-from train.study.rooms import Rooms
+from train.study.rooms import Rooms, StudyError
 from train.tasks import probe
 from train.tasks.backbone import BackboneUse, calibrate, read_weights
 from train.tasks.finetune import Validation, finetune_prepared, make
+from train.tasks.instances.ap import InstanceError
 from train.tasks.metrics import scores
+from train.tasks.segment.model import SegmentError
 from train.tasks.task import Task
 
+_FAILED = "failed.txt"  # in the run of an arm whose loss was not finite
 _DRAWN_BY = "moving-3d-infonce"  # whose net is scratch; all methods draw the backbone first
 
 
@@ -85,16 +89,22 @@ def pretrain_arm(work: Work) -> float:
     _begin(work)
     config = pretrain_config(work.study, work.arm, work.cell.seed)
     data = open_dataset(work.rooms[work.side].sequences)
-    with contextlib.closing(pretrain(config, data, work.run, work.world)) as records:
-        for _ in records:
-            pass
+    try:
+        with contextlib.closing(pretrain(config, data, work.run, work.world)) as records:
+            for _ in records:
+                pass
+    except LoopError as error:
+        if work.cell.stage != "screen":
+            raise StudyError(f"{work.run}: {error}; or compare without {work.arm}, in another --out") from None
+        files.write(work.run / _FAILED, f"{error}\n".encode())  # its cell says so, and the others go on
     return seconds_of(work.run)
 
 
 def is_pretrained(work: Work) -> bool:
-    """Whether all steps of the arm's pre-training are made."""
-    lines = read_lines(work.run / "log.jsonl")
-    return bool(lines) and lines[-1]["step"] >= pretrain_config(work.study, work.arm, work.cell.seed).run.steps
+    """Whether all steps of the arm's pre-training are made and saved, or it failed."""
+    found, _ = newest(work.run)
+    steps = pretrain_config(work.study, work.arm, work.cell.seed).run.steps
+    return (work.run / _FAILED).exists() or (found is not None and found.step >= steps)
 
 
 def seconds_of(run: pathlib.Path) -> float:
@@ -105,13 +115,25 @@ def seconds_of(run: pathlib.Path) -> float:
 def measure_cell(work: Work) -> dict:
     """Fine-tune or probe one cell and write what was found; returns it."""
     _begin(work)
-    data, weights = labels_of(work), weights_of(work)
+    data = labels_of(work)
     line = work.cell._asdict() | {"name": work.cell.name, "scans": len(data.train), "judged": len(data.val)}
     line["pretrain_seconds"] = seconds_of(work.run) if ARMS[work.arm].method else 0.0
-    line |= _probe(work, data, weights) if work.cell.measure == "probes" else _finetune(work, data, weights)
+    if ARMS[work.arm].method and (work.run / _FAILED).exists():
+        line |= dict.fromkeys(("linear", "knn"), 0.0) | dict.fromkeys(("objectness", "moving", "resting"))
+        line["failed"] = (work.run / _FAILED).read_text().strip()
+    else:
+        weights = weights_of(work)
+        line |= _probe(work, data, weights) if work.cell.measure == "probes" else _finetune(work, data, weights)
     files.make_folder(work.place.parent)
     files.write(pathlib.Path(f"{work.place}.json"), json.dumps(line).encode() + b"\n")
+    clear(work)
     return line
+
+
+def clear(work: Work) -> None:
+    """Remove the run of a cell that is done: what was found is what stays."""
+    if work.place.is_dir():
+        shutil.rmtree(work.place)
 
 
 def _begin(work: Work) -> None:
@@ -163,15 +185,14 @@ def _probe(work: Work, data: LabelledData, weights: Backbone) -> dict:
 
 
 def _finetune(work: Work, data: LabelledData, weights: Backbone) -> dict:
-    """Its curve over the judged rooms, whose last point is the cell's score; a loss that is not finite has 0. The
-    run goes on where it stopped, and its folder is removed: what was found is what stays."""
+    """Its curve over the judged rooms, whose last point is the cell's score; a net that goes wrong has 0. The run goes
+    on where it stopped."""
     run, every = work.place, finetune_config(work.study, work.cell).validate_steps
     task, prepared = prepare(work, data, weights)
     try:
         with contextlib.closing(finetune_prepared(task, prepared, data, every, run, work.world)) as items:
             last = [item for item in items if isinstance(item, Validation)][-1]
-    except LoopError as error:  # at too high a rate: a recipe that is not to be chosen
-        shutil.rmtree(run)
+    except (LoopError, InstanceError, SegmentError) as error:  # at too high a rate: a recipe that is not to be chosen
         steps = [*range(every, work.cell.steps + 1, every)]
         nothing = {"step": steps, "score": [0.0] * len(steps), "seconds": [0.0] * len(steps)}
         return {"curve": nothing, "score": 0.0, "failed": str(error)}
@@ -184,7 +205,6 @@ def _finetune(work: Work, data: LabelledData, weights: Backbone) -> dict:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, scan=np.array([scan.name for scan in data.val]), each=last.findings.details.each)
         files.write(pathlib.Path(f"{work.place}.npz"), buffer.getvalue())
-    shutil.rmtree(run)
     return line
 
 

@@ -90,9 +90,12 @@ class Study:
     def __post_init__(self):
         counts = ("sequences", "pretrain_steps", "seeds", "tuning_seeds", "subsets", "looks", "samples", "queries")
         known, tests = set(self.arms), [test_of(text) for text in self.tests]
+        listed = {name: getattr(self, name) for name in ("arms", "candidates", "screened", "measures", "percents")}
+        listed["recipes"] = tuple(recipe_of(text) for text in self.recipes)
         rules = [
             ("arms", known <= {*ARMS, BEST}, f"of {', '.join(ARMS)}, {BEST}"),
             ("arms", SCRATCH in self.arms, "scratch among them, which says how long to fine-tune"),
+            *((name, len(set(given)) == len(given), "each once") for name, given in listed.items()),
             ("screened", set(self.screened) <= set(ARMS), "of " + ", ".join(ARMS)),
             ("candidates", set(self.candidates) <= set(ARMS) - known, "arms that are not compared anyway"),
             ("candidates", all(ARMS[arm].method for arm in self.candidates if arm in ARMS), "arms with pre-training"),

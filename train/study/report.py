@@ -132,6 +132,8 @@ def _answer(study: Study, one: Tested) -> str:
     about = f"{one.test.arm} against {one.test.floor}, {one.percent:g} % of the labels, {one.measure}"
     size = f"{one.mean:+.1f} points of {SCORES[one.measure]} (95 % from {low:+.1f} to {high:+.1f} over {len(one.each)} "
     size += f"seeds, {_p(one.adjusted)} after Holm)"
+    if np.isnan(one.adjusted):
+        return f"Not tested: {about}: all {len(one.each)} seeds differ by the same {one.mean:+.1f} points."
     if one.adjusted < LEVEL:
         return f"{'Yes' if one.mean > 0 else 'It harms'}: {about}: {size}."
     return f"Not shown: {about}: {size}; a true difference of {one.detectable:.1f} would probably have been seen."
@@ -156,7 +158,7 @@ def _caveats(study: Study, lines: Sequence[dict], plan: dict, chosen: dict) -> l
     if len(cells) < wanted:
         found.append(f"- Not finished: {len(cells)} of {wanted} cells of the comparison are there.")
     if failed := [line["name"] for line in lines if "failed" in line]:
-        found.append(f"- The loss of {len(failed)} cells was not finite, which counts as 0: {', '.join(failed)}.")
+        found.append(f"- The training of {len(failed)} cells went wrong, which counts as 0: {', '.join(failed)}.")
     if study.seeds < 5:
         found.append(f"- {study.seeds} pre-training seeds: too few for a test to show anything but large differences.")
     if not plan["own"]:
@@ -186,7 +188,8 @@ def _tables(study: Study, lines: Sequence[dict], tested: Sequence[Tested], chose
 
 def _arms(study: Study, lines: Sequence[dict]) -> list[list]:
     """A row an arm, from its lines of one measure and share."""
-    goal = [line["score"] for line in lines if line["arm"] == SCRATCH]
+    scratch = [line["curve"]["score"] for line in lines if line["arm"] == SCRATCH]
+    goal = np.mean(scratch, axis=0)[-1] if scratch else np.nan
     rows = []
     for arm in study.arms:
         mine = [line for line in lines if line["arm"] == arm]
@@ -194,7 +197,7 @@ def _arms(study: Study, lines: Sequence[dict]) -> list[list]:
             continue
         by_seed = _by_seed(mine, "score")
         steps, curve = np.array(mine[0]["curve"]["step"]), np.mean([line["curve"]["score"] for line in mine], axis=0)
-        reached = steps_to_reach(steps, curve, float(np.mean(goal))) if goal else np.nan
+        reached = steps_to_reach(steps, curve, float(goal)) if scratch else np.nan
         after = "never" if np.isnan(reached) else f"{reached:.0f} steps"
         seconds = [(line["pretrain_seconds"], line["curve"]["seconds"][-1]) for line in mine]
         spent = (f"{mean:.0f}" for mean in np.mean(seconds, axis=0))
@@ -259,7 +262,8 @@ def _facts(study: Study, plan: dict, chosen: dict, machine: str) -> list[str]:
         f"objectness: how often two neighbouring voxels, up to {100 * NEAR_M:g} cm apart, of one object are more alike "
         "than two of touching objects, in %; chance is 50.",
         "moving, at rest: accuracy of k-NN, the mean over classes, for shapes that move through judged rooms and for "
-        "furniture of the same classes at rest there; neighbours are points of furniture at rest in other rooms.",
+        "furniture of the same classes at rest there; neighbours are labelled points of other rooms, where nothing "
+        "moves. No arm was pre-trained on these shapes.",
         f"Chosen on validation rooms, of {len(study.recipes)} recipes an arm: {_chosen(chosen)}.",
         f"Rooms, {'; '.join(rooms)}.",
         machine,
@@ -305,7 +309,9 @@ def draw(study: Study, lines: Sequence[dict], path: pathlib.Path) -> None:
 
 
 def _draw_arm(panels, arm: str, lines: Sequence[dict]) -> None:
-    curves = 100 * np.array([line["curve"]["score"] for line in lines])
+    seeds = sorted({line["seed"] for line in lines})
+    each = [[line["curve"]["score"] for line in lines if line["seed"] == seed] for seed in seeds]
+    curves = 100 * np.array([np.mean(cells, axis=0) for cells in each])
     error = curves.std(axis=0, ddof=1) / np.sqrt(len(curves)) if len(curves) > 1 else 0
     seconds = np.mean([np.add(line["curve"]["seconds"], line["pretrain_seconds"]) for line in lines], axis=0)
     for axes, along in zip(panels, (lines[0]["curve"]["step"], seconds), strict=True):

@@ -21,10 +21,12 @@ from gen4d import building, files, sources
 from gen4d.samples import write_samples
 from train.errors import Refused
 from train.inputs.labels import SceneError
-from train.inputs.subsets import find_part, nested_rooms, room_of
+from train.inputs.prepared import is_prepared
+from train.inputs.subsets import find_part, nested_rooms, place_of, room_of
 from train.study.plan import Study
 
 SIDES = ("tuning", "final")
+_EACH = (SIDES, SIDES[::-1])  # a side and the other one
 _SHARE = 25.0  # of rooms: for testing, and of the others for validation
 _MOVING = 4  # sequences a judged scan
 _FEW = 4  # scans to measure what steps cost
@@ -67,19 +69,25 @@ def make_rooms(
     if given.scans is not None:
         return _own(study, given, out, processes, say, few)
     if few:
-        return dict.fromkeys(SIDES, _built_in(study, 0, out, processes, say))
-    return {side: _built_in(study, number, out / side, processes, say) for number, side in enumerate(SIDES)}
+        written = write_samples(out / SIDES[0] / "samples", rooms=study.rooms, seed=study.samples_seed)
+        return dict.fromkeys(SIDES, _built_in(study, out, SIDES[0], SIDES[0], written.digest, processes, say))
+    written = {}
+    for number, side in enumerate(SIDES):
+        say(f"{out / side}: {study.rooms} built-in rooms")
+        seed = study.samples_seed + number
+        written[side] = write_samples(out / side / "samples", rooms=study.rooms, seed=seed).digest
+    return {side: _built_in(study, out, side, other, written[side], processes, say) for side, other in _EACH}
 
 
-def _built_in(study: Study, number: int, folder: pathlib.Path, processes: int, say: Callable[[str], None]) -> Rooms:
-    samples = folder / "samples"
-    say(f"{folder}: {study.rooms} built-in rooms")
-    written = write_samples(samples, rooms=study.rooms, seed=study.samples_seed + number)
+def _built_in(study: Study, out: pathlib.Path, side: str, other: str, digest: str, processes: int, say) -> Rooms:
+    """Rooms of a side, whose samples are there, as the other side's are: shapes that probes ask for are those, which
+    nothing was pre-trained on."""
+    samples, sequences, moving = (out / side / name for name in ("samples", "sequences", "moving"))
     learned, judged = (samples / "scans" / f"scannetv2_{part}.txt" for part in ("train", "val"))
-    given = (samples / "scans", samples / "shapes")
-    _build(*given, folder / "sequences", processes, say, sequences=study.sequences, split=learned)
-    _build(*given, folder / "moving", processes, say, sequences=_MOVING, split=judged)
-    return Rooms(folder / "sequences", samples / "scans", learned, judged, written.digest, folder / "moving")
+    shapes, others = (out / one / "samples" / "shapes" for one in (side, other))
+    _build(samples / "scans", shapes, sequences, processes, say, sequences=study.sequences, split=learned)
+    _build(samples / "scans", others, moving, processes, say, sequences=_MOVING, split=judged)
+    return Rooms(sequences, samples / "scans", learned, judged, digest, moving)
 
 
 def _build(scans, shapes, out: pathlib.Path, processes: int, say, **given) -> None:
@@ -87,18 +95,18 @@ def _build(scans, shapes, out: pathlib.Path, processes: int, say, **given) -> No
         if state.stage == "compiling":
             say("compiling kernels (once)")
 
-    building.build_dataset(scans, shapes, out, workers=max(processes, 1), progress=progress, **given)
+    made = building.build_dataset(scans, shapes, out, workers=max(processes, 1), note=say, progress=progress, **given)
+    if made.refused:
+        say(f"{len(made.refused)} files cannot be used, and all arms do without them (first: {made.refused[0]})")
 
 
 # The user's own ------------------------------------------------------------------------------------------------------
 
 
 def _own(study: Study, given: Given, out: pathlib.Path, processes: int, say, few: bool) -> dict[str, Rooms]:
-    try:
-        own = [find_part(given.labels, part).scans for part in ("train", "val")]
-    except SceneError:
-        own = [sources.find_scans(given.labels).sources, ()]
-    train, test = own
+    if is_prepared(given.labels):
+        raise StudyError(f"{given.labels}: holds prepared scans, whose parts are fixed: give the folder of raw ones")
+    train, test = _labelled(given.labels)
     names = [scan.name for scan in train]
     if not test:
         names, tested = _drawn(given.labels, names)
@@ -130,6 +138,20 @@ def _own(study: Study, given: Given, out: pathlib.Path, processes: int, say, few
         side: Rooms(out / "sequences", given.labels, place / "learned.txt", place / f"{judge}.txt", digest)
         for side, judge in judged_by.items()
     }
+
+
+def _labelled(folder: pathlib.Path) -> tuple[Sequence[sources.ScanSource], Sequence[sources.ScanSource]]:
+    """The data set's own training and validation part; all scans and none where it has no such parts."""
+    try:
+        for part in ("train", "val"):
+            place_of(folder, part)
+    except SceneError:
+        found = sources.find_scans(folder)
+        if found.refused:
+            raise StudyError(found.refused[0][1]) from None
+        return found.sources, ()
+    train, test = (find_part(folder, part).scans for part in ("train", "val"))
+    return train, test
 
 
 def _drawn(folder: pathlib.Path, names: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -12,7 +12,10 @@ stage's work, and leaves when it can do nothing more without the others. A call 
 import contextlib
 import functools
 import json
+import multiprocessing
+import os
 import pathlib
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -23,7 +26,9 @@ from gen4d import files
 from gen4d.building import workers
 from gen4d.config import difference
 from gen4d.samples import GENERATOR_VERSION
+from gen4d.shards import open_dataset
 from train.config import flatten, to_plain
+from train.run.loop import Stopped
 from train.study import cells
 from train.study.arms import ARMS, pretrained_as
 from train.study.cells import Work
@@ -91,6 +96,7 @@ def write_plan(study: Study, given: Given, rooms: dict[str, Rooms], out: pathlib
     plan["rooms"] = {
         side: {
             "digest": one.digest,
+            "sequences": open_dataset(one.sequences).digest,
             "learned": one.learned.read_text().split(),
             "judged": one.judged.read_text().split(),
         }
@@ -168,6 +174,9 @@ def read_cells(out: pathlib.Path) -> list[dict]:
 def _make(work: Work, wanted: Sequence[Cell], machine: Machine, say: Say, told: set[str]) -> None:
     """Pre-train and measure what is not done yet and is this part's. told: warnings that were said."""
     todo = [work._replace(cell=cell) for cell in mine(wanted, work.best, machine.part)]
+    for one in todo:
+        if is_done(work.out, one.cell):
+            cells.clear(one)
     todo = [one for one in todo if not is_done(work.out, one.cell)]
     runs = {one.run: one for one in todo if ARMS[one.arm].method}
     before = [one for one in runs.values() if not cells.is_pretrained(one)]
@@ -208,9 +217,16 @@ def _spread(do: Callable, todo: list[Work], processes: int, say: Say, told: set[
 
 
 def _quietly(do: Callable, work: Work) -> tuple[object, list[str]]:
-    """What a piece of work results in, and the trainer's warnings on the way."""
+    """What a piece of work results in, and the trainer's warnings on the way, which are printed where it fails."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", module=r"train\b")
-        result = do(work)
+        try:
+            result = do(work)
+        except BaseException as error:
+            for one in caught:
+                print(f"warning: {one.message}", file=sys.stderr, flush=True)
+            if isinstance(error, Stopped) and multiprocessing.parent_process():
+                os._exit(128 + error.number)  # all is saved; else this process would begin its next piece
+            raise
     return result, [str(one.message) for one in caught]

@@ -16,6 +16,7 @@ from gen4d.sequence import frame_pairs
 from train.methods.contrast4d.batch import Batch, places_of
 from train.methods.contrast4d.config import METHODS, Contrast4D
 from train.methods.losses import (
+    FIT,
     fit,
     frame_loss,
     hardest_contrastive,
@@ -167,7 +168,7 @@ class Contrast(nn.Module):
         samples = {"3d": seen}
         if vote is not None:
             terms["votes"] = vote_loss(vote, batch.vote, batch.moving)
-            fits |= self._fit_of_votes(vote, batch)
+            fits["votes"] = self._fit_of_votes(vote, batch)
         if self.method.has_4d:
             features = self._run(self.encoder4d, self.encoder4d.features, batch.sequence, batch.size)
             z4 = self.encoder4d.projector(match_average(features, batch.point_row_4d))  # affine: mean of projections
@@ -198,13 +199,13 @@ class Contrast(nn.Module):
             case _:
                 return hardest_contrastive(first, second, same, config.positive_margin, config.negative_margin)
 
-    def _fit_of_votes(self, vote: torch.Tensor, batch: Batch) -> dict[str, dict[str, torch.Tensor]]:
-        """Of the directions in the first frame, if anything moves in it."""
+    def _fit_of_votes(self, vote: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+        """Of the directions in the first frame; zeros if nothing moves in it: all processes log the same names."""
         moving = batch.moving[0]
-        if not moving.any():
-            return {}
         way, target = vote[0, moving, 1:].detach(), batch.vote[0, moving]
-        return {"votes": fit(way.to(target.dtype), target, batch.point_row[0, moving], 1)}
+        if not len(way):
+            return dict.fromkeys(FIT, vote.new_zeros(()))
+        return fit(way.to(target.dtype), target, batch.point_row[0, moving], 1)
 
     def _frames(self, batch: Batch) -> Frames:
         """The sampled points by the 3D encoder, one forward per frame index."""

@@ -101,6 +101,7 @@ class DetectStream(Stream):
     ):  # fmt: skip
         super().__init__(Order(np.arange(len(scans)), seed, max(len(scans), 1)), share, seed, workers)
         self.names, self.scans, self.voxel_m, self.own = names, scans, voxel_m, own
+        self.voted = VOTED if any(scan.owner is None for scan in scans) else 1  # columns of a batch's owners
 
     def memory(self, size: int, allocate: Allocate = new_tensor) -> tuple[Rows, Grid]:
         """A batch's rows and a worker's grid."""
@@ -131,6 +132,6 @@ class DetectStream(Stream):
             owner = owners_by_place(position, box)
         else:
             owner = voxel_labels(row, scan.owner[seen], len(cell), max(len(box), 1), "majority")
-            owner = np.where(owner < 0, NONE, owner).astype(np.int64)[:, None]
+            owner = np.where(owner < 0, NONE, owner).astype(np.int64)[:, None].repeat(self.voted, axis=1)
         of = np.full(len(box), slot, np.int64)
         return position, owner, box.astype(np.float32), scan.kind, of
