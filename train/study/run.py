@@ -15,7 +15,6 @@ import json
 import multiprocessing
 import os
 import pathlib
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -217,16 +216,18 @@ def _spread(do: Callable, todo: list[Work], processes: int, say: Say, told: set[
 
 
 def _quietly(do: Callable, work: Work) -> tuple[object, list[str]]:
-    """What a piece of work results in, and the trainer's warnings on the way, which are printed where it fails."""
+    """What a piece of work results in, and the trainer's warnings on the way, which go out at once where it fails."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", module=r"train\b")
         try:
-            result = do(work)
+            result, failure = do(work), None
         except BaseException as error:
-            for one in caught:
-                print(f"warning: {one.message}", file=sys.stderr, flush=True)
-            if isinstance(error, Stopped) and multiprocessing.parent_process():
-                os._exit(128 + error.number)  # all is saved; else this process would begin its next piece
-            raise
+            result, failure = None, error
+    if failure is not None:
+        for one in caught:
+            warnings.showwarning(one.message, one.category, one.filename, one.lineno)
+        if isinstance(failure, Stopped) and multiprocessing.parent_process():
+            os._exit(128 + failure.number)  # all is saved; else this process would begin its next piece
+        raise failure
     return result, [str(one.message) for one in caught]
