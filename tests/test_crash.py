@@ -130,7 +130,8 @@ def test_a_worker_that_dies_is_said_with_a_remedy(rooms, unbroken, tmp_path, mon
         outcome = gen4d(*commands.build_arguments(rooms, "--out", str(out), "--workers", "2"))
     assert outcome.code == 1
     assert outcome.err.splitlines() == [
-        "Error: a worker process died, out of memory or stopped from outside: use fewer --workers; the same command continues"
+        "Error: a worker process died, out of memory or stopped from outside: use fewer --workers; the same command "
+        "continues"
     ]
     check_valid(out)
     check_resumes(rooms, out, unbroken)
