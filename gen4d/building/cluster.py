@@ -51,7 +51,9 @@ def _connected(address: str):
         import distributed
     except ImportError:
         raise ClusterError(f"--scheduler {address}: dask.distributed is not installed: {_INSTALL}") from None
-    for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
+    # An interrupt closes streams under tasks of its loop, which now and then say so, with tracebacks, by these loggers.
+    loggers = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]
+    for name in (*loggers, "asyncio", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     remedy = "give the address that `dask scheduler` printed, tcp://host:8786"
     if not _ADDRESS.fullmatch(address):
