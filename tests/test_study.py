@@ -494,7 +494,7 @@ def test_a_study_goes_on_where_it_stopped_and_finds_the_same_in_another_process(
     lost = [path for path in (out / "cells").glob("compare_*_segmentation_*.json")][:2]
     for path in lost:
         path.unlink()
-    left = [out / "cells" / path.stem for path in (lost[0], (out / "cells").glob("length_*.json").__next__())]
+    left = [out / "cells" / path.stem for path in (lost[0], next((out / "cells").glob("length_*.json")))]
     left[1].mkdir()  # of a process that ended between the result and the removal of its run
     result = call("study", *own, "--out", out, "--workers", "1", *SETTINGS)
     assert not any(path.exists() for path in left)

@@ -86,14 +86,12 @@ def _stamped(text: str, described: str) -> bytes:
     return text.replace(MARK, f"<!-- written by gen4d card; {hashes} -->").encode()
 
 
-def _changed(out: pathlib.Path) -> str:
-    """Which file of a card was changed since it was written, if any."""
-    text = (out / README).read_text("utf-8", "replace")
-    stamp = _STAMP.search(text)
-    if stamp is None or _sha256(text.replace(stamp[0], MARK).encode()) != stamp[1]:
+def _changed(out: pathlib.Path, text: str, stamp: re.Match) -> str:
+    """Which file of a card was changed since it was written, if any. text: of README.md; stamp: the one in it."""
+    if _sha256(text.replace(stamp[0], MARK).encode()) != stamp[1]:
         return README
     there = (out / CROISSANT).exists() and stamp[2] != _UNFINISHED
-    return CROISSANT if there and _sha256((out / CROISSANT).read_bytes()) != stamp[2] else ""
+    return CROISSANT if there and files.sha256(out / CROISSANT) != stamp[2] else ""
 
 
 def _sha256(content: bytes) -> str:
@@ -103,10 +101,11 @@ def _sha256(content: bytes) -> str:
 def _check(out: pathlib.Path, dataset: Dataset, beside: bool) -> None:
     """Raise CardError where something that is not of an earlier card would be overwritten."""
     there = [name for name in CARD if (out / name).exists()]
-    ours = README in there and _STAMP.search((out / README).read_text("utf-8", "replace")) is not None
+    text = (out / README).read_text("utf-8", "replace") if README in there else ""
+    ours = _STAMP.search(text)
     if there and not ours:
         raise CardError(f"{out / there[0]}: is there already and not of gen4d card: rename it, or give another --out")
-    if ours and (name := _changed(out)):
+    if ours and (name := _changed(out, text, ours)):
         remedy = f"move {', '.join(there)} away, write the card, and put your changes into the new one"
         raise CardError(f"{out / name}: was changed since gen4d card wrote it: {remedy}")
     if beside:

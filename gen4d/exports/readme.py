@@ -14,7 +14,7 @@ from gen4d.shards import Dataset
 from gen4d.shards.manifest import CARD
 
 README, CROISSANT, ROWS, PICTURE = CARD
-MARK = "<!-- written by gen4d card -->"  # until it has hashes: see `stamped`
+MARK = "<!-- written by gen4d card -->"  # which card.py replaces by one with hashes
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**9, "n>1M"))
 _WHAT = {
     "moving": "Shapes move through static scans; which points of two frames are the same is known exactly.",

@@ -5,7 +5,7 @@ votes.
 Shapes. P pairs of frames, t frames, S sampled points of all B sequences, d feature width. Every pair's or frame's
 term is the mean over its samples (the paper sums: a mean keeps the learning rate independent of their number), and
 terms are summed over pairs or frames as in Eqs. 4, 6 and 8. Features of half precision are widened to float32 first;
-under autocast products of unit vectors are halved again, which changed InfoNCE in its fourth digit."""
+under autocast products of unit vectors are of half precision again, but for VICReg's."""
 
 from typing import Literal
 

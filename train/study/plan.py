@@ -113,7 +113,7 @@ class Study:
             *positive(self, *counts),
         ]
         check(self, rules)
-        ways = {recipe_of(text).way for text in self.recipes}
+        ways = {recipe.way for recipe in listed["recipes"]}
         fits = "head-first" not in ways or set(self.measures) == {"segmentation"}
         rule = ("recipes", fits, "head-first is for segmentation alone: probes know classes of points")
         check(self, [("recipes", bool(self.recipes), "at least one"), rule])
