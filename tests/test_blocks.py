@@ -282,7 +282,7 @@ def test_a_run_starts_from_the_backbone_that_strl_pre_trained_and_its_own_k(weig
     given = read_weights(weights / net, config.backbone)
     made = make_model(config, 13, given)
     assert made.backbone.k == 8 and given.net.k == 5 and given.scans
-    stored = newest(weights / net)[0].model
+    stored = newest(weights / net).model
     for name, value in made.backbone.state_dict().items():
         assert torch.equal(value, stored[f"online.encoder.backbone.{name}"])
     scratch = make_model(config, 13, None)

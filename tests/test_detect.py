@@ -310,7 +310,7 @@ def learned(tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "one"
     items = list(finetune(config, DATA._replace(train=SCANS[:1]), None, run, ALONE))
     model = make_model(config, TABLE, None)
-    checkpoint.load_weights(checkpoint.newest(run)[0].model, model, "run")
+    checkpoint.load_weights(checkpoint.newest(run).model, model, "run")
     return items[-1].findings, model.eval()
 
 

@@ -118,7 +118,7 @@ def test_last_and_best_are_both_reported_and_best_is_the_best_validation(run):
     assert results["step"] == {"last": 6, "best": best["step"]}
     assert results["results"]["last"] == {key: value for key, value in lines[-1].items() if key != "step"}
     assert results["results"]["best"]["points"] == best["points"]
-    assert checkpoint.newest(run / "best")[0].step == best["step"]
+    assert checkpoint.newest(run / "best").step == best["step"]
     assert results["validations"] == 3
 
 
@@ -208,7 +208,7 @@ def test_limited_points_leave_the_other_points_without_labels(data, tmp_path):
 def test_a_fine_tuned_run_lends_its_backbone(data, run, tmp_path):
     """As supervised pre-training: the first checkpoint of the second run goes on from the first run's last."""
     assert call(*tune(data, tmp_path, weights=run, changes=("steps=1",))).exit_code == 0
-    before, after = (checkpoint.newest(folder)[0].model for folder in (run, tmp_path))
+    before, after = (checkpoint.newest(folder).model for folder in (run, tmp_path))
     moved = [
         (before[name] - after[name]).norm() / before[name].norm() for name in before if name.endswith("conv.weight")
     ]
@@ -231,9 +231,9 @@ def run_until(job, run, stop=None, number=None):
 
 
 def state_of(run):
-    config = {name: value.tolist() for name, value in checkpoint.newest(run)[0].model.items()}
+    config = {name: value.tolist() for name, value in checkpoint.newest(run).model.items()}
     log = [{k: v for k, v in line.items() if k != "timing"} for line in read_lines(run / "log.jsonl")]
-    best = checkpoint.newest(run / "best")[0]
+    best = checkpoint.newest(run / "best")
     kept = (best.step, {name: value.tolist() for name, value in best.model.items()})
     return config, log, read_lines(run / "validation.jsonl"), kept
 
@@ -519,7 +519,7 @@ def test_two_processes_make_the_update_of_one_that_takes_its_batch_in_two_parts(
     said = [process.communicate(timeout=120) for process in started]
     assert [process.returncode for process in started] == [0, 0], said
     assert said[1][0] == "" and "validation at step 3" in said[0][0]
-    first, second = (checkpoint.newest(tmp_path / name)[0].model for name in ("alone", "together"))
+    first, second = (checkpoint.newest(tmp_path / name).model for name in ("alone", "together"))
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=1e-5, atol=1e-6, msg=name)
     assert results_of(tmp_path / "together")["results"]["last"]["scans"] == 2

@@ -50,7 +50,7 @@ def run_until(run, config, stop=None, data=SHORT):
 
 def digest(run):
     """One hash of the newest checkpoint's weights, optimiser and random states."""
-    found, _ = checkpoint.newest(run)
+    found = checkpoint.newest(run)
     sha = hashlib.sha256(str(found.step).encode())
     for name, value in sorted((found.model | found.tensors).items()):
         sha.update(name.encode() + value.numpy().tobytes())
@@ -168,7 +168,7 @@ def run_toy(run, model, plan=None, optimiser=None):
 def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_checkpoints_before(value, tmp_path):
     with pytest.raises(LoopError, match=r"step 6: the loss is (nan|inf) \(toy (nan|inf)\).*lr below 0.1"):
         run_toy(tmp_path, Toy({6: value}))
-    found, _ = checkpoint.newest(tmp_path)
+    found = checkpoint.newest(tmp_path)
     assert found.step == 4
     assert [line["step"] for line in read_lines(tmp_path / "log.jsonl")] == [1, 2, 3, 4, 5]
 
@@ -225,7 +225,7 @@ def test_a_signal_saves_the_step_and_one_that_is_ignored_is_not_heard(number, tm
                     for record in records:
                         if record.step == 3:
                             signal.raise_signal(number)
-            assert checkpoint.newest(run)[0].step == steps
+            assert checkpoint.newest(run).step == steps
             assert signal.getsignal(number) == handler
     finally:
         signal.signal(number, before)
@@ -273,7 +273,7 @@ def test_two_processes_joined_by_gloo_make_the_one_process_update(tmp_path):
     alone, records = run_frozen(tmp_path / "alone", ALONE)
     folder = tmp_path / "together"
     start_processes(folder, 2)
-    found, _ = checkpoint.newest(folder)
+    found = checkpoint.newest(folder)
     for name, value in alone.state_dict().items():
         torch.testing.assert_close(found.model[name], value, rtol=1e-9, atol=1e-12, msg=name)
     logged = [line["loss"] for line in read_lines(folder / "log.jsonl")]
@@ -285,7 +285,7 @@ def test_two_processes_with_shared_norms_make_the_update_of_one_process_with_the
     """Weights and running statistics; norms of their own would differ in the first digits, which is looked at too."""
     alone = run_free(tmp_path / "alone", ALONE)
     start_processes(tmp_path / "together", 2, "shared")
-    found, _ = checkpoint.newest(tmp_path / "together")
+    found = checkpoint.newest(tmp_path / "together")
     for name, value in alone.state_dict().items():
         torch.testing.assert_close(found.model[name], value, rtol=1e-8, atol=1e-10, msg=name)
     parts = run_free(tmp_path / "parts", ALONE, change(CONFIG, accumulate=2))
@@ -298,7 +298,7 @@ def test_two_processes_make_the_update_of_one_by_losses_that_look_at_all_samples
     run_gathered(tmp_path / "alone", ALONE)
     start_processes(tmp_path / "together", 2, "gathered")
     for method in GATHERED:
-        alone, together = (checkpoint.newest(tmp_path / place / method)[0].model for place in ("alone", "together"))
+        alone, together = (checkpoint.newest(tmp_path / place / method).model for place in ("alone", "together"))
         for name, value in alone.items():
             torch.testing.assert_close(together[name], value, rtol=1e-8, atol=1e-10, msg=f"{method}: {name}")
 

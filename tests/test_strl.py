@@ -230,7 +230,7 @@ def test_every_kind_of_sequence_trains_every_net(kind, settings, tmp_path):
     records = list(pretrain(small(**settings), data, tmp_path / "run", CPU))
     assert [record.step for record in records] == [1, 2, 3, 4, 5, 6]
     assert all(0 <= value <= 4 for record in records for value in record.terms.values())
-    found, _ = newest(tmp_path / "run")
+    found = newest(tmp_path / "run")
     model.load_state_dict(found.model)
     still = {name for name, value in model.named_parameters() if torch.equal(value, before[name])}
     assert not {name for name in still if model.get_parameter(name).ndim > 1}
@@ -284,7 +284,7 @@ def test_a_run_killed_at_a_step_ends_in_the_same_bits(optimiser, tmp_path):
     with contextlib.closing(pretrain(change(config, workers=2), data, tmp_path / "parts", CPU)) as records:
         assert next(record for record in records if record.step == 3)
     list(pretrain(change(config, workers=1), data, tmp_path / "parts", CPU))
-    whole, parts = (newest(tmp_path / name)[0] for name in ("whole", "parts"))
+    whole, parts = (newest(tmp_path / name) for name in ("whole", "parts"))
     assert whole.step == parts.step == 6
     for one, other in ((whole.model, parts.model), (whole.tensors, parts.tensors)):
         assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

@@ -104,7 +104,7 @@ def _read_any(path: pathlib.Path) -> tuple[dict[str, torch.Tensor], dict]:
 def _find_checkpoint(path: pathlib.Path) -> checkpoint.Checkpoint:
     if path.name.startswith("checkpoint-"):
         return checkpoint.read(path)
-    found = checkpoint.latest(path)
+    found = checkpoint.newest(path)
     if not found:
         raise CheckpointError(f"{path}: no checkpoint there: give a run folder, a checkpoint or exported weights")
     return found

@@ -208,28 +208,25 @@ def _random_states(model: nn.Module) -> dict[str, torch.Tensor]:
 # Reading -------------------------------------------------------------------------------------------------------------
 
 
-def newest(run: pathlib.Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint of a run, None where there is none yet, and a line on each damaged one passed over.
+def newest(run: pathlib.Path) -> Checkpoint | None:
+    """The newest whole checkpoint of a run, None where there is none yet, with a warning of each damaged one that is
+    passed over.
 
     Raises CheckpointError where there are checkpoints and all are damaged.
     """
     damaged: list[str] = []
     for folder in reversed(_folders(run)):
         try:
-            return read(folder), damaged
+            found = read(folder)
         except CheckpointError as error:
             damaged.append(str(error))
+            continue
+        for line in damaged:
+            warnings.warn(line, stacklevel=2)
+        return found
     if damaged:
         raise CheckpointError(f"{damaged[0]}; no other checkpoint is left in {run}: start in another --run")
-    return None, []
-
-
-def latest(run: pathlib.Path) -> Checkpoint | None:
-    """The same, with a warning of each damaged one."""
-    found, damaged = newest(run)
-    for line in damaged:
-        warnings.warn(line, stacklevel=2)
-    return found
+    return None
 
 
 def read(folder: pathlib.Path) -> Checkpoint:

@@ -9,7 +9,6 @@ import math
 import pathlib
 import signal
 import types
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -164,9 +163,7 @@ def _save(parts: Training, run: pathlib.Path, step: int, skipped: int) -> None:
 def _resume(model, optimiser, scaler, run: pathlib.Path, world: World) -> tuple[int, int]:
     """Load the newest checkpoint that the leading process sees, in all processes. Returns the updates made and how many
     of them were left out."""
-    found, damaged = world.led(lambda: checkpoint.newest(run))
-    for line in damaged:
-        warnings.warn(line, stacklevel=2)
+    found = world.led(lambda: checkpoint.newest(run))
     if not found:
         return 0, 0
     checkpoint.restore(found, model, optimiser)

@@ -102,7 +102,7 @@ def pretrain_arm(work: Work) -> float:
 
 def is_pretrained(work: Work) -> bool:
     """Whether all steps of the arm's pre-training are made and saved, or it failed."""
-    found, _ = newest(work.run)
+    found = newest(work.run)
     steps = pretrain_config(work.study, work.arm, work.cell.seed).run.steps
     return (work.run / _FAILED).exists() or (found is not None and found.step >= steps)
 

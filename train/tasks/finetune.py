@@ -131,7 +131,7 @@ def _validate(task: Task, model, step: int, run: pathlib.Path, stored: dict) -> 
     with contextlib.closing(SummaryWriter(str(run / "tensorboard"))) as board:
         for name, value in found.figures.items():
             board.add_scalar(f"validation/{name}", value, step)
-    before = checkpoint.latest(run / BEST)
+    before = checkpoint.newest(run / BEST)
     best = before is None or found.score > before.plain["score"]
     if best:
         files.make_folder(run / BEST)
@@ -144,7 +144,7 @@ def _validate(task: Task, model, step: int, run: pathlib.Path, stored: dict) -> 
 def conclude(task: Task, run: pathlib.Path, last: Validation, about: dict) -> list[str]:
     """Write the report of a finished run: the last checkpoint and the best one. Returns its lines."""
     config = json.loads((run / "config.json").read_bytes())
-    found = checkpoint.latest(run / BEST)
+    found = checkpoint.newest(run / BEST)
     lines = read_lines(run / "validation.jsonl")
     of_step = {line.pop("step"): line for line in lines}
     chosen = {"last": last.step, "best": found.step}

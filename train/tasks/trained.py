@@ -54,7 +54,7 @@ def find_checkpoint(path: pathlib.Path, which: str) -> Checkpoint:
     Raises CheckpointError."""
     if path.name.startswith("checkpoint-"):
         return checkpoint.read(path)
-    found = checkpoint.latest(path / BEST if which == "best" else path)
+    found = checkpoint.newest(path / BEST if which == "best" else path)
     if found is None:
         raise CheckpointError(f"{path}: no {which} checkpoint there: give a run folder of finetune, or a checkpoint")
     return found

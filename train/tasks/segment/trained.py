@@ -40,7 +40,7 @@ def load_trained(path: pathlib.Path, which: str) -> Trained:
     if path.name.startswith("checkpoint-"):
         found = checkpoint.read(path)
     else:
-        found = checkpoint.latest(path / BEST if which == "best" else path)
+        found = checkpoint.newest(path / BEST if which == "best" else path)
     if found is None:
         raise CheckpointError(f"{path}: no {which} checkpoint there: give a run folder of finetune, or a checkpoint")
     if found.config.get("task") != TASK:
