@@ -413,19 +413,22 @@ def test_a_warning_of_many_cells_is_said_once(processes):
     assert sorted(said) == ["warning: room 1", "warning: room 2", "warning: rooms lack a file"]
 
 
-def stopped_or_failing(how: str) -> None:
-    """A piece of work that a signal ends once all is saved, or that fails after a warning."""
-    if how == "stopped":
+def stopped_or_failing(begun: pathlib.Path) -> None:
+    """A piece of work that notes its begin, and is ended by a signal once all is saved, or fails after a warning."""
+    begun.touch()
+    if begun.name == "stopped":
         raise Stopped(signal.SIGTERM, 3)
     warnings.warn_explicit("the reason", UserWarning, "x.py", 1, module="train.tasks.x")
     raise StudyError("it fails")
 
 
-def test_a_worker_that_was_stopped_ends_at_once_and_a_warning_goes_before_its_failure():
+def test_a_worker_that_was_stopped_begins_nothing_else_and_a_warning_goes_before_a_failure(tmp_path):
+    pieces = [tmp_path / name for name in ("stopped", "next")]
     with pytest.raises(workers.WorkerError, match="stopped from outside"):
-        list(run._spread(stopped_or_failing, ["stopped", "fails"], 1, print, set()))
+        list(run._spread(stopped_or_failing, pieces, 1, print, set()))
+    assert [path.exists() for path in pieces] == [True, False]
     with pytest.warns(UserWarning, match="the reason"), pytest.raises(StudyError, match="it fails"):
-        list(run._spread(stopped_or_failing, ["fails"], 0, print, set()))
+        list(run._spread(stopped_or_failing, pieces[1:], 0, print, set()))
 
 
 # Whole ones ----------------------------------------------------------------------------------------------------------
