@@ -119,8 +119,10 @@ def test_an_unknown_label_is_refused_with_file_number_and_remedy(tmp_path):
 
 
 def test_a_label_space_that_nobody_declared_is_refused():
-    with pytest.raises(SceneError, match=r"label space 'nyu41' is unknown: .* nyu40, scannet20, .*s3dis13"):
+    with pytest.raises(SceneError, match=r"label space 'nyu41' is not known: .* nyu40, scannet20, .*s3dis13"):
         labels.label_table("nyu41")
+    with pytest.raises(SceneError, match=r"label space of these scans is not known: --set label_space= one of nyu40"):
+        labels.table_of("scan-trees", "auto")
 
 
 def test_scans_without_any_class_are_refused(tmp_path):

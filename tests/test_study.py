@@ -543,6 +543,17 @@ def test_a_labelled_scan_that_is_broken_is_refused_and_prepared_ones_are(own, tm
         make_rooms(Study(), Given(scans, tmp_path / "prepared", shapes), tmp_path / "out", 0, lambda text: None)
 
 
+def test_labels_of_no_known_space_are_refused_before_anything_is_built(own, tmp_path):
+    scans, _, shapes = (pathlib.Path(text.partition("=")[2]) for text in own)
+    for number in range(4):
+        place = tmp_path / "labels" / f"room{number}"
+        place.mkdir(parents=True)
+        place.joinpath("room.ply").write_bytes(next(scans.rglob("*.ply")).read_bytes())
+    with pytest.raises(SceneError, match="label space of these scans is not known: --set label_space="):
+        make_rooms(Study(), Given(scans, tmp_path / "labels", shapes), tmp_path / "out", 0, lambda text: None)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_machine_whose_convolutions_are_wrong_makes_no_study(own, tmp_path, monkeypatch):
     def wrong(*_):
         raise SparseError("sparse convolutions on cpu are wrong")

@@ -357,13 +357,12 @@ def _find_directory(tail: _Tail) -> tuple[int, bytes, int]:
     size, behind = tail.size, _END.size
     end = _last(tail, size - behind, _END)
     count, length, start = end[4:7]
-    if end[0] == b"PK\5\6" and (count == 0xFFFF or 0xFFFFFFFF in (length, start)):
+    whole = end[0] == b"PK\5\6"
+    if whole and start + length + behind != size:  # then a second record of the end lies between: from 2 GiB on
         behind += _PLACE_64.size + _END_64.size
         end_64 = _last(tail, size - behind, _END_64)
         count, length, start = end_64[7:]
         whole = end_64[0] == b"PK\6\6"
-    else:
-        whole = end[0] == b"PK\5\6"
     if not whole or end[-1] or start + length + behind != size or not 0 <= count <= min(_MAX_ENTRIES, length):
         raise FormatError(f"{tail.where}: not a whole shard (no directory at its end); {_RESTORE}")
     tail.reach(start, _TAIL)

@@ -27,6 +27,7 @@ FILES = (
     "normal",
     "objects",
 )  # roles of files beside a scan
+UNKNOWN = "unknown"  # the label space of labels that nobody named
 _TEXTS = "name title units up home terms licence label_space marker note default_part".split()  # of an entry
 _DEFAULTS = {"scans": {"units": "m", "up": "z"}, "shapes": {"units": "", "up": "auto"}}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gen4d.files import is_litter
-from gen4d.sources.entries import Entry, HeightRange, Layout, Manifest, load_manifest
+from gen4d.sources.entries import UNKNOWN, Entry, HeightRange, Layout, Manifest, load_manifest
 from gen4d.sources.source import SourceError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -51,7 +51,7 @@ def _merged(added: tuple[Manifest, ...]) -> Manifest:
         heights = dict(one.heights) | heights
         names = dict(one.names) | names
     for entry in entries.values():
-        if entry.label_space not in ("", "unknown", *spaces):
+        if entry.label_space not in ("", UNKNOWN, *spaces):
             where = next((path for path, one in _added.items() if entry in one.entries), _PLACES[0])
             text = f"data set {entry.name!r}: label_space {entry.label_space!r} is none of {', '.join(spaces)}: add it"
             raise SourceError(where, text)
@@ -84,7 +84,7 @@ def add_glob(pattern: str) -> None:
     if not pattern or pattern.startswith("/") or ".." in pattern.split("/"):
         raise SourceError("--glob", f"{pattern!r} is not a pattern below the folder of scans, like **/*.ply")
     layout = Layout((pattern,), re.compile(r"(?P<name>.+)\.[^./]+"))
-    general = {"built": True, "units": "m", "up": "z", "home": "yours", "terms": "yours", "label_space": "unknown"}
+    general = {"built": True, "units": "m", "up": "z", "home": "yours", "terms": "yours", "label_space": UNKNOWN}
     entry = Entry(name="glob", title=f"files found by {pattern}", role="scans", layouts=(layout,), **general)
     _added[Path("--glob")] = Manifest({}, {}, {}, (entry,))
 

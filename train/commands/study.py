@@ -31,7 +31,7 @@ def _part(context, parameter, text):
 @frame.assignments
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(0), help="Worker processes; 0: none.")
 @click.option("--part", callback=_part, metavar="I/N", help="This call's share of the work, in a folder of several.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@frame.device
 @click.option("--dry-run", is_flag=True, help="Print the plan and, from a few measured steps, what it costs, and stop.")
 @frame.as_json
 def study(size, out, assignments, workers, part, device, dry_run, as_json, **given) -> None:
@@ -58,10 +58,10 @@ def study(size, out, assignments, workers, part, device, dry_run, as_json, **giv
         place, say = choose_device(device), frame.speaker(as_json)
         frame.check_machine(World(0, 1, place))
         if dry_run:
-            frame.give(as_json, _dry_run(plan, own, workers, device, say))
+            frame.give(as_json, _dry_run(plan, own, workers, place.type, say))
             return
         try:
-            lines = run_study(plan, own, out, Machine(workers, device, Part(*part)), say)
+            lines = run_study(plan, own, out, Machine(workers, place.type, Part(*part)), say)
         except Stopped as stopped:
             say(str(stopped))
             raise SystemExit(128 + stopped.number) from None

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gen4d.sources.entries import UNKNOWN
 from gen4d.sources.manifest import entry_of, manifest
 from train.errors import Refused
 
@@ -45,7 +46,8 @@ def label_table(space: str) -> LabelTable:
     spaces = manifest().label_spaces
     if space not in spaces:
         known = ", ".join(spaces)
-        raise SceneError(f"label space {space or 'of these scans'!r} is unknown: --set label_space= one of {known}")
+        named = "of these scans" if space in ("", UNKNOWN) else repr(space)
+        raise SceneError(f"the label space {named} is not known: --set label_space= one of {known}")
     found = spaces[space]
     names = tuple(found.names[i] for i in found.benchmark)
     return LabelTable(space, names, found.benchmark, frozenset(found.names) | frozenset(found.ignore))

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from gen4d import building, files, sources
 from gen4d.samples import write_samples
 from train.errors import Refused
-from train.inputs.labels import SceneError
+from train.inputs.labels import SceneError, table_of
 from train.inputs.prepared import is_prepared
 from train.inputs.subsets import find_part, nested_rooms, place_of, room_of
 from train.study.plan import Study
@@ -107,6 +107,7 @@ def _own(study: Study, given: Given, out: pathlib.Path, processes: int, say, few
     if is_prepared(given.labels):
         raise StudyError(f"{given.labels}: holds prepared scans, whose parts are fixed: give the folder of raw ones")
     train, test = _labelled(given.labels)
+    table_of(train[0].entry, study.label_space)  # refused now, not after hours of building
     names = [scan.name for scan in train]
     if not test:
         names, tested = _drawn(given.labels, names)
