@@ -2,12 +2,14 @@
 
 import errno
 import os
+import pathlib
 import shutil
 import subprocess
 
 import numpy as np
 import pytest
 
+from gen4d.moving import models
 from gen4d.shards import open_dataset
 from tests.equal import files_of
 from tests.makers import commands, recordings
@@ -266,6 +268,31 @@ def test_a_file_without_read_permission_is_refused(rooms):
     outcome = gen4d(*commands.build_arguments(rooms))
     assert outcome.code == 1
     _check_refused(outcome, rooms / "scans/bad.ply", ["cannot be read", "permissions"])
+
+
+@pytest.mark.parametrize("name", ["room1.ply", "chair_0001.off"])
+def test_a_disk_that_fails_for_a_while_stops_a_build_which_goes_on_as_if_nothing_had_been(rooms, monkeypatch, name):
+    """What a failing network left out would stay out: a shard counts as done."""
+    monkeypatch.setenv("GEN4D_CACHE", "off")
+    gen4d(*commands.build_arguments(rooms, "--workers=1", out="whole"))
+    models._figures_of.cache_clear()
+    models._load.cache_clear()
+    with monkeypatch.context() as patched:
+        read = pathlib.Path.read_bytes
+
+        def failing(path):
+            if path.name == name:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+            return read(path)
+
+        patched.setattr(pathlib.Path, "read_bytes", failing)
+        outcome = gen4d(*commands.build_arguments(rooms, "--workers=1"))
+    assert outcome.code == 1
+    assert f"{name}: cannot be read (Stale file handle), which may pass: " in outcome.err
+    assert "the same command continues" in outcome.err
+    assert not (rooms / "out" / "dataset.json").exists()
+    assert gen4d(*commands.build_arguments(rooms, "--workers=1")).code == 0
+    assert files_of(rooms / "out") == files_of(rooms / "whole")
 
 
 def _empty_scans(rooms):

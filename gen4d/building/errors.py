@@ -2,7 +2,7 @@
 
 import pathlib
 
-from gen4d import files
+from gen4d import files, sources
 
 
 class BuildError(ValueError):
@@ -14,9 +14,15 @@ class GivenError(BuildError):
 
 
 def unwritable(error: OSError, out: pathlib.Path) -> Exception:
-    """The error of a build that cannot write; a reader of our lines that went away is none, and stays what it is."""
+    """The error of a build that cannot write, or cannot read for now; a reader of our lines that went away is none, and stays what it is."""
     if isinstance(error, BrokenPipeError):
         return error
+    if isinstance(error, sources.PassingError):
+        return BuildError(
+            f"{error.filename}: cannot be read ({error.strerror}), which may pass: a disk or the network fails, or too many "
+            "files are open; what is done is valid, and the same command continues; if it stays so, replace the file or "
+            "take it away"
+        )
     remedy = files.remedy(error) or "free some space, or give another folder"
     return BuildError(
         f"{error.filename or out}: cannot be written ({error.strerror or error}): {remedy}; what is done is valid, and "

@@ -32,7 +32,7 @@ from gen4d.sources.shapes import (
     is_articulated,
     load_shape,
 )
-from gen4d.sources.source import SourceError, SourceFile
+from gen4d.sources.source import PassingError, SourceError, SourceFile
 
 __all__ = [
     "AnyShape",
@@ -43,6 +43,7 @@ __all__ = [
     "Mesh",
     "MeshSource",
     "Orientation",
+    "PassingError",
     "Scan",
     "ScanSource",
     "ShapeSource",

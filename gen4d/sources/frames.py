@@ -10,7 +10,7 @@ from gen4d.sources.formats import sens
 from gen4d.sources.formats.depth import read_depth
 from gen4d.sources.posed import Folder, PosedSource, Reading
 from gen4d.sources.recorded import flat_row, read_numbers, rigid
-from gen4d.sources.source import SourceError, file_size
+from gen4d.sources.source import SourceError, file_size, unreadable
 
 
 class Camera(NamedTuple):
@@ -70,7 +70,7 @@ def _of_sens(source: PosedSource, every: int, reading: Reading) -> Iterator[Dept
                 time_s = frame.time_us / 1e6
                 yield DepthFrame(frame.number, time_s, frame.pose, frame.depth, camera, header.depth_scale)
     except OSError as error:
-        raise SourceError(path, f"cannot be read ({error.strerror or error}): check its permissions") from None
+        raise unreadable(path, error) from None
 
 
 def _of_folder(source: PosedSource, every: int, reading: Reading) -> Iterator[DepthFrame]:

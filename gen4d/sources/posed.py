@@ -23,7 +23,7 @@ from gen4d.sources.recorded import (
     read_numbers,
     square,
 )
-from gen4d.sources.source import SourceError, check_name, file_size, read_file
+from gen4d.sources.source import SourceError, check_name, file_size, read_file, unreadable
 from gen4d.sources.splits import choose_split
 
 OWN = "gen4d.yaml"  # what a user says of a folder that the manifest does not know
@@ -153,7 +153,7 @@ def list_keys(folder: Path, pattern: str) -> list[tuple[str, str]]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise SourceError(folder / place, f"cannot be listed ({error.strerror}): check its permissions") from None
+        raise unreadable(folder / place, error) from None
     found = [
         (name[len(before) : len(name) - len(after)], f"{place}/{name}" if place else name)
         for name in names

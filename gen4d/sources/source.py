@@ -1,5 +1,8 @@
-"""Reading one file of a source: every way in which that can fail becomes a `SourceError` that names the file."""
+"""Reading one file of a source: every way in which that can fail becomes a `SourceError` that names the file, but for
+a `PassingError` where the fault is not the file's.
+"""
 
+import errno
 import hashlib
 import os
 import stat
@@ -7,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 _MESSAGE_LIMIT = 600
+_LASTING = "ENOENT EACCES EPERM ENOTDIR EISDIR ELOOP ENAMETOOLONG EINVAL".split()  # which lie in the file or its place
+_LASTING_NUMBERS = {getattr(errno, name) for name in _LASTING}
 
 
 class SourceError(ValueError):
@@ -24,6 +29,23 @@ class SourceError(ValueError):
 
     def __str__(self) -> str:
         return f"{escaped(self.path)}: {self.problem}"
+
+
+class PassingError(OSError):
+    """A file cannot be read through no fault of its own: a disk or a network fails, or files are too many. What is left
+    out of a data set stays out, so a build stops here, and goes on later."""
+
+
+def unreadable(path: str | Path, error: OSError, remedy: str = "check its permissions") -> Exception:
+    """The error of a file or folder that cannot be read: SourceError, or PassingError where it may be gone later."""
+    if is_passing(error):
+        return PassingError(error.errno, error.strerror, str(path))
+    return SourceError(path, f"cannot be read ({error.strerror or error}): {remedy}")
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether what failed may work later: the system says why, and it does not lie in the file."""
+    return isinstance(error, OSError) and error.errno is not None and error.errno not in _LASTING_NUMBERS
 
 
 def escaped(path: str) -> str:
@@ -48,12 +70,12 @@ def check_name(root: Path, relative: str) -> None:
 
 
 def file_size(root: Path, relative: str) -> int:
-    """Bytes of the regular file `root / relative`. Raises SourceError where there is none."""
+    """Bytes of the regular file `root / relative`. Raises SourceError where there is none, PassingError."""
     path = os.path.join(root, relative)
     try:
         status = os.stat(path)
     except OSError as error:
-        raise SourceError(path, f"cannot be read ({error.strerror or error}): check its permissions") from error
+        raise unreadable(path, error) from error
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
         raise SourceError(path, f"is {kind} where a file is needed: give the file itself, or another name")
@@ -63,14 +85,14 @@ def file_size(root: Path, relative: str) -> int:
 def read_file(root: Path, relative: str) -> tuple[bytes, SourceFile]:
     """The whole content of `root / relative`, read once, with its size and hash.
 
-    Raises SourceError for anything that is not a readable regular file with at least one byte.
+    Raises SourceError for anything that is not a readable regular file with at least one byte, PassingError.
     """
     path = root / relative
     file_size(root, relative)
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise SourceError(path, f"cannot be read ({error.strerror or error}): check its permissions") from error
+        raise unreadable(path, error) from error
     if not content:
         raise SourceError(path, "is empty (0 bytes): copy or download it again")
     return content, SourceFile(relative, len(content), hashlib.sha256(content).hexdigest())

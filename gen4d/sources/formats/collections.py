@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gen4d.sources.source import SourceError, SourceFile, file_size
+from gen4d.sources.source import SourceError, SourceFile, file_size, is_passing, unreadable
 
 _POINTS = ("data", "point", "points", "coord", "xyz", "pc", "arr_0")
 _LABELS = ("label", "labels", "class", "category")
@@ -48,7 +48,7 @@ def list_sets(root: Path, relative: str) -> Listing:
     except SourceError:
         raise
     except _BROKEN as error:
-        raise SourceError(path, f"is damaged, or not what its name says ({error}): copy it again") from error
+        raise _broken(path, error) from error
     if listing.label is not None and len(listing.label) != listing.count:
         counts = f"{listing.count} shapes and {len(listing.label)} labels"
         raise SourceError(path, f"has {counts}: they must agree, save it again")
@@ -65,7 +65,13 @@ def load_sets(root: Path, relative: str) -> Sets:
     except SourceError:
         raise
     except _BROKEN as error:
-        raise SourceError(path, f"is damaged, or not what its name says ({error}): copy it again") from error
+        raise _broken(path, error) from error
+
+
+def _broken(path: Path, error: Exception) -> Exception:
+    if is_passing(error):
+        return unreadable(path, error)
+    return SourceError(path, f"is damaged, or not what its name says ({error}): copy it again")
 
 
 @functools.lru_cache(_OPEN)

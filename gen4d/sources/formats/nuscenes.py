@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gen4d.sources.recorded import quaternion_rotation
-from gen4d.sources.source import SourceError
+from gen4d.sources.source import SourceError, unreadable
 
 COLUMNS = "x y z intensity ring"
 _ROW = re.compile(r"\{[^{}]*\}")
@@ -39,7 +39,7 @@ def rows(path: Path) -> Iterator[dict]:
                     end = match.end()
                 waiting = waiting[end:]
     except OSError as error:
-        raise SourceError(path, f"cannot be read ({error.strerror or error}): it is part of nuScenes' tables") from None
+        raise unreadable(path, error, "it is part of nuScenes' tables") from None
     except ValueError as error:
         raise SourceError(path, f"is not one of nuScenes' tables ({error}): copy it again") from None
     if waiting.strip().strip("[],"):
