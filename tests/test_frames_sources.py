@@ -111,6 +111,8 @@ def test_kitti_raw_is_placed_by_its_gps(tmp_path):
     first, second = (sweep.pose @ mount for sweep in read_sweeps(source, 1, Reading()))  # of the IMU
     assert np.abs(second[:3, 3] - first[:3, 3] - [30, 40, 1]).max() < 1e-3
     assert np.abs(first[:3, :3].T @ second[:3, :3] - recordings.turn("z", 0.4)).max() < 1e-9
+    (drive / "oxts" / "data" / f"{0:010d}.txt").unlink()
+    assert [sweep.number for sweep in read_sweeps(source, 1, Reading())] == [1], "the rest is there"
 
 
 @pytest.mark.parametrize("compression", [0, 1])
@@ -222,6 +224,21 @@ def test_a_pose_that_scales_or_mirrors_costs_its_frame(tmp_path):
     assert reading.left_out == {"a pose that is not rigid": ["100", "200"]}
 
 
+@pytest.mark.parametrize("direction", ["sensor-to-world", "world-to-sensor"])
+def test_a_pose_of_zeros_costs_its_frame_alone_in_either_direction(tmp_path, direction):
+    """Some write so that tracking was lost; a stack of poses cannot be inverted if one of them cannot."""
+    slambook(tmp_path)
+    for number, pose in enumerate(POSES, 1):
+        given = np.zeros((4, 4)) if number == 2 else pose if direction == "sensor-to-world" else np.linalg.inv(pose)
+        write(tmp_path / "walk" / "p" / f"{number}.txt", recordings.matrix(given).encode())
+    body = f"depth: depth/*.pgm, pose: 'p/{{key}}.txt', pose_is: {direction}, intrinsics: intrinsics.txt"
+    write(tmp_path / "gen4d.yaml", f"scans: walk\nframes: {{{body}}}\n".encode())
+    frames, reading = frames_of(tmp_path)
+    assert [frame.number for frame in frames] == [1, 3, 4] and list(reading.left_out.values()) == [["2"]]
+    for frame, pose in zip(frames, (POSES[0], *POSES[2:]), strict=True):
+        assert np.abs(frame.pose - pose).max() < 1e-5
+
+
 BAD_YAML = {
     "not yaml": ("frames: [", "is not YAML"),
     "a list": ("- frames", "holds no keys"),
@@ -237,6 +254,18 @@ BAD_YAML = {
     "no rotation": ("frames: {depth: 'd/*.png', pose: p, intrinsics: k, pose_columns: tx ty tz}", "lacks a rotation"),
     "a wrong type": ("frames: {depth: 'd/*.png', pose: p, intrinsics: k, match: 3}", "not of type str"),
     "no scans": ("scans: 'x*'\nframes: {depth: 'd/*.png', pose: p, intrinsics: k}", "names scans 'x*'"),
+    "every at the top": ("every: 30\nframes: {depth: 'd/*.png', pose: p, intrinsics: k}", "has the key 'every'"),
+    "scans elsewhere": ("scans: /a/*\nframes: {depth: 'd/*.png', pose: p, intrinsics: k}", "a glob of folders below"),
+    "scans above": ("scans: ../a\nframes: {depth: 'd/*.png', pose: p, intrinsics: k}", "a glob of folders below"),
+    "a name in braces": (
+        "frames: {depth: 'd/*.png', pose: 'p/{frame}.txt', intrinsics: k}",
+        "pose is 'p/{frame}.txt': a file's name, in which {base}, {name}, {key} may stand",
+    ),
+    "a key in a glob": ("frames: {depth: '{key}/*.png', pose: p, intrinsics: k}", "depth is '{key}/*.png'"),
+    "a number for a file": ("frames: {depth: 'd/*.png', pose: 5, intrinsics: k}", "pose is 5: a file's name"),
+    "an open brace": ("frames: {depth: 'd/*.png', pose: p, intrinsics: 'k{'}", "intrinsics is 'k{': a file's name"),
+    "own intrinsics": ("frames: {depth: 'd/*.png', pose: p, intrinsics: k, intrinsics_of: {a: 5}}", "says 5 of 'a'"),
+    "no list of own": ("frames: {depth: 'd/*.png', pose: p, intrinsics: k, intrinsics_of: 5}", "not of type dict"),
     "no images": ("frames: {depth: 'd/*.png', pose: p, intrinsics: k}", "has no d/*.png"),
 }
 

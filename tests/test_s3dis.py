@@ -1,11 +1,13 @@
 """S3DIS's raw texts: labels from the objects, damaged lines reported to the byte, and repaired by named rules alone."""
 
+import pickle
 import re
 
 import numpy as np
 import pytest
 
-from gen4d import sources
+from gen4d import building, sources
+from gen4d.config import ScansConfig
 from gen4d.report.doctor import examine_scans
 from gen4d.sources import Orientation, SourceError, find_scans, load_scan
 from gen4d.sources.appearance import read_appearance
@@ -164,6 +166,10 @@ datasets:
     try:
         scan = load(data)
         assert len(scan.doubts) == 1 and (scan.label == 12).sum() == 50 + 50 + 5
+        inputs = building.find_inputs("scans", building.Given(scans=data), ScansConfig()).inputs
+        sent = [pickle.dumps(job) for job in building.make_plan(tmp_path / "out", inputs).jobs]
+        sources.forget_manifests()  # as a worker elsewhere, which gets nothing but its job
+        assert [building.build_shard(pickle.loads(job))["failed"] for job in sent] == [[]]
         write(data / "datasets_manifest.yaml", entry.replace("found", "fond"))
         with pytest.raises(SourceError, match="repairs has the key 'fond'"):
             load(data)

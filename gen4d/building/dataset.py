@@ -97,8 +97,11 @@ def build_dataset(
     if glob is not None:
         sources.add_glob(glob)
     folders = {"scans": scans, "shapes": shapes, "split": split}
+    folders = {name: pathlib.Path(path) for name, path in folders.items() if path is not None}
+    if scheduler:  # whose workers have other working folders
+        folders = {name: path.absolute() for name, path in folders.items()}
     given = Given(
-        **{name: None if path is None else pathlib.Path(path) for name, path in folders.items()},
+        **folders,
         up=up,
         units=units,
         shape_units=shape_units,

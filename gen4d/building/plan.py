@@ -12,7 +12,7 @@ import contextlib
 import pathlib
 from typing import NamedTuple
 
-from gen4d import __version__, files
+from gen4d import __version__, files, sources
 from gen4d.building.errors import BuildError
 from gen4d.building.inputs import Inputs, Source
 from gen4d.building.kinds import kind_of
@@ -67,10 +67,8 @@ def make_plan(out: pathlib.Path, inputs: Inputs, strict: bool = False, part: Par
     left = _left(plan, sidecars, part)
     _check_left(out, left, by_name)
     shared, folders = kind_of(inputs.kind).share(inputs), tuple(sorted({shape.root for shape in inputs.shapes}))
-    jobs = [
-        Job(out, number, tuple(by_name[name] for name in names), inputs.kind, shared, inputs.config, strict, folders)
-        for number, names in left.items()
-    ]
+    job = Job(out, -1, (), inputs.kind, shared, inputs.config, strict, folders, sources.added_manifests())
+    jobs = [job._replace(number=n, scans=tuple(by_name[name] for name in names)) for n, names in left.items()]
     changed = [message for sidecar in sidecars.values() for message in _find_changed(sidecar, by_name)]
     return Plan(tuple(jobs), sidecars, len(plan), tuple(changed))
 

@@ -28,7 +28,8 @@ class Job(NamedTuple):
     shared: Any  # what the kind needs for every scan
     config: AnyConfig
     strict: bool
-    folders: tuple[pathlib.Path, ...] = ()  # that are read besides those of the scans
+    folders: tuple[pathlib.Path, ...]  # that are read besides those of the scans
+    manifests: dict  # that users added, which a process elsewhere does not know
 
 
 def build_shard(job: Job) -> dict:
@@ -37,6 +38,7 @@ def build_shard(job: Job) -> dict:
 
     Raises OSError where the shard cannot be written and, if the job is strict, BuildError at the first bad scan.
     """
+    sources.know_manifests(job.manifests)
     kind = kind_of(job.kind)
     recordings, described, failed, shapes, unreadable = [], [], [], {}, set()
     for source in job.scans:

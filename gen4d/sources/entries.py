@@ -253,7 +253,7 @@ def _layout(where: str, item: Any, role: str, needs_class: bool) -> Layout:
     recorded = None
     if role in known and role in item:
         try:
-            recorded = parse_recorded(Path(where), role, item[role])
+            recorded = parse_recorded(Path(where), role, item[role], {"name", "scene", *groups})
         except SourceError as error:
             raise _Wrong(f"{where}: {error.problem}") from None
     return Layout(_strings(where, item, "find"), path, name, files, shared, recorded)

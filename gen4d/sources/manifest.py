@@ -106,6 +106,18 @@ def add_height(text: str) -> None:
     _added[Path(f"--height {name}")] = Manifest({}, {name: (found,)}, {name: name}, ())
 
 
+def added_manifests() -> dict[Path, Manifest]:
+    """What this process knows besides gen4d's own data sets: for one that works for it."""
+    return dict(_added)
+
+
+def know_manifests(added: Mapping[Path, Manifest]) -> None:
+    """Know what another process knows, and nothing else."""
+    if _added != added:
+        _added.clear()
+        _added.update(added)
+
+
 def forget_manifests() -> None:
     """Know gen4d's own data sets alone again."""
     _added.clear()

@@ -27,7 +27,7 @@ from gen4d.sources.source import SourceError, check_name, file_size, read_file, 
 from gen4d.sources.splits import choose_split
 
 OWN = "gen4d.yaml"  # what a user says of a folder that the manifest does not know
-_OWN_KEYS = ("role", "scans", "up", "units", "every", "frames", "sweeps")
+_OWN_KEYS = ("role", "scans", "up", "units", "frames", "sweeps")
 _NAMED = 5
 
 
@@ -96,9 +96,11 @@ def _own(folder: Path, role: str) -> tuple[Entry, list[Hit]]:
         raise SourceError(path, f"{wrong}: its keys are {', '.join(_OWN_KEYS)}")
     if item.get("role", role) != role or role not in item:
         raise SourceError(path, f"describes no {role}: give the key {role}, or the --kind that it describes")
-    layout = Layout((), None, recorded=parse_recorded(path, role, item[role]))
+    layout = Layout((), None, recorded=parse_recorded(path, role, item[role], ("base", "name")))
     up, units, scans = (str(item.get(name, default)) for name, default in (("up", "z"), ("units", "m"), ("scans", ".")))
     entry = Entry(OWN, f"{role} that {OWN} describes", role, True, units, up, "yours", "yours", (layout,))
+    if not scans or Path(scans).is_absolute() or ".." in Path(scans).parts:
+        raise SourceError(path, f"names scans {scans!r}: a glob of folders below {folder} is needed")
     places = [folder] if scans == "." else sorted(place for place in folder.glob(scans) if place.is_dir())
     if not places:
         raise SourceError(path, f"names scans {scans!r}, of which {folder} holds none")
@@ -349,9 +351,9 @@ def _directed(pose: np.ndarray, recorded: Recorded) -> np.ndarray:
     """Poses sensor to world, of a sensor whose axes are x right, y down, z forward where it is a camera."""
     if recorded.pose_is == "world-to-sensor":
         good = np.isfinite(pose).all(axis=(1, 2))
+        good[good] = np.abs(np.linalg.det(pose[good])) > 1e-9  # zeros say in some data that tracking was lost
         out = np.full_like(pose, math.nan)
-        with contextlib.suppress(np.linalg.LinAlgError):
-            out[good] = np.linalg.inv(pose[good])
+        out[good] = np.linalg.inv(pose[good])
         pose = out
     return pose @ np.diag([1.0, -1, -1, 1]) if recorded.camera == "opengl" else pose
 

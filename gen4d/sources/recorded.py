@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +72,9 @@ class Recorded:
             return f"columns is {self.columns!r}: x, y and z are among them"
         if kinds[0] == "depth" and not self.intrinsics:
             return "intrinsics is missing: name a file, or give fx, fy, cx, cy"
+        for part, own in self.intrinsics_of.items():
+            if not isinstance(own, list):
+                return f"intrinsics_of says {own!r} of {part!r}: a list as for intrinsics is needed"
         if kinds[0] in ("depth", "points") and not self.pose:
             return "pose is missing: name a file, with {key} in it if each frame has one"
         choices = {"pose_is": _DIRECTIONS, "match": _MATCHES, "camera": _CAMERAS, "world": ("body", "sensor")}
@@ -83,11 +86,12 @@ class Recorded:
         return _columns_fault(self.pose_columns)
 
 
-def parse_recorded(where: Path, key: str, item: object) -> Recorded:
-    """The value of a key `frames` or `sweeps`. Raises SourceError that names what is wrong with it."""
+def parse_recorded(where: Path, key: str, item: object, groups: Iterable[str]) -> Recorded:
+    """The value of a key `frames` or `sweeps`; groups: what is put into names of files. Raises SourceError that names
+    what is wrong with it."""
     if not isinstance(item, dict):
         raise SourceError(where, f"{key} is not a list of keys and values")
-    types = {field.name: field.default for field in dataclasses.fields(Recorded)}
+    types = vars(Recorded())
     values = {}
     for name, value in item.items():
         if name not in types:
@@ -96,13 +100,29 @@ def parse_recorded(where: Path, key: str, item: object) -> Recorded:
             value = tuple(value) if isinstance(value, list) else (value,)
         elif isinstance(types[name], float) and isinstance(value, int):
             value = float(value)
-        elif types[name] is not dataclasses.MISSING and type(value) is not type(types[name]):
+        elif type(value) is not type(types[name]):
             raise SourceError(where, f"{key}: {name} is {value!r}, not of type {type(types[name]).__name__}")
         values[name] = value
     recorded = Recorded(**values)
-    if fault := recorded.fault():
+    if fault := _names_fault(recorded, sorted(groups)) or recorded.fault():
         raise SourceError(where, f"{key}: {fault}")
     return recorded
+
+
+def _names_fault(recorded: Recorded, groups: list[str]) -> str | None:
+    """What is wrong with the names of files: they are text, with known names in braces."""
+    keyed = [*groups, "key"]
+    files = [name for name in recorded.intrinsics if isinstance(name, str)]
+    places = {"pose": recorded.pose, "intrinsics": files, "labels": (recorded.labels,)}
+    places |= {"depth": recorded.depth, "points": recorded.points, "mount": (recorded.mount.get("file", ""),)}
+    for key, names in places.items():
+        known = groups if key in ("depth", "points", "mount") else keyed
+        for name in names:
+            try:
+                str.format_map(name, dict.fromkeys(known, "0"))
+            except (TypeError, ValueError, LookupError, AttributeError):
+                return f"{key} is {name!r}: a file's name, in which {{{'}, {'.join(known)}}} may stand"
+    return None
 
 
 def _columns_fault(columns: str) -> str | None:
@@ -220,7 +240,8 @@ _EARTH_M = 6378137.0
 
 def _geodetic(lat, lon, alt, roll, pitch, yaw) -> np.ndarray:
     """Poses (N, 4, 4) of a GPS unit, degrees and radians, on KITTI's Mercator plane: x east, y north, z up."""
-    scale = np.cos(np.radians(lat[:1]))
+    known = lat[np.isfinite(lat)]
+    scale = np.cos(np.radians(known[0])) if len(known) else math.nan
     pose = np.tile(np.eye(4), (len(lat), 1, 1))
     pose[:, 0, 3] = scale * np.radians(lon) * _EARTH_M
     pose[:, 1, 3] = scale * _EARTH_M * np.log(np.tan(np.pi * (90 + lat) / 360))
