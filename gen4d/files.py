@@ -241,7 +241,7 @@ def shared(folder: pathlib.Path, what: str):
 def is_held(path: pathlib.Path) -> bool:
     """Whether a living process holds the lock of a file."""
     try:
-        with open(path) as file:
+        with open(path, "r+") as file:  # NFS locks alone only what is open for writing
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

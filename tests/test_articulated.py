@@ -23,7 +23,10 @@ from gen4d.building import moving
 from gen4d.config import Config
 from gen4d.moving import joints, models, shape
 from gen4d.moving.generate import lane
+from gen4d.report.rules import Rules
 from gen4d.samples import write_samples
+from gen4d.sequence import Cloud, Sequence, make_actor
+from gen4d.shards import open_dataset
 from gen4d.sources import SourceError, find_shapes, load_shape
 from tests import laws, naive, raw
 from tests.equal import files_of
@@ -124,6 +127,19 @@ def test_sequences_of_articulated_shapes_obey_every_law(articulated):
     folder, source, _ = articulated
     report = laws.check_dataset(folder, source)
     assert report.sequences >= 40, report
+
+
+def test_a_part_without_points_is_no_obstacle_to_a_report(articulated):
+    """A knob may be too small to get one."""
+    dataset = open_dataset(articulated[0])
+    number, sequence = next((i, one) for i, one in enumerate(dataset) if sum(a.mover == 0 for a in one.actors) > 1)
+    whole, bare = (Rules("moving", dataset.config) for _ in range(2))
+    whole.measure([sequence], None, None, ())
+    at = next(i for i, actor in enumerate(sequence.actors) if actor.mover == 0)
+    none = make_actor(Cloud(np.zeros((0, 3))), np.zeros((len(sequence), 0), bool), sequence.actors[at].pose, mover=0)
+    actors = (*sequence.actors[:at], none, *sequence.actors[at + 1 :])
+    bare.measure([Sequence(sequence.scan, sequence.k, actors, sequence.movers)], None, None, ())
+    assert len(bare.measured()) == len(whole.measured()), number
 
 
 def test_every_layout_of_the_work_gives_the_same_bytes(articulated, tmp_path):

@@ -288,7 +288,7 @@ def test_a_disk_that_fails_for_a_while_stops_a_build_which_goes_on_as_if_nothing
         patched.setattr(pathlib.Path, "read_bytes", failing)
         outcome = gen4d(*commands.build_arguments(rooms, "--workers=1"))
     assert outcome.code == 1
-    assert f"{name}: cannot be read (Stale file handle), which may pass: " in outcome.err
+    assert f"{name}: cannot be used now (Stale file handle): " in outcome.err
     assert "the same command continues" in outcome.err
     assert not (rooms / "out" / "dataset.json").exists()
     assert gen4d(*commands.build_arguments(rooms, "--workers=1")).code == 0

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import pathlib
+import platform
 import shutil
 import subprocess
 import sys
@@ -118,6 +119,14 @@ def test_a_rerun_writes_nothing(complete, planned, monkeypatch):
     monkeypatch.setattr(files, "write", lambda path, content: pytest.fail(f"{path} was written again"))
     run_build(complete, planned)
     assert {path: path.stat().st_mtime_ns for path in complete.rglob("*")} == before
+
+
+def test_a_rerun_by_other_packages_leaves_those_that_made_the_shards(complete, planned, monkeypatch):
+    """Else a data set that did not change would have another hash."""
+    before = files_of(complete)
+    monkeypatch.setattr(platform, "python_version", lambda: "3.99")
+    assert run_build(complete, planned)["versions"]["python"] != "3.99"
+    assert files_of(complete) == before
 
 
 # Extended

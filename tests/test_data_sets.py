@@ -122,11 +122,31 @@ def test_a_large_triangle_is_covered_at_the_spacing_with_its_corners(tmp_path):
     for at in np.random.default_rng(1).uniform(0, 3, (200, 2)):
         assert np.hypot(*(point[:, :2] - at).T).min() < 0.02
     assert (np.linalg.norm(point[:, None] - vertex, axis=2).argmin(axis=1) == nearest).mean() > 0.7
-    assert {tuple(corner) for corner in square(3.0)} <= set(map(tuple, point.tolist())) and point.dtype == np.float32
+    assert {tuple(corner) for corner in square(3.0)} <= set(map(tuple, point.tolist()))
     again, _ = sample(tmp_path, vertex, face, 0.02)
     assert again.tobytes() == point.tobytes()
     with pytest.raises(SourceError, match="too large to be covered"):
         sample(tmp_path, vertex * 1e5, face, 0.02)
+
+
+def test_a_coarse_mesh_far_from_the_origin_keeps_its_shape(tmp_path):
+    """Georeferenced: float32 would put its points half a metre apart."""
+    vertex = np.array(square(4.0) + square(4.0, 2.5)) + [5e5, 5.3e6, 100.0]
+    text = "ply\nformat ascii 1.0\nelement vertex 8\n" + "".join(f"property double {axis}\n" for axis in "xyz")
+    text += "element face 4\nproperty list uchar int vertex_indices\nend_header\n"
+    text += "".join(" ".join(map(repr, map(float, row))) + "\n" for row in vertex)
+    text += "3 0 1 2\n3 0 2 3\n3 4 5 6\n3 4 6 7\n"
+    write(tmp_path / "room.ply", text.encode())
+    scan = load_scan(find_scans(tmp_path).sources[0], Orientation("z"), 0.02)
+    assert not scan.doubts and np.ptp(scan.point, axis=0).tolist() == pytest.approx([4, 4, 2.5], abs=1e-3)
+    assert np.diff(np.unique(np.round(scan.point[:, 1], 3))).max() < 0.021
+
+
+def test_where_two_versions_of_a_scan_lie_the_manifest_says_which_counts(tmp_path):
+    for version in ("", ".v2"):
+        write(tmp_path / UUID / f"labels.instances.annotated{version}.ply", b"ply")
+    (source,) = find_scans(tmp_path).sources
+    assert source.path == f"{UUID}/labels.instances.annotated.v2.ply"
 
 
 def test_a_mesh_is_coarse_by_area_and_not_by_number_of_triangles():

@@ -1,6 +1,7 @@
 """A build in parts that share a folder and nothing else: the same bytes as one build, and no shard with two owners."""
 
 import concurrent.futures
+import errno
 import json
 import os
 import pathlib
@@ -248,6 +249,24 @@ def test_another_number_of_parts_is_taken_up_when_nobody_runs(rooms, whole, tmp_
     assert [faults.wait(pid) for pid in running] == [0, 0, 0]
     assert parts.read_count(out) == 3
     check_merged(out, whole)
+
+
+def test_locks_work_where_only_what_is_open_for_writing_can_be_locked_alone(tmp_path, monkeypatch):
+    """NFS of version 4 makes them so."""
+    lock = files.fcntl.flock
+
+    def of_nfs(file, how):
+        if how & files.fcntl.LOCK_EX and not file.writable():
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        lock(file, how)
+
+    monkeypatch.setattr(files.fcntl, "flock", of_nfs)
+    path = tmp_path / "part-1.lock"
+    assert not files.is_held(path)
+    with files.locked(tmp_path, path.name):
+        assert files.is_held(path)
+    path.write_text("of one that died")
+    assert not files.is_held(path) and path.read_text() == "of one that died"
 
 
 def test_the_locks_of_a_part_that_died_are_taken_over(rooms, whole, tmp_path):

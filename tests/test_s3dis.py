@@ -170,6 +170,8 @@ datasets:
         sent = [pickle.dumps(job) for job in building.make_plan(tmp_path / "out", inputs).jobs]
         sources.forget_manifests()  # as a worker elsewhere, which gets nothing but its job
         assert [building.build_shard(pickle.loads(job))["failed"] for job in sent] == [[]]
+        plan = building.make_plan(tmp_path / "out", inputs)
+        assert not plan.jobs and not plan.changed  # though its points are read from the objects' texts
         write(data / "datasets_manifest.yaml", entry.replace("found", "fond"))
         with pytest.raises(SourceError, match="repairs has the key 'fond'"):
             load(data)

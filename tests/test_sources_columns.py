@@ -207,7 +207,7 @@ FAR = POINT + [445_000.0, 5_030_000.0, 120.0]
 
 
 def las(suffix, version="1.2", classes=IDS % 30):
-    laspy = pytest.importorskip("laspy", reason="laspy is not installed: pip install 'gen4d[survey]'")
+    laspy = pytest.importorskip("laspy", reason="laspy is not installed: pip install '.[survey]'")
     header = laspy.LasHeader(point_format=3 if version == "1.2" else 6, version=version)
     header.offsets, header.scales = FAR.min(axis=0), [0.0001] * 3
     cloud = laspy.LasData(header)
@@ -240,7 +240,7 @@ def test_las_that_declares_more_than_it_can_hold_is_refused_before_it_is_read(tm
 
 
 def test_e57_points_of_all_its_scans_come_back(tmp_path):
-    pye57 = pytest.importorskip("pye57", reason="pye57 is not installed: pip install 'gen4d[survey]'")
+    pye57 = pytest.importorskip("pye57", reason="pye57 is not installed: pip install '.[survey]'")
     file = pye57.E57(str(tmp_path / "a.e57"), mode="w")
     for shift in (0, 9):
         columns = {f"cartesian{axis}": POINT[:, k].astype(float) + shift for k, axis in enumerate("XYZ")}
@@ -256,5 +256,5 @@ def test_e57_points_of_all_its_scans_come_back(tmp_path):
 @pytest.mark.parametrize("name, package", [("a.las", "laspy"), ("a.laz", "laspy"), ("a.e57", "pye57")])
 def test_a_package_that_is_missing_is_named_with_its_extra(tmp_path, monkeypatch, name, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(SourceError, match=rf"needs the package {package}: pip install 'gen4d\[survey\]'"):
+    with pytest.raises(SourceError, match=rf"needs the package {package}: from a clone of gen4d, pip install '\.\[survey\]'"):
         read(tmp_path, name, b"LASF")

@@ -19,9 +19,9 @@ def unwritable(error: OSError, out: pathlib.Path) -> Exception:
         return error
     if isinstance(error, sources.PassingError):
         return BuildError(
-            f"{error.filename}: cannot be read ({error.strerror}), which may pass: a disk or the network fails, or too many "
-            "files are open; what is done is valid, and the same command continues; if it stays so, replace the file or "
-            "take it away"
+            f"{error.filename}: cannot be used now ({error.strerror}): a disk or the network fails, a disk is full, or too "
+            "many files are open; what is done is valid, and the same command continues; if it stays so, replace the "
+            "file or take it away"
         )
     remedy = files.remedy(error) or "free some space, or give another folder"
     return BuildError(

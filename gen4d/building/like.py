@@ -16,7 +16,7 @@ from gen4d import __version__, files
 from gen4d.building.errors import BuildError
 from gen4d.building.inputs import Found, Given, Inputs
 from gen4d.building.kinds import find_inputs, kind_of
-from gen4d.building.plan import Part
+from gen4d.building.plan import Part, built_size
 from gen4d.config import BUILT, GENERATOR, AnyConfig, ConfigError, difference, make_config, to_plain, versions
 from gen4d.shards.format import FormatError, unseal
 from gen4d.shards.home import Home, LocalHome, find_home
@@ -190,7 +190,7 @@ def find_differences(published: Published, found: Found, part: Part | None = Non
             source = by_name[scan["name"]]
             if published.kind not in ("frames", "sweeps"):
                 lines = [line for file in scan["files"] for line in lines_of(source.root, *file)]
-            elif source.size != (size := scan["files"][0][1]):
+            elif source.size != (size := built_size(scan, source)):
                 lines = [f"{source.path} has {source.size} frames or bytes here, {size} when it was published"]
             else:
                 lines = []

@@ -172,12 +172,17 @@ def _read_one(out: pathlib.Path, number: int, names: list[str]) -> dict | None:
     return brief(found[0]) | {"sidecar_sha256": found[1]} if held == sorted(names) else None
 
 
+def built_size(scan: dict, source: Source) -> int | None:
+    """The size that a source had when it was built, None where it was read by other files than the one of its name."""
+    return next((file[1] for file in scan["files"] if file[0] == source.path), None)
+
+
 def _find_changed(sidecar: dict, by_name: dict) -> list[str]:
     messages = []
     for scan in sidecar["scans"]:
         source = by_name.get(scan["name"])
-        size = scan["files"][0][1]
-        if source is not None and source.size != size:
+        size = None if source is None else built_size(scan, source)
+        if size is not None and source.size != size:
             messages.append(
                 f"{scan['name']}: {source.path} has {source.size} bytes, {size} when it was built; the old sequences "
                 "stay: build into another --out to take the change"

@@ -11,7 +11,8 @@ from gen4d.building.inputs import Source
 from gen4d.building.shard import Job, build_shard
 from gen4d.config import versions
 from gen4d.shards import manifest
-from gen4d.shards.format import FORMAT, VERSION, seal
+from gen4d.shards.format import FORMAT, VERSION, FormatError, seal
+from gen4d.shards.home import LocalHome
 
 _IDENTITY = ("gen4d", "generator", "config", "shapes", "kind", "sources")  # of build.json, in dataset.json too
 
@@ -83,10 +84,19 @@ def finish(out: pathlib.Path, sidecars: dict[int, dict]) -> dict:
             "bytes": sum(shard["bytes"] for shard in shards),
         },
     }
-    content, path = seal(whole), out / "dataset.json"
-    if not path.exists() or path.read_bytes() != content:
-        files.write(path, content)
+    before = _read_manifest(out)
+    if before is not None and before | {"versions": whole["versions"]} == whole:
+        return before  # by the packages that made it, whatever is installed since
+    files.write(out / "dataset.json", seal(whole))
     return whole
+
+
+def _read_manifest(out: pathlib.Path) -> dict | None:
+    """What dataset.json says, None where it is not there or damaged."""
+    try:
+        return manifest.read_manifest(LocalHome(out))[0]
+    except FormatError:
+        return None
 
 
 def refused(sidecars: Iterable[dict], scans: str, shapes: str) -> list[str]:

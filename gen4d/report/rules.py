@@ -262,9 +262,8 @@ def _measure_moving(rules: Rules, sequence: Sequence, plan: FloorPlan | None, sp
             rules.add("foot", sequence.id, _farthest(place[:, 2] - plan.floor_m))
         if not math.isnan(mover.height_m):
             rules.add_height(mover.class_name, sequence.id, mover.height_m / mover.shrink)
-            rules.add(
-                "tall", sequence.id, max(0.0, max(part.cloud.point[:, 2].max() for part in parts) - mover.height_m)
-            )
+            top = max(part.cloud.point[:, 2].max(initial=-math.inf) for part in parts)  # a part may have no points
+            rules.add("tall", sequence.id, max(0.0, top - mover.height_m))
         if not math.isnan(mover.radius_m):
             rules.add("disc", sequence.id, max(0.0, max(map(_reach, parts, [place] * len(parts))) - mover.radius_m))
             discs.append((place[:, :2], mover.radius_m))

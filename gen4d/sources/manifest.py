@@ -188,8 +188,11 @@ def match(folder: Path, entry: Entry) -> list[Hit]:
                 matched = layout.path.fullmatch(relative)
                 if matched and not is_litter(relative):
                     found[relative] = _hit(path, relative, matched, layout)
-        if found:
-            return [found[relative] for relative in sorted(found)]
+        hits = [found[relative] for relative in sorted(found)]
+        if layout.files:  # which say what counts where several files of one scan match
+            hits = list({(hit.parent, hit.name): hit for hit in reversed(hits)}.values())[::-1]
+        if hits:
+            return hits
     return []
 
 

@@ -220,7 +220,10 @@ def _read_table(
     table = PointColumns(mesh[0]) if mesh and path.suffix.lower() in MESHES else read_points(path, content)
     if not spacing or mesh is None or not is_coarse(*mesh, metres_per_unit):
         return table, None, ()
-    return table, sample(path, *mesh, spacing), ()
+    point, nearest = sample(path, *mesh, spacing)
+    if _reach_m(point, metres_per_unit) <= _FAR_M:  # else they are exact until they are moved to the origin
+        point = point.astype(np.float32)
+    return table, (point, nearest), ()
 
 
 def _covered(

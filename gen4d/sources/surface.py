@@ -50,7 +50,7 @@ def is_coarse(vertex: np.ndarray, face: np.ndarray, metres_per_unit: float) -> b
 
 
 def sample(path: Path, vertex: np.ndarray, face: np.ndarray, spacing: float) -> tuple[np.ndarray, np.ndarray]:
-    """Points (K, 3) float32 that cover a mesh at least every `spacing` units, and the vertex (K,) int32 nearest to each
+    """Points (K, 3) float64 that cover a mesh at least every `spacing` units, and the vertex (K,) int32 nearest to each
     within its triangle. Raises SourceError where they would be too many."""
     corner = vertex[face].astype(np.float64)
     whole = np.isfinite(corner).all(axis=(1, 2))
@@ -62,7 +62,7 @@ def sample(path: Path, vertex: np.ndarray, face: np.ndarray, spacing: float) -> 
     for count in np.unique(parts.astype(np.int64)).tolist():
         rows = np.flatnonzero(parts == count)
         weight = _grid(count)
-        points.append((weight @ corner[rows]).reshape(-1, 3).astype(np.float32))
+        points.append((weight @ corner[rows]).reshape(-1, 3))
         nearest.append(face[rows][:, weight.argmax(axis=1)].reshape(-1))
     return np.concatenate(points), np.concatenate(nearest).astype(np.int32)
 

@@ -12,8 +12,9 @@ from types import ModuleType
 import numpy as np
 
 from gen4d.sources.formats.columns import PointColumns, has_ids, with_ids
-from gen4d.sources.source import SourceError
+from gen4d.sources.source import PassingError, SourceError
 
+_INSTALL = "from a clone of gen4d, pip install '.[survey]'"
 _LAS_HEAD, _LAS_LARGE_HEAD = 227, 375  # bytes of the header of version 1.2, and of 1.4
 _RECORD, _LATER_RECORD = 54, 60  # least bytes of a record of variable length, before and behind the points
 _ENDED = (KeyboardInterrupt, SystemExit, GeneratorExit)
@@ -90,11 +91,12 @@ def read_e57(path: Path, content: bytes) -> PointColumns:
     pye57 = _module(path, "pye57")
     if content[:8] != b"ASTM-E57":
         raise SourceError(path, f"is not an E57 file: it starts with {content[:8]!r}: convert or remove it")
-    with tempfile.NamedTemporaryFile(
-        suffix=".e57"
-    ) as copy:  # pye57 reads files alone; these are the bytes that were hashed
-        copy.write(content)
-        copy.flush()
+    with tempfile.NamedTemporaryFile(suffix=".e57") as copy:  # pye57 reads files alone; these bytes were hashed
+        try:
+            copy.write(content)
+            copy.flush()
+        except OSError as error:
+            raise PassingError(error.errno, error.strerror, copy.name) from error
         try:
             file = pye57.E57(copy.name)
             scans = [file.read_scan(i, ignore_missing_fields=True) for i in range(file.scan_count)]
@@ -114,4 +116,4 @@ def _module(path: Path, name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise SourceError(path, f"needs the package {name}: pip install 'gen4d[survey]'") from None
+        raise SourceError(path, f"needs the package {name}: {_INSTALL}") from None
