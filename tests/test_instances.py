@@ -7,9 +7,10 @@ import torch
 from tests.makers.labelled import keyed, with_objects
 from train.config import change
 from train.inputs.labelled import LabelledData
-from train.inputs.labels import NONE, label_table
+from train.inputs.labels import NONE, SceneError, label_table
 from train.inputs.objects import STUFF, instances_of, stuff_classes
 from train.inputs.order import BatchKey, Share
+from train.inputs.subsets import limit
 from train.inputs.views import Augmentation
 from train.nets.unet import NETS, Norm, UNet
 from train.run import checkpoint
@@ -35,19 +36,51 @@ SCANS = [with_objects(number) for number in range(3)]
 DATA = LabelledData(TABLE, SCANS, [SCANS[0]._replace(name="scene0100_00")])
 
 
-def stream(scans=SCANS, still=False):
+def stream(scans=SCANS, still=False, most=None):
     augmentation = Augmentation(0.0, dropout_share=0.0) if still else Augmentation()
-    recipe = InstanceRecipe(0.15, 20, augmentation)
+    recipe = InstanceRecipe(0.15, 20, augmentation, most)
     own = [instances_of(scan, STUFF_CLASSES, 20) for scan in scans]
     return InstanceStream(scans, own, recipe, Share(len(scans)), 3, 0)
 
 
-def batch_of(scans=SCANS, still=False):
-    made = stream(scans, still)
+def batch_of(scans=SCANS, still=False, most=None):
+    made = stream(scans, still, most)
     return made.make(BatchKey(tuple(range(len(scans))), tuple((3, 0, k) for k in range(len(scans)))), made.memory(1))
 
 
 # Batches -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_large_scan_is_cropped_and_what_is_left_says_the_same():
+    whole, part = batch_of(still=True), batch_of(still=True, most=200)
+    columns = ("label", "number", "offset", "points")
+    said = [
+        {
+            tuple(cell): [getattr(batch, name)[i].tolist() for name in columns]
+            for i, cell in enumerate(batch.voxels.coordinate.tolist())
+        }
+        for batch in (whole, part)
+    ]
+    assert len(said[1]) == 3 * 200 < len(said[0]) and said[1].items() <= said[0].items()
+    assert len(part.label) == 600 and (part.number >= 0).any()
+
+
+def test_limited_points_keep_their_instance_and_no_other_point_has_one(tmp_path):
+    """An object counts by its labelled points: most of it has no label."""
+    scan = SCANS[0]
+    ids = [i for i in np.unique(scan.instance) if i >= 0 and scan.label[scan.instance == i][0] not in STUFF_CLASSES]
+    rows = np.concatenate([scan.row[scan.instance == i][:5] for i in ids])
+    (limited,) = limit([scan], {scan.name: rows}, tmp_path / "points5")
+    assert np.array_equal(np.flatnonzero(limited.instance >= 0), np.flatnonzero(np.isin(scan.row, rows)))
+    found = instances_of(limited, STUFF_CLASSES, 20)
+    assert sorted(found.kind) == sorted(scan.label[scan.instance == i][0] for i in ids)
+    assert (batch_of([limited], still=True).number >= 0).sum() > 0
+
+
+def test_scans_without_a_single_object_are_refused():
+    bare = [scan._replace(label=np.full_like(scan.label, NONE)) for scan in SCANS]
+    with pytest.raises(SceneError, match="no object in 3 training scans: give scans with instances of the classes"):
+        make_task(TINY, DATA._replace(train=bare), None, ALONE)
 
 
 def test_a_batch_points_from_every_voxel_of_an_object_to_its_middle():

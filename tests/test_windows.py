@@ -23,7 +23,7 @@ from train.nets.unet import NETS, UNet
 from train.run import memory
 from train.run.world import World
 from train.tasks.backbone import calibrate
-from train.tasks.config import PRESETS
+from train.tasks.config import BLOCKS, DETECT, INSTANCES, PRESETS
 from train.tasks.segment import windows
 from train.tasks.segment.batch import ScanRecipe, make_scan_batch
 from train.tasks.segment.evaluate import Seeing, evaluate, predict, views
@@ -68,6 +68,12 @@ def test_windows_hold_what_they_may_and_every_voxel_is_in_one(cells, most):
     assert all(len(rows) == most and (np.diff(rows) > 0).all() for rows in found)
     assert set(np.concatenate(found)) == set(range(len(cell)))
     assert all(np.array_equal(a, b) for a, b in zip(found, windows.cut(cell.copy(), most), strict=True))
+
+
+def test_a_part_whose_box_holds_more_cells_than_a_window_keeps_its_own():
+    """A scene in one plane: the box of the part that has the lone cell is that of all."""
+    cell = np.array([[9, y, z] for y in range(4) for z in range(6)] + [[0, 3, 5], [0, 3, 0]])
+    assert set(np.concatenate(windows.cut(cell, 6))) == set(range(len(cell)))
 
 
 def test_the_nearest_of_equal_distances_are_the_first():
@@ -176,6 +182,15 @@ def test_settings_of_size_are_counts_or_none():
     for name in ("max_voxels", "window_voxels"):
         with pytest.raises(ConfigError, match=f"{name} = 10: at least 1000, or none"):
             resolve("small", (f"{name}=10",), PRESETS)
+
+
+@pytest.mark.parametrize("task, presets", [("detect", DETECT), ("blocks", BLOCKS), ("instances", INSTANCES)])
+def test_settings_of_size_are_refused_where_nothing_would_come_of_them(task, presets):
+    with pytest.raises(ConfigError, match=f"task = {task}: has no windows"):
+        resolve("small", ("window_voxels=2000",), presets)
+    if task != "instances":
+        with pytest.raises(ConfigError, match=f"task = {task}: crops no scans"):
+            resolve("small", ("max_voxels=2000",), presets)
 
 
 def test_a_scan_within_one_coarsest_voxel_is_refused_by_name_where_a_norm_would_see_it_alone(model):

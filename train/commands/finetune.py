@@ -63,6 +63,10 @@ def finetune(
             raise ConfigError(f"--task {task}: the settings are those of {config.task}: --task {config.task}")
         if places["boxes"] and task != "detect":
             raise ConfigError(f"--boxes {places['boxes']}: boxes are for --task detect, this is {task}: leave it out")
+        if places["points"] and task == "detect":
+            raise ConfigError(f"--points {places['points']}: boxes are around all points, this is detect: give --boxes")
+        if places["points"] and task == "instances" and config.instances.soft:
+            raise ConfigError("--points: soft takes the sizes of objects from labels of all points: --set soft=false")
         with join_world(device) as world:
             flags = dry_run, no_memory_check, as_json
             _finetune(Places(**places), frame.weights_path(weights), config, run, world, *flags)

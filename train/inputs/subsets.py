@@ -217,7 +217,8 @@ def _rows(path: pathlib.Path, name: str, rows) -> np.ndarray:
 
 
 def limit(scans: Sequence[LabelledScan], kept: dict[str, np.ndarray], path: pathlib.Path) -> list[LabelledScan]:
-    """The scans with labels on the kept rows of their points files alone. Raises SceneError where a scan is missing."""
+    """The scans with labels, and instances, on the kept rows of their points files alone. Raises SceneError where a scan
+    is missing."""
     limited = []
     for scan in scans:
         if scan.name not in kept:
@@ -227,7 +228,9 @@ def limit(scans: Sequence[LabelledScan], kept: dict[str, np.ndarray], path: path
             raise SceneError(
                 f"{path}: names row {rows.max()} of {scan.name}, which has {scan.rows}: take the file of these scans"
             )
-        limited.append(scan._replace(label=np.where(np.isin(scan.row, rows), scan.label, np.int16(NONE))))
+        inside = np.isin(scan.row, rows)
+        instance = None if scan.instance is None else np.where(inside, scan.instance, np.int32(-1))
+        limited.append(scan._replace(label=np.where(inside, scan.label, np.int16(NONE)), instance=instance))
     return limited
 
 

@@ -6,6 +6,7 @@ Backbones have `channels`. On points they take (B, N, 3) and give (B, N, channel
 (n, channels). This is the one place that knows both by name.
 """
 
+import hashlib
 from typing import NamedTuple
 
 import torch
@@ -90,6 +91,16 @@ class Trained(NamedTuple):
     weights: dict[str, torch.Tensor] | None
     voxel: float
     seen: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the tensors' names and values, `none` without."""
+        if self.weights is None:
+            return "none"
+        sha = hashlib.sha256()
+        for name, value in self.weights.items():
+            sha.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+        return sha.hexdigest()
 
     def encoder(self, k: int | None = None) -> Pooled:
         """The encoder on the CPU, with another k if there is one: it has no weights."""

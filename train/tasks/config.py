@@ -45,6 +45,10 @@ class FinetuneConfig:
         rules = [one_of(self, "task", TASKS), ("validate_steps", self.validate_steps >= 1, "at least 1")]
         if self.task != "segment" and self.backbone.inputs != GEOMETRY:
             rules.append(("task", False, "takes geometry alone: leave out inputs, or fine-tune with --task segment"))
+        if self.task not in ("segment", "instances") and self.segment.max_voxels is not None:
+            rules.append(("task", False, "crops no scans: max_voxels is for segment and instances, leave it out"))
+        if self.task != "segment" and self.segment.window_voxels is not None:
+            rules.append(("task", False, "has no windows: window_voxels is for segment, leave it out"))
         on_points = self.backbone.net in BLOCK_NETS
         if self.task == "blocks":
             rules.append(("task", on_points, f"takes a net on points: --set net= one of {', '.join(BLOCK_NETS)}"))

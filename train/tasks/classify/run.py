@@ -51,8 +51,9 @@ def read_data(path: pathlib.Path, folds: int | None, seed: int) -> Data:
             train.group + test.group,
             train.classes,
         )
-        cut = len(train.name)
-        return Data(both, [(np.arange(cut), np.arange(cut, len(both.name)))])
+        rows = np.flatnonzero(both.label >= 0)
+        cut = int((rows < len(train.name)).sum())
+        return Data(both.of(rows), [(np.arange(cut), np.arange(cut, len(rows)))])
     shapes = read_shapes(path, None)
     _check_several(path, shapes)
     shapes = shapes.of(np.flatnonzero(shapes.label >= 0))
@@ -101,7 +102,7 @@ def classify(
     Raises ClassifyError, CheckpointError, what `train.run.loop.train` raises.
     """
     stored = {"task": "classify", "data": data.shapes.digest, "splits": [list(map(len, side)) for side in data.splits]}
-    stored |= {"weights": [name for name, _ in encoders], "settings": to_plain(config)}
+    stored |= {"weights": [trained.digest for _, trained in encoders], "settings": to_plain(config)}
     with checkpoint.claimed(run, stored, FREE, world):
         lines = Lines(run / "lines.jsonl", say)
         _frozen(config, data, encoders, lines, world)

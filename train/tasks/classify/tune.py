@@ -4,7 +4,6 @@
 """
 
 import functools
-import hashlib
 import pathlib
 from typing import NamedTuple
 
@@ -79,7 +78,7 @@ def tune(
     lr_at = functools.partial(recipe.optim.lr_at, steps=steps)
     settings = {name: value for name, value in to_plain(config).items() if name != "workers"}
     stored = {"task": "classify", "data": train.digest, "val": test.digest, "seed": seed, "steps": steps}
-    stored |= {"weights": "none" if trained.weights is None else _digest(trained.weights), "settings": settings}
+    stored |= {"weights": trained.digest, "settings": settings}
     prepared = Prepared(
         model, make_optimiser(recipe.optim, model), stream, Plan(running, precision, lr_at, stored, recipe.optim.clip)
     )
@@ -101,9 +100,3 @@ def _validate(model: Classifier, points: np.ndarray, label: np.ndarray, voxel: f
     summary = {"accuracy": found.accuracy, "class_mean": found.class_mean}
     return Findings(summary, found.accuracy, summary, f"accuracy {100 * found.accuracy:.2f}", None)
 
-
-def _digest(weights: dict[str, torch.Tensor]) -> str:
-    sha = hashlib.sha256()
-    for name, value in weights.items():
-        sha.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
-    return sha.hexdigest()

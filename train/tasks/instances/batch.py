@@ -11,12 +11,11 @@ import torch
 
 from train.inputs.labels import NONE
 from train.inputs.objects import Instances
-from train.inputs.order import BatchKey, Order, Share, keyed_generator
+from train.inputs.order import BatchKey, Share, keyed_generator
 from train.inputs.scans import LabelledScan
-from train.inputs.stream import Stream
 from train.inputs.views import Augmentation, augment
-from train.inputs.voxels import Allocate, BatchError, Grid, Rows, Voxels, new_tensor
-from train.tasks.scene import put_scan
+from train.inputs.voxels import BatchError, Grid, Rows, Voxels
+from train.tasks.scene import SceneStream, crop, put_scan
 from train.tasks.segment.batch import voxel_labels
 
 
@@ -39,6 +38,7 @@ class InstanceRecipe(NamedTuple):
     voxel_m: float
     classes: int
     augmentation: Augmentation
+    max_voxels: int | None = None  # of a scan: more are left out, but for those around a point that is drawn
 
 
 def offsets_to_means(cell: np.ndarray, row: np.ndarray, owner: np.ndarray, number: np.ndarray, voxel_m: float):
@@ -56,8 +56,8 @@ def offsets_to_means(cell: np.ndarray, row: np.ndarray, owner: np.ndarray, numbe
     return offset
 
 
-class InstanceStream(Stream):
-    """Batches of scans with instances, which lie in memory: each once an epoch, in an order keyed by (seed, epoch)."""
+class InstanceStream(SceneStream):
+    """Batches of scans with instances."""
 
     def __init__(
         self,
@@ -68,12 +68,8 @@ class InstanceStream(Stream):
         seed: int,
         workers: int,
     ):
-        super().__init__(Order(np.arange(len(scans)), seed, max(len(scans), 1)), share, seed, workers)
-        self.scans, self.instances, self.recipe = scans, instances, recipe
-
-    def memory(self, size: int, allocate: Allocate = new_tensor) -> tuple[Rows, Grid]:
-        """A batch's rows and a worker's grid."""
-        return Rows(4, allocate), Grid()
+        super().__init__(scans, share, seed, workers)
+        self.instances, self.recipe = instances, recipe
 
     def make(self, key: BatchKey, memory: tuple[Rows, Grid]) -> InstanceBatch:
         """The scans of a key as a batch. Raises BatchError."""
@@ -94,9 +90,10 @@ class InstanceStream(Stream):
     def _add(self, item: int, slot: int, rng: np.random.Generator, rows: Rows, grid: Grid):
         """Label, instance, offset and points of one scan's voxels."""
         scan, own = self.scans[item], self.instances[item]
-        made = augment(scan.point, self.recipe.augmentation, rng)
-        matrix = np.ascontiguousarray(made.view[:3] / self.recipe.voxel_m)
-        row, cell = put_scan(made.point, made.plane, matrix, slot, rows, grid)
+        varied = augment(scan.point, self.recipe.augmentation, rng)
+        matrix = np.ascontiguousarray(varied.view[:3] / self.recipe.voxel_m)
+        first = rows.used
+        row, cell = put_scan(varied.point, varied.plane, matrix, slot, rows, grid)
         kept, count = row >= 0, len(cell)
         row = row[kept]
         owner = np.append(own.kind, NONE)[own.number[kept]]
@@ -104,4 +101,9 @@ class InstanceStream(Stream):
         label = voxel_labels(row, scan.label[kept], count, self.recipe.classes, "majority")
         number = voxel_labels(row, owner, count, max(len(own.kind), 1), "majority")
         offset = offsets_to_means(cell, row, owner, number, self.recipe.voxel_m)
-        return label, number, offset, np.bincount(row, minlength=count).astype(np.float32)
+        made = label, number, offset, np.bincount(row, minlength=count).astype(np.float32)
+        most = self.recipe.max_voxels
+        if most is None or count <= most:
+            return made
+        inside = crop(rows, first, most, rng)  # means stay those of whole objects, as a net sees them when it is judged
+        return tuple(values[inside] for values in made)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from train.inputs.labelled import LabelledData
-from train.inputs.labels import LabelTable
+from train.inputs.labels import LabelTable, SceneError
 from train.inputs.objects import instances_of, stuff_classes, with_instances
 from train.inputs.order import Share
 from train.nets.unet import NETS, Norm
@@ -42,13 +42,15 @@ def make(config: FinetuneConfig, data: LabelledData, weights: Backbone | None, w
     stuff, classes = stuff_classes(table, own.stuff), len(table.names)
     train, val = with_instances(data.train, "training"), with_instances(data.val, "validation")
     instances = [instances_of(scan, stuff, classes) for scan in train]
+    if not any((one.kind >= 0).any() for one in instances):
+        raise SceneError(f"no object in {len(train)} training scans: give scans with instances of the classes")
     least = np.full(classes, float(own.least_points))
     if own.soft:
         least = np.maximum(own.soft_size * mean_sizes(instances, classes), 1)
     model = make_model(config, table, weights, least)
     if model.frozen:
         calibrate(model.backbone, train, config.backbone.voxel_m, world.device)
-    recipe = InstanceRecipe(config.backbone.voxel_m, classes, config.segment.augmentation)
+    recipe = InstanceRecipe(config.backbone.voxel_m, classes, config.segment.augmentation, config.segment.max_voxels)
     share = Share(run.batch, world.rank, world.size, run.accumulate)
     if share.part_size == 1:
         check_extents(train, config.backbone.voxel_m, NETS[config.backbone.net].levels)

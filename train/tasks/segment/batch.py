@@ -10,12 +10,11 @@ import numpy as np
 import torch
 
 from train.inputs.labels import NONE
-from train.inputs.order import BatchKey, Order, Share, batch_keys, keyed_generator
+from train.inputs.order import BatchKey, Share, keyed_generator
 from train.inputs.scans import GEOMETRY, LabelledScan, point_inputs
-from train.inputs.stream import Stream
 from train.inputs.views import Augmentation, augment, vary_colour
-from train.inputs.voxels import Allocate, BatchError, Grid, Rows, Voxels, new_tensor, voxel_means
-from train.tasks.segment.windows import nearest
+from train.inputs.voxels import BatchError, Grid, Rows, Voxels, voxel_means
+from train.tasks.scene import SceneStream, crop
 
 
 class ScanBatch(NamedTuple):
@@ -88,7 +87,7 @@ def _add_scan(scan: LabelledScan, number: int, rng, recipe: ScanRecipe, rows: Ro
     features = _features(scan, made.view, kept, row, count, recipe, rng)
     if recipe.max_voxels is None or count <= recipe.max_voxels:
         return label, features
-    inside = _crop(rows, first, recipe.max_voxels, rng)
+    inside = crop(rows, first, recipe.max_voxels, rng)
     return label[inside], None if features is None else features[inside]
 
 
@@ -100,34 +99,12 @@ def _features(scan: LabelledScan, view: np.ndarray, kept, row, count: int, recip
     return voxel_means(row, point_inputs(varied, recipe.inputs, view)[kept], count)
 
 
-def _crop(rows: Rows, first: int, most: int, rng: np.random.Generator) -> np.ndarray:
-    """Leaves the `most` voxels from row `first` on that lie nearest to one of them that is drawn; returns which."""
-    cell = rows.array[first : rows.used, 1:].astype(np.int64)
-    away = ((cell - cell[rng.integers(len(cell))]) ** 2).sum(axis=1)
-    inside = nearest(away, most)
-    rows.array[first : first + most] = rows.array[first : rows.used][inside]
-    rows.used = first + most
-    return inside
-
-
-class ScanStream(Stream):
-    """Batches of labelled scans, which lie in memory: each once an epoch, in an order keyed by (seed, epoch)."""
+class ScanStream(SceneStream):
+    """Batches of labelled scans."""
 
     def __init__(self, scans: Sequence[LabelledScan], recipe: ScanRecipe, share: Share, seed: int, workers: int):
-        super().__init__(Order(np.arange(len(scans)), seed, max(len(scans), 1)), share, seed, workers)
-        self.scans, self.recipe = scans, recipe
-
-    def memory(self, size: int, allocate: Allocate = new_tensor) -> tuple[Rows, Grid]:
-        """A batch's rows and a worker's grid."""
-        return Rows(4, allocate), Grid()
-
-    def sample(self, size: int) -> ScanBatch:
-        """As for any stream, with the largest scan as the first: one of its size decides what a run needs."""
-        share = self.share._replace(batch=size, rank=0, world=1, accumulate=1)
-        key = next(batch_keys(self.order, share, self.seed, 0))
-        largest = max(range(len(self.scans)), key=lambda number: len(self.scans[number].point))
-        others = [number for number in key.item if number != largest]
-        return self.make(key._replace(item=(largest, *others, *key.item)[:size]), self.memory(size))
+        super().__init__(scans, share, seed, workers)
+        self.recipe = recipe
 
     def make(self, key: BatchKey, memory: tuple[Rows, Grid]) -> ScanBatch:
         """The scans of a key as a batch."""

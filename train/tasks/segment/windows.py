@@ -16,6 +16,7 @@ from train.inputs.voxels import Voxels
 from train.nets.cost import forward_cost, widths
 from train.nets.unet import NetShape
 from train.run.memory import ADDRESSED
+from train.tasks.scene import nearest
 
 LEAST = 1000  # voxels of a window or a crop
 
@@ -58,6 +59,7 @@ def cut(cell: np.ndarray, most: int) -> list[np.ndarray]:
     for part in _halved(cell, np.arange(len(cell)), max(most // 2, 1)):
         low, high = cell[part].min(axis=0), cell[part].max(axis=0)
         outside = np.maximum(np.maximum(low - cell, cell - high), 0).max(axis=1)  # cells from the part's box
+        outside[part] = -1  # before cells of other parts that lie in the box as well
         windows.append(nearest(outside, most))
     return windows
 
@@ -70,12 +72,3 @@ def _halved(cell: np.ndarray, rows: np.ndarray, most: int) -> list[np.ndarray]:
     order = np.argsort(cell[rows, axis], kind="stable")
     middle = len(rows) // 2
     return [part for half in (order[:middle], order[middle:]) for part in _halved(cell, rows[half], most)]
-
-
-def nearest(distance: np.ndarray, most: int) -> np.ndarray:
-    """Rows of the `most` smallest of distances (m,), ascending; of equal ones the first."""
-    if len(distance) <= most:
-        return np.arange(len(distance))
-    limit = np.partition(distance, most - 1)[most - 1]
-    below, equal = np.flatnonzero(distance < limit), np.flatnonzero(distance == limit)
-    return np.sort(np.concatenate([below, equal[: most - len(below)]]))
