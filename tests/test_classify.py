@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from tests.makers.files import off, write
+from tests.makers.meshes import CUBE_QUADS, CUBE_VERTEX
 from tests.makers.sequences import keyed
 from tests.test_strl import CPU, Shapes, small, views_of
 from train.__main__ import main
 from train.config import ConfigError, change
 from train.inputs import shapes as labelled
+from train.inputs.order import LoaderError
 from train.methods.pretrain import pretrain
 from train.nets.pooled import Pooled, Trained
 from train.nets.weights import load_trained
@@ -23,7 +26,7 @@ from train.tasks.classify.batch import vary
 from train.tasks.classify.config import PRESETS, ClassifyConfig, Tuning
 from train.tasks.classify.features import ClassifyError, Look, features_of, normalised, random_encoder, simple_features
 from train.tasks.classify.report import per_seed, spoken
-from train.tasks.classify.run import Data, classify
+from train.tasks.classify.run import Data, classify, read_data
 from train.tasks.classify.tune import tune
 
 TINY = Tuning(percents=(100.0, 1.0), subsets=1, points=32, epochs=8, batch=8, validations=2)
@@ -167,6 +170,35 @@ def test_everything_is_measured_once_and_a_rerun_goes_on(tmp_path, monkeypatch):
     assert again == found and len(said) == 9
     with pytest.raises(CheckpointError, match="another configuration"):
         classify(change(SMALL, points=40), data_of(), [], tmp_path, CPU, said.append)
+
+
+def test_lines_of_other_weights_are_not_taken_for_those_of_the_same_name(tmp_path):
+    """A run that is trained on has other weights later."""
+    config = change(SMALL, percents=())
+    nets = [Pooled("pointnet", 20, torch.Generator().manual_seed(seed)).state_dict() for seed in (0, 1)]
+    first, later = (Trained("pointnet", 20, weights, 0.05) for weights in nets)
+    assert first.digest != later.digest
+    found = classify(config, data_of(), [("runs/strl", first)], tmp_path, CPU, lambda text: None)
+    assert classify(config, data_of(), [("elsewhere", first)], tmp_path, CPU, lambda text: None) == found
+    with pytest.raises(CheckpointError, match=r"another configuration .*weights"):
+        classify(config, data_of(), [("runs/strl", later)], tmp_path, CPU, lambda text: None)
+
+
+def test_shapes_without_a_class_are_left_out_where_data_have_parts(tmp_path):
+    for name in ("chair", "other", "table"):
+        for part in ("train", "test"):
+            for number in range(2):
+                path = tmp_path / name / part / f"{name}_{part}_{number}.off"
+                write(path, off(CUBE_VERTEX * [1, 1 + number, 2], CUBE_QUADS))
+    data = read_data(tmp_path, None, 0)
+    assert data.shapes.classes == ("chair", "table") and data.shapes.label.tolist() == [0, 0, 1, 1] * 2
+    ((train, test),) = data.splits
+    assert [data.shapes.name[i] for i in train] != [data.shapes.name[i] for i in test] and len(train) == len(test) == 4
+
+
+def test_a_forward_of_one_cloud_is_refused(tmp_path):
+    with pytest.raises(LoaderError, match="leaves 1 to a forward pass, whose norms need 2"):
+        classify(change(SMALL, **{"tuning.batch": 1}), data_of(), [], tmp_path, CPU, lambda text: None)
 
 
 def test_a_figure_is_the_mean_over_folds_of_each_model_and_then_over_models():

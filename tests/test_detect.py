@@ -13,7 +13,7 @@ from train.inputs.labels import NONE, SceneError, label_table
 from train.inputs.order import BatchKey, Share
 from train.run import checkpoint
 from train.run.world import World
-from train.tasks.backbone import WeightsError
+from train.tasks.backbone import WeightsError, calibrate
 from train.tasks.config import DETECT
 from train.tasks.detect.batch import DetectStream, draw_sample, named_generator, owners_by_place, vary
 from train.tasks.detect.boxes import box_overlaps, corners, inside
@@ -63,6 +63,22 @@ def test_voxels_lie_at_the_mean_of_their_points_and_know_their_box():
             grown = box + np.array([0, 0, 0, 0.3, 0.3, 0.3, 0])
             assert inside(grown, position[owner == b]).all()
         assert (owner == NONE).sum() > 50
+
+
+def test_norms_of_a_frozen_net_have_the_statistics_of_the_points_that_it_will_see():
+    config = change(TINY, freeze="backbone", sample=200)
+    found = make_task(config, DATA, None, ALONE).model.backbone.state_dict()
+    means = {}
+    for most in (200, 0):
+        seen = [
+            scan._replace(point=boxes.point[draw_sample(len(boxes.point), most, named_generator(scan.name))])
+            for scan, boxes in zip(SCANS, BOXES, strict=True)
+        ]
+        net = make_model(config, TABLE, None).backbone
+        calibrate(net, seen, 0.15, torch.device("cpu"))
+        means[most] = {name: value for name, value in net.state_dict().items() if "running" in name}
+    assert all(torch.equal(found[name], value) for name, value in means[200].items())
+    assert not all(torch.equal(found[name], value) for name, value in means[0].items())
 
 
 def test_scans_with_instances_and_scans_with_boxes_alone_make_one_batch():

@@ -98,6 +98,13 @@ def test_boxes_are_limited_by_a_file(data, tmp_path):
     assert "boxes are for --task detect, this is instances: leave it out" in text
 
 
+def test_limited_points_are_refused_where_sizes_of_objects_are_taken_from_labels(data, tmp_path):
+    text = refusal(*tune("detect", data, tmp_path / "no"), "--points", path := tmp_path / "points20")
+    assert f"--points {path}: boxes are around all points, this is detect: give --boxes" in text
+    text = refusal(*tune("instances", data, tmp_path / "no"), "--points", path, "--set", "soft=true")
+    assert "soft takes the sizes of objects from labels of all points: --set soft=false" in text
+
+
 # What is wrong -------------------------------------------------------------------------------------------------------
 
 

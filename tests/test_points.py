@@ -47,6 +47,14 @@ def test_points_chosen_and_found_equal_plain_sorts(name, device):
         np.testing.assert_allclose(distance.cpu().numpy(), expected[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", CLOUDS)
+def test_the_loop_of_the_gpu_chooses_the_same_points(name):
+    point = CLOUDS[name]
+    index = torch.empty(min(len(point), 12), dtype=torch.int64)
+    points._farthest_on_gpu(torch.from_numpy(point), index)
+    assert index.tolist() == naive.farthest(point, len(index))
+
+
 def test_the_compiled_loops_equal_their_twins_without_the_compiler_too():
     point, out = RANDOM[:20], np.empty(6, np.int64)
     kernels.farthest.py_func(point, np.empty(20, np.float32), out)

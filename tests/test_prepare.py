@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import scipy.io
 
 from gen4d import sources
 from tests.makers import sunrgbd
@@ -191,6 +192,13 @@ def test_folders_and_files_that_are_no_sun_rgbd_are_one_line(raw, tmp_path):
         prepare(root, tmp_path / "out")
     sunrgbd.save_5(root / "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat", {"x": np.zeros(3)})
     with pytest.raises(MatError, match="has no variable alltrain"):
+        prepare(root, tmp_path / "out")
+    path = root / "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat"
+    scipy.io.savemat(path, {"alltrain": np.random.default_rng(1).normal(size=500)}, do_compression=True)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(MatError, match=r"allsplit\.mat: cannot be read .*: download it again"):
         prepare(root, tmp_path / "out")
     sunrgbd.save_5(root / "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat", {"alltrain": np.eye(2), "alltest": np.eye(2)})
     with pytest.raises(PrepareError, match="lacks what frames have"):

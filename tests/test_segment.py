@@ -90,6 +90,12 @@ def test_distortion_is_smooth_repeats_and_vanishes_with_its_size():
     assert np.array_equal(distort(point, 0.2, 0.0, keyed(2)), point)
 
 
+def test_a_point_far_off_is_refused_where_its_field_would_fill_the_memory():
+    point = np.float32([[0, 0, 0], [400, 400, 400]])
+    with pytest.raises(BatchError, match=r"400 x 400 x 400 m are too much for elastic distortion: .*elastic_share=0"):
+        distort(point, 0.2, 0.4, keyed(1))
+
+
 def test_one_point_or_a_plane_is_distorted_without_fail():
     for point in (np.zeros((1, 3), np.float32), np.tile([[0, 0, 1]], (5, 1)).astype(np.float32)):
         assert np.isfinite(distort(point, 0.8, 1.6, keyed(1))).all()

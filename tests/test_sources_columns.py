@@ -256,5 +256,7 @@ def test_e57_points_of_all_its_scans_come_back(tmp_path):
 @pytest.mark.parametrize("name, package", [("a.las", "laspy"), ("a.laz", "laspy"), ("a.e57", "pye57")])
 def test_a_package_that_is_missing_is_named_with_its_extra(tmp_path, monkeypatch, name, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(SourceError, match=rf"needs the package {package}: from a clone of gen4d, pip install '\.\[survey\]'"):
+    with pytest.raises(
+        SourceError, match=rf"needs the package {package}: from a clone of gen4d, pip install '\.\[survey\]'"
+    ):
         read(tmp_path, name, b"LASF")

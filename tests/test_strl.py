@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import re
+import unittest.mock
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from gen4d.shards import open_dataset
 from tests.makers.sequences import MemoryDataset, keyed, make_dataset
 from train.config import ConfigError, change
 from train.inputs import spatial
+from train.inputs.order import LoaderError
 from train.inputs.spatial import Spatial, Temporal
 from train.inputs.voxels import BatchError
 from train.methods import ema
@@ -320,6 +322,19 @@ def test_the_paper_s_preset_is_the_paper_s():
 def test_settings_that_break_a_rule_are_refused(settings, rule):
     with pytest.raises(ConfigError, match=re.escape(rule)):
         Strl(**settings)
+
+
+def test_a_forward_of_one_cloud_is_refused_and_not_proposed():
+    config = small(net="pointnet", k=8, points=64)
+    data = Shapes(map(views_of, range(4)))
+    with pytest.raises(LoaderError, match="a batch of 4 leaves 1 to a forward pass, whose norms need 2"):
+        make_stream(change(config, accumulate=4, batch=4), data, CPU)
+    stream, model = make_stream(change(config, batch=4), data, CPU), make_model(config)
+    needed = memory.estimate(stream, model, "float32")
+    least = int(needed.weights * 1.15 + (needed.device - needed.weights * 1.15) / 3) + needed.host
+    with unittest.mock.patch.object(memory, "available", lambda device: least):
+        assert "set accumulate=" not in memory.problem(needed, stream.share, CPU.device)
+        assert "set accumulate=4" in memory.problem(needed, stream.share._replace(least=1), CPU.device)
 
 
 @pytest.mark.parametrize("net", ["pointnet", "dgcnn", "dgcnn-seg"])

@@ -14,14 +14,15 @@ class GivenError(BuildError):
 
 
 def unwritable(error: OSError, out: pathlib.Path) -> Exception:
-    """The error of a build that cannot write, or cannot read for now; a reader of our lines that went away is none, and stays what it is."""
+    """The error of a build that cannot write, or cannot read for now; a reader of our lines that went away is none, and
+    stays what it is."""
     if isinstance(error, BrokenPipeError):
         return error
     if isinstance(error, sources.PassingError):
         return BuildError(
-            f"{error.filename}: cannot be used now ({error.strerror}): a disk or the network fails, a disk is full, or too "
-            "many files are open; what is done is valid, and the same command continues; if it stays so, replace the "
-            "file or take it away"
+            f"{error.filename}: cannot be used now ({error.strerror}): a disk or the network fails, a disk is full, or "
+            "too many files are open; what is done is valid, and the same command continues; if it stays so, replace "
+            "the file or take it away"
         )
     remedy = files.remedy(error) or "free some space, or give another folder"
     return BuildError(

@@ -30,6 +30,7 @@ class Share(NamedTuple):
     rank: int = 0
     world: int = 1
     accumulate: int = 1  # parts in which a process takes its share, one after another
+    least: int = 1  # sequences that one forward pass needs: two where norms are over whole clouds
 
     def slots(self, part: int) -> range:
         """Slots of the global batch in one part of this process."""
@@ -39,7 +40,8 @@ class Share(NamedTuple):
 
     @property
     def part_size(self) -> int:
-        """Sequences in one forward pass. Raises LoaderError where the batch does not divide."""
+        """Sequences in one forward pass. Raises LoaderError where the batch does not divide, or leaves too
+        few."""
         size, rest = divmod(self.batch, self.world * self.accumulate)
         if rest or not size:
             parts = self.world * self.accumulate
@@ -47,6 +49,11 @@ class Share(NamedTuple):
             below, above = self.batch // parts * parts, -(-self.batch // parts) * parts
             near = f"batch={above}" if not below else f"batch={below} or batch={above}"
             raise LoaderError(f"a batch of {self.batch} does not divide into {split}: set {near}, or accumulate")
+        if size < self.least:
+            raise LoaderError(
+                f"a batch of {self.batch} leaves {size} to a forward pass, whose norms need {self.least}: set a larger "
+                "batch, or a smaller accumulate"
+            )
         return size
 
 

@@ -49,7 +49,7 @@ class Stream:
 
     def sample(self, size: int):
         """The batch of the first `size` slots of step 0, in memory of its own."""
-        key = next(batch_keys(self.order, self.share._replace(batch=size, rank=0, world=1, accumulate=1), self.seed, 0))
+        key = next(batch_keys(self.order, Share(size), self.seed, 0))
         return self.make(key, self.memory(size))
 
     def _prefetched(self, todo: Iterator[BatchKey]) -> Iterator:

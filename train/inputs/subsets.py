@@ -217,7 +217,7 @@ def _rows(path: pathlib.Path, name: str, rows) -> np.ndarray:
 
 
 def limit(scans: Sequence[LabelledScan], kept: dict[str, np.ndarray], path: pathlib.Path) -> list[LabelledScan]:
-    """The scans with labels, and instances, on the kept rows of their points files alone. Raises SceneError where a scan
+    """The scans with labels and instances on the kept rows of their points files alone. Raises SceneError where a scan
     is missing."""
     limited = []
     for scan in scans:

@@ -14,6 +14,9 @@ from scipy.ndimage import uniform_filter1d
 
 from train.config import check, shares
 from train.inputs import kernels
+from train.inputs.voxels import BatchError
+
+_MOST_NODES = 30_000_000  # of the noise of elastic distortion: 360 MB
 
 
 @dataclass(frozen=True)
@@ -126,11 +129,15 @@ def vary_colour(colour: np.ndarray, recipe: Augmentation, rng: np.random.Generat
 
 def distort(point: np.ndarray, step_m: float, size_m: float, rng: np.random.Generator) -> np.ndarray:
     """Points (N, 3) float32 moved by a smooth field: normal noise on nodes step_m apart, averaged twice over three
-    nodes along each axis with zeros outside, interpolated linearly, times size_m."""
+    nodes along each axis with zeros outside, interpolated linearly, times size_m. Raises BatchError where its nodes are
+    too many."""
     least, most = np.empty((2, 3), point.dtype)
     kernels.bounds(point, least, most)  # point.min(axis=0) and .max(axis=0) take forty times as long
     low = least.astype(np.float64)
     extent = np.floor((most - low) / step_m).astype(int) + 3
+    if math.prod(extent.tolist()) > _MOST_NODES:
+        size = " x ".join(f"{side:.0f}" for side in most - low)
+        raise BatchError(f"{size} m are too much for elastic distortion: remove points far off, or set elastic_share=0")
     noise = rng.standard_normal((*extent, 3), np.float32)
     for _ in range(2):
         for axis in range(3):

@@ -29,12 +29,12 @@ def farthest_points(point: torch.Tensor, count: int) -> torch.Tensor:
 def _farthest_on_gpu(point: torch.Tensor, index: torch.Tensor) -> None:
     point = point.detach().float()
     nearest = torch.full((len(point),), torch.inf, device=point.device)
-    last = torch.zeros((), dtype=torch.int64, device=point.device)
+    last = torch.zeros(1, dtype=torch.int64, device=point.device)  # an index of one element never waits for the device
     for taken in range(len(index)):
-        index[taken] = last
-        nearest = torch.minimum(nearest, _squared(point, point[last]))
-        nearest[index[: taken + 1]] = -1
-        last = nearest.argmax()
+        index[taken : taken + 1] = last
+        nearest = torch.minimum(nearest, _squared(point, point.index_select(0, last)))
+        nearest.index_fill_(0, last, -1)  # which stays the least
+        last = nearest.argmax().view(1)
 
 
 def points_in_balls(centre: torch.Tensor, point: torch.Tensor, radius: float, count: int) -> torch.Tensor:

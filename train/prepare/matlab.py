@@ -5,6 +5,7 @@ in MATLAB's own shape. Both kinds of file give the same.
 """
 
 import pathlib
+import zlib
 from collections.abc import Collection
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 import scipy.io
 
 from train.errors import Refused, reason
+
+_BROKEN = (ValueError, TypeError, NotImplementedError, EOFError, OSError, zlib.error, scipy.io.matlab.MatReadError)
 
 
 class MatError(Refused):
@@ -30,7 +33,7 @@ def read_mat(path: pathlib.Path, name: str, fields: Collection[str] = ()) -> Any
         return _from_scipy(scipy.io.loadmat(path, variable_names=[name])[name], frozenset(fields))
     except KeyError:
         raise MatError(f"{path}: has no variable {name}: it is another file, download it again") from None
-    except (ValueError, TypeError, NotImplementedError, EOFError, OSError, scipy.io.matlab.MatReadError) as error:
+    except _BROKEN as error:
         raise MatError(f"{path}: cannot be read ({reason(error)}): download it again") from None
 
 

@@ -9,6 +9,7 @@ import math
 import pathlib
 import signal
 import types
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -135,6 +136,8 @@ def train(prepared: Prepared, run: pathlib.Path, world: World) -> Iterator[Recor
         while step < running.steps:
             # Step -----------------------------------------------------------------------------------------------------
             lr = plan.lr_at(step)
+            if world.rank:  # processes draw apart, dropout say; the first one's draws are those of a run without others
+                torch.manual_seed(zlib.crc32(f"{running.seed} {world.rank} {step}".encode()))
             figures, gradient, stop = _step(parts, lr, ahead, meter, step + 1, caught)
             step, skipped = step + 1, skipped + (gradient is None)
 

@@ -118,7 +118,7 @@ def problem(needed: Estimate, share, device: torch.device) -> str:
     """
     free = available(device)
     host = 0 if device.type == "cuda" else needed.host
-    parts = [n for n in range(1, share.part_size + 1) if share.part_size % n == 0]
+    parts = [n for n in range(1, share.part_size // share.least + 1) if share.part_size % n == 0]
     fixed = needed.weights * _OVERHEAD
     fits = [n for n in parts if needed.widest / n < ADDRESSED and fixed + (needed.device - fixed) / n <= free]
     other = "use larger voxels or a smaller net, or crops (max_voxels) in fine-tuning"

@@ -66,8 +66,7 @@ class SceneStream(Stream):
 
     def sample(self, size: int):
         """As for any stream, with the largest scan as the first: one of its size decides what a run needs."""
-        share = self.share._replace(batch=size, rank=0, world=1, accumulate=1)
-        key = next(batch_keys(self.order, share, self.seed, 0))
+        key = next(batch_keys(self.order, Share(size), self.seed, 0))
         largest = max(range(len(self.scans)), key=lambda number: len(self.scans[number].point))
         others = [number for number in key.item if number != largest]
         return self.make(key._replace(item=(largest, *others, *key.item)[:size]), self.memory(size))

@@ -17,6 +17,8 @@ def make_model(config: PretrainConfig) -> Byol:
 
 def make_stream(config: PretrainConfig, dataset, share: Share) -> PairStream:
     """Batches of a data set's sequences, as `gen4d.shards.open_dataset` gives it."""
+    alone = not (config.run.shared_norms and share.world > 1)  # then norms see the clouds of one process alone
+    share = share._replace(least=2 if alone else 1)
     scan_of = np.array([dataset.scan_of(i) for i in range(len(dataset))])
     order = Order(scan_of, config.run.seed, config.block_scans)
     return PairStream(dataset, order, config.strl, share, config.run.seed, config.run.workers)

@@ -41,7 +41,7 @@ class ShapeStream(Stream):
     def __init__(self, shapes: Shapes, recipe: Tuning, voxel: float | None, seed: int, workers: int):
         """voxel: of sparse nets, None for nets on points."""
         order = Order(np.arange(len(shapes.point)), seed, len(shapes.point))
-        super().__init__(order, Share(recipe.batch), seed, workers)
+        super().__init__(order, Share(recipe.batch, least=2), seed, workers)
         self.shapes, self.recipe, self.voxel = shapes, recipe, voxel
 
     def memory(self, size: int, allocate: Allocate = new_tensor) -> None:

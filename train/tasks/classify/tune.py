@@ -99,4 +99,3 @@ def _validate(model: Classifier, points: np.ndarray, label: np.ndarray, voxel: f
     found = score(label, torch.cat(logits).argmax(1).cpu().numpy(), 0)
     summary = {"accuracy": found.accuracy, "class_mean": found.class_mean}
     return Findings(summary, found.accuracy, summary, f"accuracy {100 * found.accuracy:.2f}", None)
-

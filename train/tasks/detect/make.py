@@ -17,7 +17,7 @@ from train.nets.weights import Backbone
 from train.run.world import World
 from train.tasks.backbone import WeightsError, calibrate, check_extents, make_backbone
 from train.tasks.config import FinetuneConfig
-from train.tasks.detect.batch import DetectStream
+from train.tasks.detect.batch import DetectStream, draw_sample, named_generator
 from train.tasks.detect.evaluate import evaluate
 from train.tasks.detect.model import VoteNet
 from train.tasks.detect.report import headline, summary, write_results
@@ -85,6 +85,11 @@ def mean_sizes(scans: Sequence[Boxes], classes: int) -> np.ndarray:
     return sizes
 
 
+def _sampled(scan: LabelledScan, boxes: Boxes, most: int) -> LabelledScan:
+    """A scan's points as the net sees them at test."""
+    return scan._replace(point=boxes.point[draw_sample(len(boxes.point), most, named_generator(scan.name))])
+
+
 def make(config: FinetuneConfig, data: LabelledData, weights: Backbone | None, world: World) -> Task:
     """The task. Scans without instances are left out with a warning. Raises WeightsError, LoaderError, SceneError."""
     own, table, run, voxel_m = config.detect, data.table, config.run, config.backbone.voxel_m
@@ -101,7 +106,8 @@ def make(config: FinetuneConfig, data: LabelledData, weights: Backbone | None, w
     model = make_model(config, table, weights)
     model.mean_size.copy_(torch.from_numpy(mean_sizes(learned, len(names))))
     if model.frozen:
-        calibrate(model.backbone, train, voxel_m, world.device)
+        seen = [_sampled(scan, boxes, own.sample) for scan, boxes in zip(train, learned, strict=True)]
+        calibrate(model.backbone, seen, voxel_m, world.device)
     share = Share(run.batch, world.rank, world.size, run.accumulate)
     if share.part_size == 1 and own.seen_by == "unet":
         check_extents(train, voxel_m, NETS[config.backbone.net].levels)
