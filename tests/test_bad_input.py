@@ -15,7 +15,7 @@ from tests.equal import files_of
 from tests.makers import commands, recordings
 from tests.makers.commands import gen4d
 from tests.makers.files import off, ply, write
-from tests.makers.meshes import CUBE_QUADS, CUBE_VERTEX
+from tests.makers.meshes import CUBE_QUADS, CUBE_VERTEX, write_box
 from tests.makers.rooms import bare_floor
 
 GOOD_SCANS = ["room0", "room1"]
@@ -293,6 +293,14 @@ def test_a_disk_that_fails_for_a_while_stops_a_build_which_goes_on_as_if_nothing
     assert not (rooms / "out" / "dataset.json").exists()
     assert gen4d(*commands.build_arguments(rooms, "--workers=1")).code == 0
     assert files_of(rooms / "out") == files_of(rooms / "whole")
+
+
+def test_shapes_of_other_classes_are_said_not_to_move_unless_classes_are_named(rooms):
+    write_box(rooms / "shapes", "robot")
+    given = ("build", "--scans", rooms / "scans", "--shapes", rooms / "shapes", "--out", rooms / "out", "--dry-run")
+    said = gen4d(*given).text
+    assert f"{rooms / 'shapes'}: other classes do not move (robot): --classes names those that do" in said
+    assert "other classes" not in gen4d(*given, "--classes", "chair").text
 
 
 def _empty_scans(rooms):

@@ -18,6 +18,7 @@ from gen4d.moving.occupancy import TOP_HEAVY, OccupancyError
 from gen4d.sequence import ROLE_STATIC, Actor, Sequence
 
 CONFIGS = {"moving": Config}
+_SHOWN = 5
 UNUSABLE = (sources.SourceError, CloudError, OccupancyError)
 
 
@@ -36,7 +37,15 @@ def find(kind: str, given: Given, config: Config) -> Found:
     if given.limit:
         inputs = dataclasses.replace(inputs, scans=inputs.scans[: given.limit])
     refused = tuple(message for _, message in (*found.refused, *meshes.refused))
-    return Found(inputs, (*found.warnings, *meshes.warnings), refused)
+    return Found(inputs, (*found.warnings, *meshes.warnings, *_left_out(given, meshes, config)), refused)
+
+
+def _left_out(given: Given, meshes: sources.FoundShapes, config: Config) -> tuple[str, ...]:
+    """A note of the shapes that do not move, where nobody said which ones should."""
+    if not meshes.others or config.classes != Config.classes:
+        return ()
+    listed = ", ".join(meshes.others[:_SHOWN]) + (", ..." if len(meshes.others) > _SHOWN else "")
+    return (f"{given.shapes}: other classes do not move ({listed}): --classes names those that do",)
 
 
 def find_orientation(entry: str, up: str | None, units: str | None) -> sources.Orientation:

@@ -51,12 +51,13 @@ AnyShape = ShapeSource | MeshSource
 
 class FoundShapes(NamedTuple):
     """sources sorted by class and path; entry: the data set that the folder was recognised as; warnings for the user;
-    refused: (name, message)."""
+    refused: (name, message); others: classes that are there and were not asked for."""
 
     sources: tuple[ShapeSource, ...]
     entry: str
     warnings: tuple[str, ...]
     refused: tuple[tuple[str, str], ...]
+    others: tuple[str, ...] = ()
 
 
 class Mesh(NamedTuple):
@@ -88,7 +89,7 @@ def find_shapes(folder: Path, classes: tuple[str, ...] | None = None, split: str
     sources, refused = [], []
     if any("class" not in hit.groups for hit in hits):
         hits, refused = _with_classes(folder, hits)
-    hits, unknown = _of_classes(folder, entry, hits, classes)
+    hits, unknown, others = _of_classes(folder, entry, hits, classes)
     for hit in hits:
         try:
             sources.append(_source(folder, entry, hit))
@@ -96,7 +97,7 @@ def find_shapes(folder: Path, classes: tuple[str, ...] | None = None, split: str
             refused.append((escaped(hit.name), str(error)))
     _refuse_twins(folder, sources)
     sources.sort(key=lambda source: (source.class_name, source.path))
-    return FoundShapes(tuple(sources), entry.name, warnings + unknown, tuple(refused))
+    return FoundShapes(tuple(sources), entry.name, warnings + unknown, tuple(refused), others)
 
 
 def _choose(folder: Path, entry: Entry, hits: list[Hit], split: str | Path | None) -> tuple[list[Hit], tuple[str, ...]]:
@@ -171,9 +172,10 @@ def _class_of(entry: Entry, hit: Hit) -> str:
 
 def _of_classes(
     folder: Path, entry: Entry, hits: list[Hit], classes: tuple[str, ...] | None
-) -> tuple[list[Hit], tuple[str, ...]]:
+) -> tuple[list[Hit], tuple[str, ...], tuple[str, ...]]:
+    """Hits of the classes that are asked for, warnings of those that are not there, and the other ones that are."""
     if classes is None:
-        return hits, ()
+        return hits, (), ()
     classes = tuple(dict.fromkeys(map(class_name_of, classes)))
     present = sorted({_class_of(entry, hit) for hit in hits})
     listed = ", ".join(present[:_SHOWN]) + (", ..." if len(present) > _SHOWN else "")
@@ -182,7 +184,8 @@ def _of_classes(
         wanted = ", ".join(missing)
         raise SourceError(folder, f"has no shape of the class {wanted}: its classes are {listed}: name some of those")
     warnings = (f"{folder}: no shape of the class {', '.join(missing)}: its classes are {listed}",) if missing else ()
-    return [hit for hit in hits if _class_of(entry, hit) in classes], warnings
+    others = tuple(name for name in present if name not in classes)
+    return [hit for hit in hits if _class_of(entry, hit) in classes], warnings, others
 
 
 def _source(folder: Path, entry: Entry, hit: Hit) -> ShapeSource:
