@@ -171,7 +171,7 @@ def test_descriptions_of_recordings_are_ones(document):
             item = yaml.safe_load(block.text)
             if "datasets" in item:
                 continue
-            assert parse_recorded(document, "frames", item["frames"]).depth and set(item) <= {"scans", "up", "frames"}
+            assert parse_recorded(document, "frames", item["frames"], ("base", "name")).depth and set(item) <= {"scans", "up", "frames"}
 
 
 @pytest.fixture(scope="module")
@@ -195,8 +195,8 @@ def run_folder(desk, tmp_path_factory):
     """A run of two steps of pre-training."""
     pytest.importorskip("spconv")
     with contextlib.chdir(desk):
-        run_trainer(["pretrain", "--data", "data/sequences", "--preset", "small", "--run", "runs/small"])
-    return desk / "runs/small"
+        run_trainer(["pretrain", "--data", "data/sequences", "--preset", "small", "--run", "runs/pretrain"])
+    return desk / "runs/pretrain"
 
 
 def commands(text: str) -> list[list[str]]:

@@ -35,7 +35,7 @@ class DepthFrame(NamedTuple):
 
 
 def read_frames(source: PosedSource, every: int, reading: Reading) -> Iterator[DepthFrame]:
-    """Every how-manieth frame of a scan that has a pose. The others, and broken ones, are counted in `reading`.
+    """Every n-th frame of a scan that has a pose. The others, and broken ones, are counted in `reading`.
 
     Raises SourceError where the scan as a whole cannot be used.
     """

@@ -53,7 +53,7 @@ class Recorded:
     tolerance_s: float = 0.02  # between a frame and its pose, if by time
     mount: Mapping[str, object] = dataclasses.field(default_factory=dict)  # sensor -> what the poses are of
     world: str = "body"  # whose first frame the world is, where there is a mount: the body's, or the sensor's
-    every: int = 1  # every how-manieth frame is used, unless --set every=N says otherwise
+    every: int = 1  # every n-th frame is used, unless --set every=N says otherwise
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ class Sweep(NamedTuple):
 
 
 def read_sweeps(source: PosedSource, every: int, reading: Reading) -> Iterator[Sweep]:
-    """Every how-manieth sweep of a scan that has a pose. The others, and broken ones, are counted in `reading`.
+    """Every n-th sweep of a scan that has a pose. The others, and broken ones, are counted in `reading`.
 
     Raises SourceError where the scan as a whole cannot be used.
     """

@@ -72,7 +72,7 @@ def read_header(path: Path, file: BinaryIO, size: int) -> SensHeader:
 
 
 def read_frames(path: Path, file: BinaryIO, header: SensHeader, every: int, size: int) -> Iterator[SensFrame]:
-    """Every how-manieth frame, in order; of the others, and of colour, only sizes are read. Raises SourceError."""
+    """Every n-th frame, in order; of the others, and of colour, only sizes are read. Raises SourceError."""
     file.seek(header.start)
     for number in range(header.frames):
         head = _read(path, file, _FRAME.size, f"frame {number} of {header.frames}")

@@ -112,7 +112,7 @@ class Contrast4D:
     mask_patch: int = 5  # MSC: voxels along an edge of a patch, 10 cm of 2 cm
     mask_temperature: float = 0.4  # of MSC's InfoNCE
 
-    recompute: bool = False  # a net's tensors are made again in the backward pass: less memory, a third more time
+    recompute: bool = False  # a net's tensors are made again in the backward pass: less memory, a fifth more time
 
     samples: int = 1024  # points per pair of frames and per frame (A)
     moving_share: float | None = 0.25  # of the samples, on moving shapes where there are any; none: uniform (A)
