@@ -171,7 +171,8 @@ def test_descriptions_of_recordings_are_ones(document):
             item = yaml.safe_load(block.text)
             if "datasets" in item:
                 continue
-            assert parse_recorded(document, "frames", item["frames"], ("base", "name")).depth and set(item) <= {"scans", "up", "frames"}
+            assert parse_recorded(document, "frames", item["frames"], ("base", "name")).depth
+            assert set(item) <= {"scans", "up", "frames"}
 
 
 @pytest.fixture(scope="module")

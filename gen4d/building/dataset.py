@@ -77,16 +77,16 @@ def build_dataset(
     """Build a data set of sequences from folders, as `gen4d build` does: by default from scans and shapes.
 
     The same call continues where an earlier one stopped. kind: "moving" takes scans and shapes, "frames" and "sweeps"
-    take scans alone, that are posed depth images or lidar sweeps, "views" takes shapes alone. workers: number of processes. scheduler: address of
-    a Dask cluster that does the work instead. part: (I, N), only a fixed share of the shards; then `merge`. split:
-    file with the names of the scans to use. up, units: axis and unit of the scans, if they differ from those of the
-    known data set. shape_units: unit of shapes that have one; their sizes are then kept. limit: use only the first
-    scans by name. manifest: file of the user's own data sets, label spaces and heights; this process knows them from
-    then on. glob: pattern of the scans' files below their folder. heights: class -> (lowest, highest) height in
-    metres, or several of (lowest, highest, share), for classes that are not known. strict: stop at the first scan that
-    cannot be used. note: called with each line that a user should see before the work starts. progress: called with
-    how far the build is. settings: fields of the kind's config: `gen4d.Config`, `gen4d.FramesConfig`,
-    `gen4d.SweepsConfig` or `gen4d.ViewsConfig`.
+    take scans alone, that are posed depth images or lidar sweeps, "views" takes shapes alone. workers: number of
+    processes. scheduler: address of a Dask cluster that does the work instead. part: (I, N), only a fixed share of the
+    shards; then `merge`. split: file with the names of the scans to use. up, units: axis and unit of the scans, if they
+    differ from those of the known data set. shape_units: unit of shapes that have one; their sizes are then kept.
+    limit: use only the first scans by name. manifest: file of the user's own data sets, label spaces and heights; this
+    process knows them from then on. glob: pattern of the scans' files below their folder. heights: class -> (lowest,
+    highest) height in metres, or several of (lowest, highest, share), for classes that are not known. strict: stop at
+    the first scan that cannot be used. note: called with each line that a user should see before the work starts.
+    progress: called with how far the build is. settings: fields of the kind's config: `gen4d.Config`,
+    `gen4d.FramesConfig`, `gen4d.SweepsConfig` or `gen4d.ViewsConfig`.
 
     Raises ValueError (SourceError, ConfigError, BuildError, BusyError and so on) with value, rule and remedy. What is
     done stays valid.

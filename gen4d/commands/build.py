@@ -65,7 +65,9 @@ class _Range(click.ParamType):
     "--out", default=pathlib.Path("data/sequences"), type=FOLDER, show_default=True, help="Data set to write."
 )
 @click.option("--split", type=FOLDER, help="List of the scans to use, one name per line, or train, val, ...")
-@click.option("--classes", help=f"Classes of shapes, separated by commas.  [default: {','.join(HEIGHT_CLASSES)}; views: all]")
+@click.option(
+    "--classes", help=f"Classes of shapes, separated by commas.  [default: {','.join(HEIGHT_CLASSES)}; views: all]"
+)
 @click.option(
     "--up",
     help="Up axis of the scans: auto (or auto:-y) levels what is tilted by more than a degree, z, -y or a vector "
@@ -78,7 +80,11 @@ class _Range(click.ParamType):
 )
 @own_data
 @click.option("--seed", type=int, help=f"Seed of all random draws.  [default: {Config.seed}]")
-@click.option("--sequences", type=int, help=f"Sequences per scan.  [default: {Config.sequences}; frames, sweeps: all; views: 1]")
+@click.option(
+    "--sequences",
+    type=int,
+    help=f"Sequences per scan.  [default: {Config.sequences}; frames, sweeps: all; views: 1]",
+)
 @click.option("--frames", type=int, help=f"Frames per sequence.  [default: {Config.frames}]")
 @click.option("--movers", type=_Range(), help="Shapes that move at once, like 1-3: drawn per sequence.  [default: 1]")
 @click.option("--pairs", is_flag=True, help="Also store explicit pair lists, about 7 MB per scan.")
