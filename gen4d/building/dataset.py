@@ -97,11 +97,8 @@ def build_dataset(
     if glob is not None:
         sources.add_glob(glob)
     folders = {"scans": scans, "shapes": shapes, "split": split}
-    folders = {name: pathlib.Path(path) for name, path in folders.items() if path is not None}
-    if scheduler:  # whose workers have other working folders
-        folders = {name: path.absolute() for name, path in folders.items()}
     given = Given(
-        **folders,
+        **{name: _path(path, absolute=bool(scheduler)) for name, path in folders.items()},
         up=up,
         units=units,
         shape_units=shape_units,
@@ -112,6 +109,12 @@ def build_dataset(
     for line in (*found.notes, *(f"refused: {message}" for message in found.refused)):
         note(line)
     return build_found(found, pathlib.Path(out), workers, scheduler, share, strict, progress)
+
+
+def _path(path: str | os.PathLike | None, absolute: bool) -> pathlib.Path | None:
+    """A folder that was given; absolute for the workers of a cluster, whose working folders are others."""
+    found = None if path is None else pathlib.Path(path)
+    return found.absolute() if found and absolute else found
 
 
 def _part_of(number: int, of: int) -> Part:
