@@ -279,6 +279,8 @@ def test_two_processes_joined_by_gloo_make_the_one_process_update(tmp_path):
     logged = [line["loss"] for line in read_lines(folder / "log.jsonl")]
     assert logged == pytest.approx([record.loss for record in records], rel=1e-9)
     assert_global_order(folder, 2)
+    first, second = json.loads((folder / "drawn.json").read_text())
+    assert not set(first) & set(second), "what nets draw in training, as dropout does"
 
 
 def test_two_processes_with_shared_norms_make_the_update_of_one_process_with_the_whole_batch(tmp_path):

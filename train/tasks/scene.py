@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from train.inputs.order import Order, Share, batch_keys
-from train.inputs.scans import LabelledScan
 from train.inputs.stream import Stream
 from train.inputs.voxels import Allocate, Grid, Rows, Voxels, new_tensor
 from train.nets.cost import forward_cost
@@ -56,7 +55,8 @@ class Scene(nn.Module):
 class SceneStream(Stream):
     """Batches of scans that lie in memory: each once an epoch, in an order keyed by (seed, epoch)."""
 
-    def __init__(self, scans: Sequence[LabelledScan], share: Share, seed: int, workers: int):
+    def __init__(self, scans: Sequence, share: Share, seed: int, workers: int):
+        """scans: labelled ones, or whatever else has `point`."""
         super().__init__(Order(np.arange(len(scans)), seed, max(len(scans), 1)), share, seed, workers)
         self.scans = scans
 

@@ -18,12 +18,11 @@ import torch
 
 from train.inputs.labels import NONE
 from train.inputs.objects import Boxes
-from train.inputs.order import BatchKey, Order, Share, keyed_generator
-from train.inputs.stream import Stream
-from train.inputs.voxels import Allocate, BatchError, Grid, Rows, Voxels, new_tensor
+from train.inputs.order import BatchKey, Share, keyed_generator
+from train.inputs.voxels import BatchError, Grid, Rows, Voxels
 from train.tasks.detect.boxes import hulls, inside
 from train.tasks.detect.config import Detect
-from train.tasks.scene import put_scan
+from train.tasks.scene import SceneStream, put_scan
 from train.tasks.segment.batch import voxel_labels
 
 VOTED = 3  # boxes that a voxel may vote for (F)
@@ -92,20 +91,16 @@ def owners_by_place(position: np.ndarray, box: np.ndarray) -> np.ndarray:
     return owner
 
 
-class DetectStream(Stream):
-    """Batches of scans with boxes, which lie in memory: each once an epoch, in an order keyed by (seed, epoch)."""
+class DetectStream(SceneStream):
+    """Batches of scans with boxes."""
 
     def __init__(
         self, names: Sequence[str], scans: Sequence[Boxes], voxel_m: float, own: Detect, share: Share, seed: int,
         workers: int,
     ):  # fmt: skip
-        super().__init__(Order(np.arange(len(scans)), seed, max(len(scans), 1)), share, seed, workers)
-        self.names, self.scans, self.voxel_m, self.own = names, scans, voxel_m, own
+        super().__init__(scans, share, seed, workers)
+        self.names, self.voxel_m, self.own = names, voxel_m, own
         self.voted = VOTED if any(scan.owner is None for scan in scans) else 1  # columns of a batch's owners
-
-    def memory(self, size: int, allocate: Allocate = new_tensor) -> tuple[Rows, Grid]:
-        """A batch's rows and a worker's grid."""
-        return Rows(4, allocate), Grid()
 
     def make(self, key: BatchKey, memory: tuple[Rows, Grid]) -> DetectBatch:
         """The scans of a key as a batch. Raises BatchError."""
