@@ -110,6 +110,7 @@ def main(folder: pathlib.Path, what: str) -> None:
         if what != "order":
             return
         if world.size == 2:
+            torch.manual_seed(0)  # as fine-tuning does
             run_frozen(folder, world)
             drawn = [None] * world.size
             distributed.all_gather_object(drawn, torch.rand(4).tolist())
