@@ -8,6 +8,7 @@
     python -m benchmarks views      views of 1,000 shapes; only when asked for
     python -m benchmarks objects    instances and boxes at the size of ScanNet's benchmark; only when asked for
     python -m benchmarks gpu ...    steps of pre-training on a GPU; `gpu --help` lists what can be varied
+    python -m benchmarks sharing ... small runs that share a GPU; `sharing --help`
     python -m benchmarks points ... steps of STRL with nets on points; `points --help`
     python -m benchmarks terms ...  what predictors of their own change, three seeds each; `terms --help`
 
@@ -21,7 +22,7 @@ import platform
 import sys
 
 PARTS = ("pipeline", "build", "loader", "frames", "shapes", "scale", "views", "objects")
-WITH_OPTIONS = ("gpu", "points", "terms")
+WITH_OPTIONS = ("gpu", "sharing", "points", "terms")
 
 
 def main(parts: list[str]) -> None:

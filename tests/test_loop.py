@@ -1,5 +1,6 @@
 """The loop: resumed anywhere bit for bit, split over processes without changing gradients, stopped by bad numbers."""
 
+import concurrent.futures
 import contextlib
 import functools
 import gc
@@ -210,6 +211,13 @@ def test_signals_act_as_before_when_training_ends(tmp_path):
     with pytest.raises(LoopError):
         run_toy(tmp_path / "failed", Toy({2: float("nan")}))
     assert [signal.getsignal(number) for number in loop.STOPPING] == before
+
+
+def test_training_runs_in_another_thread_which_hears_no_signals(tmp_path):
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(run_toy, tmp_path / "aside", Toy({})).result(60)
+    run_toy(tmp_path / "main", Toy({}))
+    assert digest(tmp_path / "aside") == digest(tmp_path / "main")
 
 
 @pytest.mark.parametrize("number", loop.STOPPING)

@@ -1,6 +1,7 @@
 """The built-in samples: same bytes for the same seed, ScanNet's and ModelNet's layouts, plausible rooms and shapes."""
 
 import csv
+import functools
 import hashlib
 import json
 import os
@@ -40,7 +41,7 @@ def samples(tmp_path_factory) -> Path:
     if numba.config.DISABLE_JIT:
         pytest.skip("scanning rooms takes hours without compiled kernels")
     folder = tmp_path_factory.mktemp("samples") / "some"
-    written = write_samples(folder, ROOMS, SHAPES, seed=0)
+    written = write_samples(folder, ROOMS, SHAPES, seed=0, workers=2)
     assert written.written and written.shapes == 8 * SHAPES
     return folder
 
@@ -81,6 +82,17 @@ def test_same_seed_gives_same_bytes_in_another_process_and_whatever_the_number_o
     shared = [name for name in few if name.startswith(("scans/scene", "shapes/"))]
     assert len(shared) >= 2 * 5 + 8
     assert {name: few[name] for name in shared} == {name: many[name] for name in shared}
+
+
+def test_any_number_of_processes_writes_the_same_files(tmp_path):
+    said: dict[int, list[str]] = {}
+    for workers in (1, 2):
+        said[workers] = []
+        note = functools.partial(lambda told, done, of, what: told.append((done, of, what)), said[workers])
+        write_samples(tmp_path / str(workers), 2, 1, 5, note, frames=True, workers=workers)
+    assert content(tmp_path / "1") == content(tmp_path / "2")
+    assert sorted(what for *_, what in said[1]) == sorted(what for *_, what in said[2])
+    assert [done for done, *_ in said[2]] == [1, 2]
 
 
 def test_another_seed_gives_another_shape():

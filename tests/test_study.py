@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from gen4d.building import workers
+from gen4d import workers
 from gen4d.shards import open_dataset
 from gen4d.sources.splits import read_split
 from tests.makers import commands

@@ -11,8 +11,7 @@ import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
-from gen4d import __version__
-from gen4d.building import workers
+from gen4d import __version__, workers
 from gen4d.config import versions
 
 _CONNECT_S = 5

@@ -4,8 +4,8 @@ import pathlib
 import socket
 from collections.abc import Generator, Iterable
 
-from gen4d import files
-from gen4d.building import cluster, workers
+from gen4d import files, workers
+from gen4d.building import cluster
 from gen4d.building.errors import BuildError, unwritable
 from gen4d.building.inputs import Source
 from gen4d.building.shard import Job, build_shard

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gen4d.building import workers as processes
+from gen4d import workers as processes
 from gen4d.config import Config
 from gen4d.moving.cloud import CloudError
 from gen4d.moving.generate import prepare_scan

@@ -9,17 +9,18 @@ DIR/articulated/<class>/<name>/*.urdf    furniture with doors, drawers and seats
 DIR/gen4d_samples.json                   written last: what was asked for, every file's size, a digest of it all
 """
 
+import functools
 import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from gen4d import files
+from gen4d import files, workers
 from gen4d.samples.camera.scanner import Capture, Watcher, scan_room
 from gen4d.samples.draws import chance, keyed
 from gen4d.samples.frames import DESCRIPTION, FrameWriter
@@ -59,11 +60,13 @@ def write_samples(
     progress: Progress | None = None,
     tilted: bool = False,
     frames: bool = False,
+    workers: int = 1,
 ) -> SamplesWritten:
     """Writes `rooms` rooms with one to three scans each, and `shapes` shapes of each of the eight classes.
 
     tilted: scans are tilted and drift a little, as real ones do; without, they are level, as they always were.
     frames: the scans' posed depth images are written too.
+    workers: so many processes make the rooms; the files are the same.
 
     A room or a shape depends on the seed and its own number alone. A folder that holds samples of the same parameters
     is left as it is; an interrupted run is done again. Raises SamplesError where the folder holds anything else or a
@@ -81,19 +84,19 @@ def write_samples(
     if there is not None:
         _write_articulated(folder / "articulated", shapes, seed)  # which older samples lack
         if frames:
-            _write_frames(folder / "frames", rooms, seed, tilted)
+            _write_frames(folder / "frames", rooms, seed, tilted, workers)
         return there
     folder.mkdir(parents=True, exist_ok=True)
     files.write(folder / _STARTED, (json.dumps(asked) + "\n").encode())
     (folder / MANIFEST).unlink(missing_ok=True)
-    scans = _write_scans(folder / "scans", rooms, seed, tilted, progress)
+    scans = _write_scans(folder / "scans", rooms, seed, tilted, workers, progress)
     _write_shapes(folder / "shapes", shapes, seed)
     _write_articulated(folder / "articulated", shapes, seed)
     size, digest = _contents(folder)
     totals = {"scan_count": scans, "shape_count": shapes * len(SHAPE_STYLES), "digest": digest, "files": size}
     files.write(folder / MANIFEST, (json.dumps(asked | totals, indent=1) + "\n").encode())
     if frames:
-        _write_frames(folder / "frames", rooms, seed, tilted)
+        _write_frames(folder / "frames", rooms, seed, tilted, workers)
     (folder / _STARTED).unlink()
     return SamplesWritten(scans, shapes * len(SHAPE_STYLES), digest, True)
 
@@ -144,25 +147,50 @@ def _is_whole(folder: Path, found: dict) -> bool:
     return all(path.is_file() and path.stat().st_size == found["files"][name] for name, path in paths.items())
 
 
-def _write_scans(folder: Path, rooms: int, seed: int, tilted: bool, progress: Progress | None) -> int:
+class _RoomWritten(NamedTuple):
+    """A room's scans, and in how many of them each category is."""
+
+    names: list[str]
+    categories: Counter[str]
+    kind: str
+
+
+def _write_scans(folder: Path, rooms: int, seed: int, tilted: bool, processes: int, progress: Progress | None) -> int:
     """All scans of all rooms, the split and the label table; returns the number of scans."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written: dict[int, _RoomWritten] = {}
+    for index, room in _each(functools.partial(_write_room, folder, seed, tilted), rooms, processes):
+        written[index] = room
+        if progress is not None:
+            scans = len(room.names)
+            progress(len(written), rooms, f"room {index:04d}: {room.kind}, {scans} scan{'s' * (scans > 1)}")
     names: dict[str, list[str]] = {"train": [], "val": []}
     count: Counter[str] = Counter()
-    folder.mkdir(parents=True, exist_ok=True)
     for index in range(rooms):
-        room = make_room(seed, index)
-        for rescan in range(room.scans):
-            name = _scan_name(index, rescan)
-            scan = _scan(room, index, rescan, seed, tilted)
-            write_scan(folder / name, scan, room.kind, chance(keyed(seed, "aligned", index, rescan), 0.7))
-            count.update(scan.names[instance] for instance in np.unique(scan.instance) if instance >= 0)
-            names["val" if index % _VAL_EVERY == _VAL_FIRST else "train"].append(name)
-        if progress is not None:
-            progress(index + 1, rooms, f"room {index:04d}: {room.kind}, {room.scans} scan{'s' * (room.scans > 1)}")
+        names["val" if index % _VAL_EVERY == _VAL_FIRST else "train"] += written[index].names
+        count.update(written[index].categories)
     for part, members in names.items():
         (folder / f"scannetv2_{part}.txt").write_text("".join(f"{name}\n" for name in members))
     (folder / "scannetv2-labels.combined.tsv").write_text(label_table(count))
     return sum(map(len, names.values()))
+
+
+def _each(write: Callable, rooms: int, processes: int) -> Iterable[tuple[int, Any]]:
+    """(number of the room, what `write` returns for it), in the order in which rooms are done."""
+    if min(rooms, processes) > 1:
+        return workers.run(write, range(rooms), min(rooms, processes))
+    return enumerate(map(write, range(rooms)))
+
+
+def _write_room(folder: Path, seed: int, tilted: bool, index: int) -> _RoomWritten:
+    room, written = make_room(seed, index), _RoomWritten([], Counter(), "")
+    for rescan in range(room.scans):
+        name = _scan_name(index, rescan)
+        scan = _scan(room, index, rescan, seed, tilted)
+        write_scan(folder / name, scan, room.kind, chance(keyed(seed, "aligned", index, rescan), 0.7))
+        written.categories.update(scan.names[instance] for instance in np.unique(scan.instance) if instance >= 0)
+        written.names.append(name)
+    return written._replace(kind=room.kind)
 
 
 def _scan_name(index: int, rescan: int) -> str:
@@ -176,18 +204,22 @@ def _scan(room: Room, index: int, rescan: int, seed: int, tilted: bool, watcher:
     return scan_room(plan, keyed(seed, "scan", index, rescan), unsteady, watcher)
 
 
-def _write_frames(folder: Path, rooms: int, seed: int, tilted: bool) -> None:
+def _write_frames(folder: Path, rooms: int, seed: int, tilted: bool, processes: int) -> None:
     """The depth images of scans that have none yet, by the same walk again; the digest does not depend on them."""
     folder.mkdir(parents=True, exist_ok=True)
-    for index in range(rooms):
-        room = make_room(seed, index)
-        for rescan in range(room.scans):
-            place, begun = folder / _scan_name(index, rescan), folder / f"{_scan_name(index, rescan)}.tmp"
-            if not place.exists():
-                shutil.rmtree(begun, ignore_errors=True)
-                _scan(room, index, rescan, seed, tilted, FrameWriter(begun))
-                begun.rename(place)
+    for _ in _each(functools.partial(_write_frames_of, folder, seed, tilted), rooms, processes):
+        pass
     files.write(folder / "gen4d.yaml", DESCRIPTION.encode())
+
+
+def _write_frames_of(folder: Path, seed: int, tilted: bool, index: int) -> None:
+    room = make_room(seed, index)
+    for rescan in range(room.scans):
+        place, begun = folder / _scan_name(index, rescan), folder / f"{_scan_name(index, rescan)}.tmp"
+        if not place.exists():
+            shutil.rmtree(begun, ignore_errors=True)
+            _scan(room, index, rescan, seed, tilted, FrameWriter(begun))
+            begun.rename(place)
 
 
 def _write_shapes(folder: Path, shapes: int, seed: int) -> None:

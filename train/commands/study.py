@@ -1,5 +1,6 @@
 """`study`: ways of pre-training, compared."""
 
+import os
 import pathlib
 
 import click
@@ -74,7 +75,6 @@ def _dry_run(plan, own, workers, device, say) -> dict:
     """Says the plan, measures steps on a few rooms in a folder of its own, and says what the plan costs."""
     import dataclasses
     import tempfile
-    import time
 
     from train.study.arms import pretrained_as
     from train.study.cells import measure_costs
@@ -87,9 +87,9 @@ def _dry_run(plan, own, workers, device, say) -> dict:
     few = dataclasses.replace(plan, rooms=min(plan.rooms, 10))
     share = 1.0 if own.scans else few.rooms / plan.rooms
     with tempfile.TemporaryDirectory() as folder:
-        start = time.process_time()
+        start = _cpu_seconds()
         rooms = make_rooms(few, own, pathlib.Path(folder), workers, say, few=True)
-        made = (time.process_time() - start) * (1 if own.scans else 2) / share
+        made = (_cpu_seconds() - start) * (1 if own.scans else 2) / share
         costs = measure_costs(few, rooms, device, sorted({*map(pretrained_as, plan.probed)} - {""}))
         costs = costs._replace(judged=costs.judged / share)
     stages = {"rooms": made} | seconds_of_stages(plan, costs)
@@ -100,3 +100,8 @@ def _dry_run(plan, own, workers, device, say) -> dict:
     total = sum(stages.values()) / max(workers, 1)
     say(f"in all at most {total / 3600:.2f} hours of {max(workers, 1)} processes with an idle core each")
     return {"costs": costs._asdict(), "seconds": stages, "total_seconds": total}
+
+
+def _cpu_seconds() -> float:
+    """Of this process and its workers that have ended."""
+    return sum(os.times()[:4])

@@ -8,6 +8,7 @@ import contextlib
 import math
 import pathlib
 import signal
+import threading
 import types
 import zlib
 from collections.abc import Callable, Iterator
@@ -259,14 +260,15 @@ def _update(parts: Training, lr: float, number: int) -> float | None:
 @contextlib.contextmanager
 def _caught_signals() -> Iterator[list[int]]:
     """Collects SIGTERM, Ctrl-C and a hang-up instead of dying of them; the second of a kind acts as usual, and what is
-    ignored, as nohup has it, stays so."""
+    ignored, as nohup has it, stays so. Only the main thread can: a run in another one hears none."""
     caught: list[int] = []
 
     def catch(number, _frame):
         caught.append(number)
         signal.signal(number, before[number])
 
-    heard = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+    main = threading.current_thread() is threading.main_thread()
+    heard = [number for number in STOPPING if main and signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, catch) for number in heard}
     try:
         yield caught

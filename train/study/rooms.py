@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from gen4d import building, files, sources
-from gen4d.samples import write_samples
+from gen4d.samples import SamplesWritten, write_samples
 from train.errors import Refused
 from train.inputs.labels import SceneError, table_of
 from train.inputs.prepared import is_prepared
@@ -69,14 +69,18 @@ def make_rooms(
     if given.scans is not None:
         return _own(study, given, out, processes, say, few)
     if few:
-        written = write_samples(out / SIDES[0] / "samples", rooms=study.rooms, seed=study.samples_seed)
+        written = _write(study, out, SIDES[0], processes)
         return dict.fromkeys(SIDES, _built_in(study, out, SIDES[0], SIDES[0], written.digest, processes, say))
     written = {}
-    for number, side in enumerate(SIDES):
+    for side in SIDES:
         say(f"{out / side}: {study.rooms} built-in rooms")
-        seed = study.samples_seed + number
-        written[side] = write_samples(out / side / "samples", rooms=study.rooms, seed=seed).digest
+        written[side] = _write(study, out, side, processes).digest
     return {side: _built_in(study, out, side, other, written[side], processes, say) for side, other in _EACH}
+
+
+def _write(study: Study, out: pathlib.Path, side: str, processes: int) -> SamplesWritten:
+    seed = study.samples_seed + SIDES.index(side)
+    return write_samples(out / side / "samples", study.rooms, seed=seed, workers=max(processes, 1))
 
 
 def _built_in(study: Study, out: pathlib.Path, side: str, other: str, digest: str, processes: int, say) -> Rooms:

@@ -21,8 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gen4d import files
-from gen4d.building import workers
+from gen4d import files, workers
 from gen4d.config import difference
 from gen4d.samples import GENERATOR_VERSION
 from gen4d.shards import open_dataset
