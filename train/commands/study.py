@@ -21,7 +21,7 @@ def _part(context, parameter, text):
 @click.option(
     "--size",
     type=click.Choice(["small", "full", "own"]),
-    help="small: three hours of two CPU cores; full: a day of a GPU that makes 14 steps a second; own.  "
+    help="small: three hours of two CPU cores; full: a day of a GPU; own.  "
     "[default: small or own]",
 )
 @click.option("--scans", type=frame.PATH, help="Folder of your scans to pre-train on, instead of built-in rooms.")
@@ -97,8 +97,12 @@ def _dry_run(plan, own, workers, device, say) -> dict:
         say(f"a step of {name}: {seconds:.3f} s")
     for stage, seconds in stages.items():
         say(f"{stage}: {seconds / 3600:.2f} hours of one process")
-    total = sum(stages.values()) / max(workers, 1)
-    say(f"in all at most {total / 3600:.2f} hours of {max(workers, 1)} processes with an idle core each")
+    total, processes = sum(stages.values()), max(workers, 1)
+    if device == "cpu":
+        total /= processes
+        say(f"in all at most {total / 3600:.2f} hours of {processes} processes with an idle core each")
+    else:  # steps were measured by one process that had the GPU for itself
+        say(f"in all at most {total / 3600:.2f} hours of one process; several share the GPU, and gain: see docs/study.md")
     return {"costs": costs._asdict(), "seconds": stages, "total_seconds": total}
 
 
