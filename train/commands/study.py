@@ -21,8 +21,7 @@ def _part(context, parameter, text):
 @click.option(
     "--size",
     type=click.Choice(["small", "full", "own"]),
-    help="small: three hours of two CPU cores; full: a day of a GPU; own.  "
-    "[default: small or own]",
+    help="small: three hours of two CPU cores; full: a day of a GPU; own.  [default: small or own]",
 )
 @click.option("--scans", type=frame.PATH, help="Folder of your scans to pre-train on, instead of built-in rooms.")
 @click.option("--labels", type=frame.PATH, help="Folder of your labelled scans.")
@@ -102,7 +101,9 @@ def _dry_run(plan, own, workers, device, say) -> dict:
         total /= processes
         say(f"in all at most {total / 3600:.2f} hours of {processes} processes with an idle core each")
     else:  # steps were measured by one process that had the GPU for itself
-        say(f"in all at most {total / 3600:.2f} hours of one process; several share the GPU, and gain: see docs/study.md")
+        say(
+            f"in all at most {total / 3600:.2f} hours of one process; several share the GPU, and gain: see docs/study.md"
+        )
     return {"costs": costs._asdict(), "seconds": stages, "total_seconds": total}
 
 
