@@ -102,7 +102,7 @@ def _dry_run(plan, own, workers, device, say) -> dict:
         say(f"in all at most {total / 3600:.2f} hours of {processes} processes with an idle core each")
     else:  # steps were measured by one process that had the GPU for itself
         say(
-            f"in all at most {total / 3600:.2f} hours of one process; several share the GPU, and gain: see docs/study.md"
+            f"in all at most {total / 3600:.2f} hours of one process; docs/study.md: what several gain that share a GPU"
         )
     return {"costs": costs._asdict(), "seconds": stages, "total_seconds": total}
 
