@@ -16,12 +16,14 @@ import json
 import multiprocessing
 import os
 import pathlib
+import queue
 import shutil
 import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 DEFAULT = ["1", "4", "8", "14", "4:threads"]
 
@@ -51,12 +53,12 @@ def main(arguments: list[str]) -> None:
     asked = read_arguments(arguments)
     from train.config import resolve
     from train.study.plan import STUDIES
-    from train.study.rooms import Given, make_rooms
+    from train.study.rooms import Given, make_few
 
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         study = resolve(asked.size, [*asked.assignments, f"rooms={asked.rooms}"], STUDIES)
-        rooms = make_rooms(study, Given(), folder, min(8, os.cpu_count() or 1), lambda text: None, few=True)
+        rooms = make_few(study, Given(), folder, min(8, os.cpu_count() or 1), lambda text: None).rooms
         print(f"{asked.size}, {asked.pretrain or 'fine-tuning'}, {os.cpu_count()} cores, {asked.device}", flush=True)
         for number, way in enumerate(asked.ways):
             try:
@@ -85,26 +87,50 @@ def measure(way: str, asked: argparse.Namespace, study, rooms, folder: pathlib.P
         for run in runs:
             run.start()
         try:
-            found = [one for _ in runs for one in results.get(timeout=300)]
+            found = collect(runs, results, 300 + asked.seconds)
         finally:
             for run in runs:
                 run.join(10)
                 run.kill()
     if failed := [one for one in found if isinstance(one, str)]:
-        raise RuntimeError(failed[0])
-    rates = [steps / seconds for steps, seconds, _ in found]
+        raise RuntimeError(min(failed, key=lambda text: "BrokenBarrier" in text))  # which others' failures cause
+    rates = [one.steps / one.seconds for one in found]
     return {
         "steps_per_s": sum(rates),
         "least": min(rates),
         "most": max(rates),
-        "waits": sum(one[2] for one in found) / len(found),
-        "before_s": time.perf_counter() - start - asked.seconds,
+        "waits": sum(one.waited / one.seconds for one in found) / len(found),
+        "before_s": max(one.began for one in found) - start,
     }
 
 
+def collect(runs: list, results, seconds: float) -> list:
+    """What all processes put, in whatever order. A process that ends without a word is named."""
+    found, said, until = [], 0, time.perf_counter() + seconds
+    while said < len(runs):
+        with contextlib.suppress(queue.Empty):
+            found += results.get(timeout=1)
+            said += 1
+            continue
+        ended = [run.exitcode for run in runs if run.exitcode not in (None, 0)]
+        if ended or time.perf_counter() > until:
+            how = f"a process ended with {ended[0]}" if ended else "time is over"
+            return [*found, f"{said} of {len(runs)} processes are done, {how}"]
+    return found
+
+
+class Counted(NamedTuple):
+    """What a run did in the time that counts, in steps and seconds, how long it waited for data, and when that time
+    began, on the machine's clock."""
+
+    steps: int
+    seconds: float
+    waited: float
+    began: float
+
+
 def work(given: tuple, folder: pathlib.Path, threads: int, ready, results) -> None:
-    """A process with one or more runs; puts (steps, seconds, share of them that waited for data) of each, or what was
-    wrong."""
+    """A process with one or more runs; puts what each Counted, or what was wrong."""
     import torch
 
     torch.set_num_threads(1)
@@ -120,18 +146,15 @@ def work(given: tuple, folder: pathlib.Path, threads: int, ready, results) -> No
             together.abort()
             ready.abort()
 
-    if threads == 1:
-        one(0)
-    else:
-        started = [threading.Thread(target=one, args=(number,)) for number in range(threads)]
-        for thread in started:
-            thread.start()
-        for thread in started:
-            thread.join()
-    results.put(sorted(found, key=lambda x: "Broken" in x if isinstance(x, str) else True))
+    started = [threading.Thread(target=one, args=(number,)) for number in range(threads)]
+    for thread in started:
+        thread.start()
+    for thread in started:
+        thread.join()
+    results.put(found)
 
 
-def steps_of_a_run(given: tuple, folder: pathlib.Path, seed: int, together) -> tuple[int, float, float]:
+def steps_of_a_run(given: tuple, folder: pathlib.Path, seed: int, together) -> Counted:
     """Make steps until the time is over."""
     from gen4d.shards import open_dataset
     from train.config import change
@@ -148,20 +171,24 @@ def steps_of_a_run(given: tuple, folder: pathlib.Path, seed: int, together) -> t
         prepared = make_pretraining(pretrain_config(study, arm, seed), data, work.world)
     else:
         prepared = prepare(work, labels_of(work), weights_of(work))[1]
-    running = change(prepared.plan.running, steps=10**6, log_steps=5, checkpoint_steps=10**6, milestone_steps=10**6)
+    running = change(prepared.plan.running, steps=10**6, log_steps=1, checkpoint_steps=10**6, milestone_steps=10**6)
     prepared = prepared._replace(plan=prepared.plan._replace(running=running))
     with contextlib.closing(train(prepared, folder, work.world)) as records:
         for record in records:
             if record.step >= warm:
                 break
         together.wait()
-        start, first, waited, spent = time.perf_counter(), record.step, 0.0, 0.0
-        for record in records:
-            spent = time.perf_counter() - start
-            waited += record.timing["wait_share"] * record.timing["seconds"]
-            if spent > seconds:
-                break
-    return record.step - first, spent, waited / spent
+        began = time.perf_counter()
+        next(records)  # whose batch was made while others warmed up
+        start, steps, waited, spent = time.perf_counter(), 0, 0.0, 0.0
+        while spent < seconds:
+            timing = next(records).timing
+            steps, waited, spent = (
+                steps + 1,
+                waited + timing["wait_share"] * timing["seconds"],
+                time.perf_counter() - start,
+            )
+    return Counted(steps, spent, waited, began)
 
 
 @contextlib.contextmanager
@@ -170,13 +197,16 @@ def under_mps(folder: pathlib.Path) -> Iterator[None]:
     if shutil.which("nvidia-cuda-mps-control") is None:
         raise FileNotFoundError("nvidia-cuda-mps-control is not on this machine")
     folder.mkdir(parents=True)
-    os.environ |= {"CUDA_MPS_PIPE_DIRECTORY": str(folder), "CUDA_MPS_LOG_DIRECTORY": str(folder)}
-    subprocess.run(["nvidia-cuda-mps-control", "-d"], check=True, timeout=30)
+    names = ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY")
+    os.environ |= dict.fromkeys(names, str(folder))
     try:
+        subprocess.run(["nvidia-cuda-mps-control", "-d"], check=True, timeout=30)
         yield
     finally:
-        subprocess.run(["nvidia-cuda-mps-control"], input=b"quit\n", timeout=30)
-        del os.environ["CUDA_MPS_PIPE_DIRECTORY"], os.environ["CUDA_MPS_LOG_DIRECTORY"]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(["nvidia-cuda-mps-control"], input=b"quit\n", timeout=30)
+        for name in names:
+            del os.environ[name]
 
 
 def line(way: str, found: dict) -> str:

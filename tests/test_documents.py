@@ -63,7 +63,7 @@ def test_the_readme_is_short_and_answers_early_what_people_ask():
     lines = (ROOT / "README.md").read_text().splitlines()
     assert len(lines) <= 150
     first = "\n".join(lines[:60])
-    for answer in ("make demo", "Not seen running", "extrapolated", "where scratch is", "gen4d doctor"):
+    for answer in ("make demo", "Not seen running", "extrapolated", "not shown to be ahead", "gen4d doctor"):
         assert answer in first, answer
 
 

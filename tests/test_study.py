@@ -33,7 +33,7 @@ from train.study import plan as plans
 from train.study.arms import ARMS, pretrained_as
 from train.study.plan import STUDIES, Cell, Chosen, Costs, Study
 from train.study.report import answers, make_tests
-from train.study.rooms import Given, StudyError, make_rooms
+from train.study.rooms import Given, StudyError, make_few, make_rooms
 from train.study.statistics import compare, detectable, holm, intraclass, mean_iou, rooms_interval, steps_to_reach
 from train.tasks.instances.ap import InstanceError
 from train.tasks.metrics import scores
@@ -569,10 +569,12 @@ def test_rooms_without_lists_are_drawn_whole_and_too_few_are_refused(own, tmp_pa
     for name in ("train", "val"):
         (tmp_path / "labels" / f"scannetv2_{name}.txt").unlink()
     study, given = dataclasses.replace(Study(), sequences=1), Given(scans, tmp_path / "labels", shapes)
-    rooms = make_rooms(study, given, tmp_path / "out", 0, lambda text: None, few=True)
+    few = make_few(study, given, tmp_path / "out", 0, lambda text: None)
+    rooms = few.rooms
     parts = [rooms["final"].learned, rooms["tuning"].judged, rooms["final"].judged]
     names = [set(path.read_text().split()) for path in parts]
     assert sum(map(len, names)) == len(set().union(*names)) == 8 and min(map(len, names)) >= 1
+    assert few.judged == max(len(names[1]), len(names[2])) and few.share == 1.0
     of_room = [{name[:9] for name in part} for part in names]
     assert not of_room[0] & of_room[1] and not of_room[0] & of_room[2] and not of_room[1] & of_room[2]
     for folder in list((tmp_path / "labels").glob("scene*"))[2:]:

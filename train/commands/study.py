@@ -21,7 +21,7 @@ def _part(context, parameter, text):
 @click.option(
     "--size",
     type=click.Choice(["small", "full", "own"]),
-    help="small: three hours of two CPU cores; full: a day of a GPU; own.  [default: small or own]",
+    help="small: three hours of two CPU cores; full: a day of a GPU at most; own.  [default: small or own]",
 )
 @click.option("--scans", type=frame.PATH, help="Folder of your scans to pre-train on, instead of built-in rooms.")
 @click.option("--labels", type=frame.PATH, help="Folder of your labelled scans.")
@@ -72,38 +72,36 @@ def study(size, out, assignments, workers, part, device, dry_run, as_json, **giv
 
 def _dry_run(plan, own, workers, device, say) -> dict:
     """Says the plan, measures steps on a few rooms in a folder of its own, and says what the plan costs."""
-    import dataclasses
     import tempfile
 
     from train.study.arms import pretrained_as
     from train.study.cells import measure_costs
     from train.study.plan import seconds_of_stages
-    from train.study.rooms import make_rooms
+    from train.study.rooms import make_few
 
     for line in frame.describe_settings(plan):
         say(line)
     say(f"tests: {len(plan.planned)}, for which Holm corrects")
-    few = dataclasses.replace(plan, rooms=min(plan.rooms, 10))
-    share = 1.0 if own.scans else few.rooms / plan.rooms
     with tempfile.TemporaryDirectory() as folder:
         start = _cpu_seconds()
-        rooms = make_rooms(few, own, pathlib.Path(folder), workers, say, few=True)
-        made = (_cpu_seconds() - start) * (1 if own.scans else 2) / share
-        costs = measure_costs(few, rooms, device, sorted({*map(pretrained_as, plan.probed)} - {""}))
-        costs = costs._replace(judged=costs.judged / share)
+        few = make_few(plan, own, pathlib.Path(folder), workers, say)
+        made = (_cpu_seconds() - start) / few.share
+        costs = measure_costs(plan, few.rooms, device, sorted({*map(pretrained_as, plan.probed)} - {""}))
+    costs = costs._replace(judged=few.judged)
     stages = {"rooms": made} | seconds_of_stages(plan, costs)
     for name, seconds in (costs.pretrain | costs.step).items():
         say(f"a step of {name}: {seconds:.3f} s")
     for stage, seconds in stages.items():
         say(f"{stage}: {seconds / 3600:.2f} hours of one process")
-    total, processes = sum(stages.values()), max(workers, 1)
-    if device == "cpu":
-        total /= processes
-        say(f"in all at most {total / 3600:.2f} hours of {processes} processes with an idle core each")
-    else:  # steps were measured by one process that had the GPU for itself
-        say(
-            f"in all at most {total / 3600:.2f} hours of one process; docs/study.md: what several gain that share a GPU"
-        )
+    processes = max(workers, 1)
+    at_once = processes if device == "cpu" else 1  # steps were measured by one process that had the GPU for itself
+    total = made / processes + (sum(stages.values()) - made) / at_once
+    how = (
+        f"{processes} processes with an idle core each" if device == "cpu" else "a GPU that one process has for itself"
+    )
+    say(f"in all at most {total / 3600:.2f} hours of {how}")
+    if device != "cpu" and processes > 1:
+        say("processes that share a GPU are faster together: docs/study.md has what was measured")
     return {"costs": costs._asdict(), "seconds": stages, "total_seconds": total}
 
 

@@ -15,6 +15,7 @@ pre-trained on. Which rooms are drawn depends on their names alone.
 import hashlib
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from gen4d import building, files, sources
@@ -29,7 +30,7 @@ SIDES = ("tuning", "final")
 _EACH = (SIDES, SIDES[::-1])  # a side and the other one
 _SHARE = 25.0  # of rooms: for testing, and of the others for validation
 _MOVING = 4  # sequences a judged scan
-_FEW = 4  # scans to measure what steps cost
+_FEW, _FEW_ROOMS = 4, 10  # scans, and built-in rooms, to measure what steps cost
 
 
 class StudyError(Refused):
@@ -59,23 +60,45 @@ class Rooms(NamedTuple):
     moving: pathlib.Path | None = None
 
 
+class Few(NamedTuple):
+    """Rooms to measure steps on; what share of a study's sequences they have, and how many scans it judges a net on."""
+
+    rooms: dict[str, Rooms]
+    share: float
+    judged: float
+
+
 def make_rooms(
-    study: Study, given: Given, out: pathlib.Path, processes: int, say: Callable[[str], None], few: bool = False
+    study: Study, given: Given, out: pathlib.Path, processes: int, say: Callable[[str], None]
 ) -> dict[str, Rooms]:
-    """Rooms of both sides, made where they are not there yet. few: only what it takes to measure steps: a few scans to
-    pre-train on, or one side of built-in rooms.
+    """Rooms of both sides, made where they are not there yet.
 
     Raises StudyError, and what reading and building raise."""
     if given.scans is not None:
-        return _own(study, given, out, processes, say, few)
-    if few:
-        written = _write(study, out, SIDES[0], processes)
-        return dict.fromkeys(SIDES, _built_in(study, out, SIDES[0], SIDES[0], written.digest, processes, say))
+        return _own(study, given, out, processes, say)
     written = {}
     for side in SIDES:
         say(f"{out / side}: {study.rooms} built-in rooms")
         written[side] = _write(study, out, side, processes).digest
     return {side: _built_in(study, out, side, other, written[side], processes, say) for side, other in _EACH}
+
+
+def make_few(study: Study, given: Given, out: pathlib.Path, processes: int, say: Callable[[str], None]) -> Few:
+    """What it takes to measure steps: sequences of a few scans, or a few built-in rooms of one side, for both.
+
+    Raises what `make_rooms` raises."""
+    if given.scans is not None:
+        rooms = _own(study, given, out, processes, say, few=True)
+        every = len(_listed(out / "lists" / "pretrain.txt"))
+        return Few(rooms, min(1.0, _FEW / every), max(len(_listed(side.judged)) for side in rooms.values()))
+    some = replace(study, rooms=min(study.rooms, _FEW_ROOMS))
+    written, share = _write(some, out, SIDES[0], processes), some.rooms / study.rooms
+    made = _built_in(some, out, SIDES[0], SIDES[0], written.digest, processes, say)
+    return Few(dict.fromkeys(SIDES, made), share / len(SIDES), len(_listed(made.judged)) / share)
+
+
+def _listed(path: pathlib.Path) -> list[str]:
+    return path.read_text().split()
 
 
 def _write(study: Study, out: pathlib.Path, side: str, processes: int) -> SamplesWritten:
@@ -107,7 +130,7 @@ def _build(scans, shapes, out: pathlib.Path, processes: int, say, **given) -> No
 # The user's own ------------------------------------------------------------------------------------------------------
 
 
-def _own(study: Study, given: Given, out: pathlib.Path, processes: int, say, few: bool) -> dict[str, Rooms]:
+def _own(study: Study, given: Given, out: pathlib.Path, processes: int, say, few: bool = False) -> dict[str, Rooms]:
     if is_prepared(given.labels):
         raise StudyError(f"{given.labels}: holds prepared scans, whose parts are fixed: give the folder of raw ones")
     train, test = _labelled(given.labels)
@@ -123,7 +146,6 @@ def _own(study: Study, given: Given, out: pathlib.Path, processes: int, say, few
     seen = [name for name in unlabelled if room_of(name) not in judged]
     if not seen:
         raise StudyError(f"{given.scans}: all {len(unlabelled)} scans are judged on: give scans of other rooms as well")
-    seen = seen[:_FEW] if few else seen
     lists = {"pretrain": seen, "learned": learned, "validation": validated, "test": tested}
     place = out / "lists"
     files.make_folder(place)
@@ -134,7 +156,9 @@ def _own(study: Study, given: Given, out: pathlib.Path, processes: int, say, few
     if shapes is None:
         write_samples(out / "furniture", rooms=0)
         shapes = out / "furniture" / "shapes"
-    chosen = {"sequences": study.sequences, "split": place / "pretrain.txt"}
+    if few:
+        files.write(place / "few.txt", "".join(f"{name}\n" for name in seen[:_FEW]).encode())
+    chosen = {"sequences": study.sequences, "split": place / ("few.txt" if few else "pretrain.txt")}
     _build(given.scans, shapes, out / "sequences", processes, say, **chosen)
     by_name = {scan.name: scan for scan in (*train, *test)}
     digest = _digest(by_name[name] for name in (*learned, *validated, *tested))
