@@ -583,6 +583,17 @@ def test_rooms_without_lists_are_drawn_whole_and_too_few_are_refused(own, tmp_pa
         make_rooms(study, given, tmp_path / "other", 0, lambda text: None)
 
 
+def test_sharing_a_gpu_without_mps_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("train.run.world.choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr("train.commands.frame.check_machine", lambda world: None)
+    monkeypatch.setattr("train.commands.study._dry_run", lambda *given: {})
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    told = "under NVIDIA's MPS they make twice the steps"
+    assert told in call("study", "--dry-run").output and told not in call("study", "--dry-run", "--workers", "1").output
+    (tmp_path / "control").touch()
+    assert told not in call("study", "--dry-run").output
+
+
 def test_a_part_that_is_none_and_half_of_the_users_data_are_refused(own):
     assert "I/N with I from 1 to N" in call("study", "--part", "3/2").output
     assert "'tiny' is not one of 'small', 'full', 'own'" in call("study", "--size", "tiny").output

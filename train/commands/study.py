@@ -57,6 +57,8 @@ def study(size, out, assignments, workers, part, device, dry_run, as_json, **giv
         plan = resolve(size or ("own" if own.scans else "small"), assignments, STUDIES)
         place, say = choose_device(device), frame.speaker(as_json)
         frame.check_machine(World(0, 1, place))
+        if place.type == "cuda" and workers > 1 and not _has_mps():
+            say("processes that share a GPU take turns: under NVIDIA's MPS they make twice the steps (docs/study.md)")
         if dry_run:
             frame.give(as_json, _dry_run(plan, own, workers, place.type, say))
             return
@@ -100,9 +102,12 @@ def _dry_run(plan, own, workers, device, say) -> dict:
         f"{processes} processes with an idle core each" if device == "cpu" else "a GPU that one process has for itself"
     )
     say(f"in all at most {total / 3600:.2f} hours of {how}")
-    if device != "cpu" and processes > 1:
-        say("processes that share a GPU are faster together: docs/study.md has what was measured")
     return {"costs": costs._asdict(), "seconds": stages, "total_seconds": total}
+
+
+def _has_mps() -> bool:
+    """Whether NVIDIA's Multi-Process Service was started, in the folder that CUDA looks for it."""
+    return pathlib.Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"), "control").exists()
 
 
 def _cpu_seconds() -> float:
