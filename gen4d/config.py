@@ -109,7 +109,7 @@ class FramesConfig:
 
     up: str = ""  # axis or vector of the source's world that points up; "": as datasets_manifest.yaml has it
     every: int = 0  # every n-th frame of a scan is used; 0: as datasets_manifest.yaml has it
-    near_m: float = 0.0  # what is nearer to the sensor, or at it, does not count
+    near_m: float = 0.0  # what is nearer to the sensor does not count; above 0 where sweeps have lost returns at it
     far_m: float = 10.0  # nor what is farther away (A)
     voxel_m: float = 0.02  # edge of a voxel; one point of the frame in each
     least_points: int = 1000  # a frame with fewer is left out (A)

@@ -37,7 +37,7 @@ def run(work: Callable, jobs: Sequence, processes: int, start: str = "") -> Iter
         hurry = False
         raise
     except BrokenProcessPool:
-        raise WorkerError("a worker process died, out of memory or stopped from outside") from None
+        raise WorkerError("a worker process died, out of memory or stopped from outside: use fewer --workers") from None
     finally:
         if hurry:
             for process in set(multiprocessing.active_children()) - others:

@@ -1,5 +1,6 @@
 """What other projects call: gen4d.generate, open_dataset, build_dataset and write_dataset."""
 
+import math
 import pathlib
 import pickle
 import subprocess
@@ -12,6 +13,7 @@ from numpy.testing import assert_array_equal
 import gen4d
 from gen4d import sources
 from gen4d.building import BuildError
+from gen4d.sequence import SequenceError
 from gen4d.shards import FormatError
 from gen4d.shards.tables import StoredCloud
 from tests.equal import assert_same_sequence, files_of
@@ -277,7 +279,26 @@ def test_a_generator_that_fails_half_way_leaves_an_empty_folder(tmp_path):
     with pytest.raises(RuntimeError, match="mine"):
         gen4d.write_dataset(recordings(), tmp_path / "data", scans_per_shard=1)
     assert not list((tmp_path / "data").rglob("*"))
+
+    def reading():
+        yield recording("a")
+        open(tmp_path / "mine.ply")
+
+    with pytest.raises(FileNotFoundError, match=r"mine\.ply"):
+        gen4d.write_dataset(reading(), tmp_path / "data", scans_per_shard=1)
+    assert not list((tmp_path / "data").rglob("*"))
     assert len(gen4d.write_dataset([recording("a")], tmp_path / "data")) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "part"),
+    [({"scans_per_shard": 0}, "scans_per_shard = 0: at least 1"), ({"config": {"lr": math.nan}}, "config: "),
+     ({"config": {"lr": np.float32(1)}}, "config: ")],
+)  # fmt: skip
+def test_arguments_that_cannot_be_are_named_before_anything_is_written(given, part, tmp_path):
+    with pytest.raises(SequenceError, match=part):
+        gen4d.write_dataset([recording("a")], tmp_path / "data", **given)
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_folder_that_holds_something_is_left_as_it_is(built, tmp_path):

@@ -343,6 +343,19 @@ def test_a_class_without_a_height_is_refused(folders, tmp_path):
         make_inputs(folders[0], other)
 
 
+@pytest.mark.parametrize(
+    ("given", "settings", "found"),
+    [
+        ({}, {"up": "y", "metres_per_unit": 0.01}, ("y", 0.01)),
+        ({"up": "x", "units": "mm"}, {"up": "y", "metres_per_unit": 0.01}, ("x", 0.001)),
+        ({}, {}, ("auto", 1.0)),
+    ],
+)
+def test_axis_and_unit_are_those_of_the_options_else_of_the_config(folders, given, settings, found):
+    inputs = building.find_inputs("moving", building.Given(*folders, **given), Config(**settings)).inputs
+    assert (inputs.config.up, inputs.config.metres_per_unit) == found
+
+
 @pytest.mark.parametrize("keep", [0.3, 0.7])
 def test_a_config_that_rejects_nearly_everything_is_refused_with_the_reason(folders, keep):
     with pytest.raises(ConfigError, match=rf"keep = {keep}.*of the attempts would keep 30% of the points"):

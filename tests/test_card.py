@@ -188,6 +188,18 @@ def test_beside_a_closed_data_set_the_shards_are_not_among_what_is_published(clo
     assert not (tmp_path / "copy/sequence.png").exists()
 
 
+def test_an_export_of_a_closed_data_set_is_not_to_be_uploaded_either_and_can_be_written_again(closed, tmp_path):
+    for _ in range(2):  # the card, and what systems leave, are no other files
+        assert commands.gen4d("export", closed, "--out", tmp_path / "h5").code == 0
+        outcome = card(tmp_path / "h5")
+        write(tmp_path / "h5/.DS_Store", b"\0")
+    assert "gen4d card --out writes what they need, of the data set that was exported" in outcome.out
+    _, text = front(tmp_path / "h5")
+    listed = json.loads((tmp_path / "h5/croissant.json").read_text())["distribution"]
+    assert "**Do not upload the shards.**" in text and "| `shards/*` else |" not in text
+    assert not any(".h5" in one["name"] for one in listed)
+
+
 def test_an_open_licence_goes_with_the_data(closed, tmp_path):
     folder = relicensed(closed, tmp_path, terms="CC BY-NC 4.0", licence="CC-BY-NC-4.0", home="https://data.set")
     outcome = card(folder)

@@ -125,6 +125,19 @@ def test_a_limited_build_is_continued_without_the_limit(rooms, data, tmp_path):
     assert files_of(tmp_path / "out") == files_of(data)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("--kind", "frames", "--scans", "here", "--up", "y"), "--up"),
+        (("--scans", "here", "--classes", "chair"), "--classes"),
+        (("--kind", "views", "--shapes", "here", "--units", "cm"), "--units"),
+    ],
+)
+def test_doctor_refuses_options_that_would_change_nothing(arguments, option):
+    outcome = gen4d("doctor", *arguments)
+    assert outcome.code == 2 and f"{option}: says nothing of" in outcome.err
+
+
 def test_dry_run_estimates_and_writes_nothing(rooms, tmp_path):
     outcome = gen4d(*commands.build_arguments(rooms, "--out", str(tmp_path / "out"), "--dry-run"))
     assert outcome.code == 0

@@ -6,6 +6,7 @@ import html
 import itertools
 import math
 import re
+import urllib.parse
 
 import numpy as np
 import pytest
@@ -352,6 +353,26 @@ def test_views_have_rules_of_their_own(tmp_path):
     assert "OUTSIDE" in card(text, "factor of size")
 
 
+@pytest.mark.parametrize("change", ["rotate_deg=0", "shift=0", "scale_min=1 scale_max=1", "rotate_deg=150"])
+def test_views_that_lack_a_change_or_turn_far_are_within(change, tmp_path):
+    shapes = write_shapes(tmp_path / "shapes")
+    settings = {name: float(value) for name, value in (one.split("=") for one in change.split())}
+    gen4d.build_dataset(
+        shapes=shapes, out=tmp_path / "built", kind="views", points=20, sequences=60, frames=3, **settings
+    )
+    report(tmp_path / "built", tmp_path / "report.html")
+
+
+def test_scans_with_empty_frames_and_without_points_near_the_floor_have_a_page(built, tmp_path):
+    dataset = gen4d.open_dataset(built)
+    sequence, plan = dataset[0], dataset.floor_plan(0)
+    high = gen4d.Recording(sequence.scan, (sequence,), floor=plan._replace(floor_m=50.0))
+    gen4d.write_dataset([high], tmp_path / "high")
+    assert write_report(gen4d.open_dataset(tmp_path / "high"), tmp_path / "high #1 50%.html", views=True).lines
+    link = re.search(r'<a href="([^"]*)"', (tmp_path / "high #1 50%.html").read_text())[1]
+    assert (tmp_path / urllib.parse.unquote(link)).is_file() and not set(link) & set("# ?")
+
+
 def grown(sequence):
     pose = sequence.actors[0].pose.copy()
     pose[-1, :3] *= 2
@@ -381,7 +402,7 @@ def test_a_name_stays_text(hostile):
     assert "<script>alert" not in text and '" onload="' not in text and text.count("<script>") == 1
     assert row(part(text, "Scans"), NAME)[0] == row(part(text, "Classes of shapes"), NAME)[0] == NAME
     link = re.search(r'<a href="([^"]*)"', text)[1]
-    assert re.fullmatch(r"report-scans/[\w.-]+\.html", link) and (hostile / link).is_file()
+    assert re.fullmatch(r"\./report-scans/[\w.-]+\.html", link) and (hostile / link).is_file()
 
 
 @browser.needs_browser

@@ -1,6 +1,7 @@
 """The built-in samples: same bytes for the same seed, ScanNet's and ModelNet's layouts, plausible rooms and shapes."""
 
 import csv
+import errno
 import functools
 import hashlib
 import json
@@ -16,9 +17,11 @@ import trimesh
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
+from gen4d import files
 from gen4d.samples import SamplesError, samples_digest, write_samples
 from gen4d.samples.camera import render, scanner
 from gen4d.samples.draws import keyed
+from gen4d.samples.frames import FrameWriter
 from gen4d.samples.modelnet import SHAPE_STYLES, shape_path, shape_text
 from gen4d.samples.objects.pieces import CATEGORY_ID, NYU40, Piece
 from gen4d.samples.objects.solids import block, join
@@ -461,6 +464,22 @@ def test_an_interrupted_run_is_done_again_to_the_same_bytes(samples, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_samples(tmp_path / "cut", 1, 1, progress=stop)
     assert not (tmp_path / "cut" / MANIFEST).exists(), "a manifest stands for whole samples"
+
+
+def test_two_runs_in_one_folder_are_kept_apart(tmp_path):
+    with files.locked(tmp_path), pytest.raises(files.BusyError, match="is building here"):
+        write_samples(tmp_path, 0, 1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_depth_images_that_cannot_be_written_are_no_success(tmp_path, monkeypatch):
+    def full(path, *_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    writer = FrameWriter(tmp_path / "scene")
+    with pytest.raises(OSError, match="No space left"):
+        writer(np.ones((4, 4)), np.eye(4))
 
 
 def test_a_lost_or_truncated_file_is_written_again(tmp_path):

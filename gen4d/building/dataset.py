@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import json
 import os
 import pathlib
 import re
@@ -200,25 +201,48 @@ def write_dataset(
     is empty or does not exist. config: JSON values to keep with the data, for example how they were made. pairs: also
     store explicit pair lists.
 
-    Raises SequenceError if a sequence breaks a rule and BuildError if `out` is not empty or cannot be written; then
-    nothing of it stays.
+    Raises SequenceError if a sequence or an argument breaks a rule and BuildError if `out` is not empty or cannot be
+    written; then nothing of it stays. What a generator of recordings raises comes out as it is.
     """
     out = pathlib.Path(out)
+    if scans_per_shard < 1:
+        raise SequenceError(f"scans_per_shard = {scans_per_shard}: at least 1")
+    try:
+        json.dumps(dict(config or {}), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SequenceError(f"config: {error}: plain numbers, texts, lists and dicts of them") from None
     _refuse_full(out)
     try:
         files.make_folder(out)
         with files.locked(out):
             try:
-                _write_shards(recordings, out, dict(config or {}), pairs, scans_per_shard)
+                _write_shards(_given(recordings), out, dict(config or {}), pairs, scans_per_shard)
                 problem = next((line for line in verify(open_dataset(out)) if line), None)
                 if problem:
                     raise BuildError(f"{problem}: the written data cannot be read back: check the disk")
             except BaseException:
                 _undo(out)
                 raise
+    except _GivenFailed as failed:
+        raise failed.error from None
     except OSError as error:
-        raise unwritable(error, out) from None
+        raise unwritable(error, out, "nothing of it is kept") from None
     return open_dataset(out)
+
+
+class _GivenFailed(Exception):
+    """What the caller's own generator raised, which is no failure to write."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _given(recordings: Iterable[Recording]) -> Iterable[Recording]:
+    try:
+        yield from recordings
+    except OSError as error:
+        raise _GivenFailed(error) from None
 
 
 def _refuse_full(out: pathlib.Path) -> None:
@@ -257,7 +281,8 @@ def _write_shards(recordings: Iterable[Recording], out: pathlib.Path, config: di
             files.make_folder(out / "shards")
         if any(recording.floor and recording.floor.cell_m != config["cell_m"] for recording in batch):
             raise SequenceError(
-                f"floor plans have cells of another size than {config['cell_m']} m: use one size per data set"
+                f"floor plans have cells of another size than {config['cell_m']} m: use one size per data set, and "
+                f"where the first {size} recordings have no floor plan, say it: config={{'cell_m': ...}}"
             )
         content = shard_bytes(batch, frames, config, pairs)
         sidecars[len(sidecars)] = write_shard(out, len(sidecars), content, [describe(one) for one in batch])

@@ -28,7 +28,10 @@ def find(kind: str, given: Given, config: Config) -> Found:
     found, meshes = sources.find_scans(given.scans, given.split), sources.find_shapes(given.shapes, config.classes)
     refuse_empty(given.scans, "scans", found)
     refuse_empty(given.shapes, "shapes", meshes)
-    orientation = find_orientation(found.entry, given.up, given.units)
+    up, units = given.up, given.units  # else what --set, or a published config, says
+    up = config.up if up is None and config.up != Config.up else up
+    units = str(config.metres_per_unit) if units is None and config.metres_per_unit != Config.metres_per_unit else units
+    orientation = find_orientation(found.entry, up, units)
     config = dataclasses.replace(config, up=orientation.up, metres_per_unit=orientation.metres_per_unit)
     unit = sources.entry_units(meshes.entry) if given.shape_units is None else given.shape_units
     if unit:

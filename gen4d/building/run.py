@@ -37,7 +37,7 @@ def run(
             for i, sidecar in workers.run(build_shard, jobs, min(processes, len(jobs)), start):
                 yield jobs[i].number, sidecar
     except workers.WorkerError as error:
-        raise BuildError(f"{error}: use fewer --workers; the same command continues") from None
+        raise BuildError(f"{error}; the same command continues") from None
     except OSError as error:
         raise unwritable(error, jobs[0].out) from None
 

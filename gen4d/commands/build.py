@@ -159,7 +159,7 @@ def build_command(
         click.echo(f"refused: {line}", err=True)
     if dry_run:
         _estimate(found.inputs, out, workers)
-        return
+        sys.exit(1 if found.refused else 0)
     part = building.Part(*part) if part else None
     if published:
         _refuse_other_inputs(published, found, part)

@@ -37,6 +37,9 @@ def card(dataset, out) -> None:
     else:
         names = " and ".join(one["title"] for one in terms.sources if not one["licence"] and one["terms"] != "yours")
         beside = opened.local and folder == opened.folder
-        recipe = "gen4d card --out writes what they need" if beside else f"{folder} is all that they need"
+        if "exported" in opened.manifest:
+            recipe = "gen4d card --out writes what they need, of the data set that was exported"
+        else:
+            recipe = "gen4d card --out writes what they need" if beside else f"{folder} is all that they need"
         click.echo(f"do not publish the shards: the terms of {names} do not allow it")
         click.echo(f"others build the same data from their own copies: {recipe}")

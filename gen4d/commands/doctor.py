@@ -50,6 +50,7 @@ def doctor_command(kind, scans, shapes, split, up, units, classes, shape_units, 
     """
     if scans is None and shapes is None:
         raise click.UsageError("give --scans, --shapes, or both")
+    _refuse_idle(kind, scans, shapes)
     from gen4d import sources
     from gen4d.building.moving import find_orientation
     from gen4d.report import doctor
@@ -75,6 +76,18 @@ def doctor_command(kind, scans, shapes, split, up, units, classes, shape_units, 
         for finding in findings:
             click.echo(f"{finding.level}: {finding.path}: {finding.message}")
     sys.exit(any(finding.level == "error" for finding in findings))
+
+
+def _refuse_idle(kind: str, scans: pathlib.Path | None, shapes: pathlib.Path | None) -> None:
+    """Options that would change nothing of what is read."""
+    posed = kind in ("frames", "sweeps")
+    idle = ["up", "units"] if posed or scans is None else []
+    idle += ["classes", "shape_up", "shape_units"] if posed or shapes is None else []
+    context = click.get_current_context()
+    for name in idle:
+        if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
+            of = "sequences of kind " + kind if posed else "what is given"
+            raise click.UsageError(f"--{name.replace('_', '-')}: says nothing of {of}: leave it out")
 
 
 def _examine_recordings(kind: str, scans: pathlib.Path | None, split: pathlib.Path | None, shapes: object):

@@ -71,7 +71,7 @@ def write_card(dataset: Dataset, out: pathlib.Path | None = None) -> tuple[pathl
     else:
         files.remove(out / PICTURE)
     about = {"name": title(terms), "description": summary(dataset, rows), "citeAs": cited(dataset, rows)}
-    described = croissant(dataset, about, terms, listed, shards=not recipe)
+    described = croissant(dataset, about, terms, listed, shards=not recipe and not terms.closed)
     files.write(out / CROISSANT, described)
     if not beside:
         _copy_recipe(dataset, out)

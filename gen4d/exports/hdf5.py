@@ -9,7 +9,7 @@ from gen4d.exports.sequences import ExportError, check_note
 from gen4d.shards.dataset import Dataset
 from gen4d.shards.format import HDF5_SUFFIX, SHARD_SUFFIX, seal
 from gen4d.shards.hdf5_writer import hdf5_bytes
-from gen4d.shards.manifest import find_sidecar, read_sidecar, sidecar_path
+from gen4d.shards.manifest import CARD, find_sidecar, read_sidecar, sidecar_path
 from gen4d.shards.tables import Tables
 
 
@@ -65,7 +65,8 @@ def _export_shard(dataset: Dataset, out: pathlib.Path, number: int, name: str, p
 def _check_folder(out: pathlib.Path, names: list[str], what: dict) -> None:
     known = {*names, *(sidecar_path(out, number).name for number in range(len(names))), "shards", "build.lock"}
     known |= {"export.json", "dataset.json"}
-    inside = [*out.iterdir(), *((out / "shards").iterdir() if (out / "shards").is_dir() else ())]
+    every = [*out.iterdir(), *((out / "shards").iterdir() if (out / "shards").is_dir() else ())]
+    inside = [path for path in every if path.name not in CARD and not files.is_litter(path.name)]
     odd = sorted(path.name for path in inside if path.name not in known and path.suffix != ".tmp")
     if odd:
         raise ExportError(f"{out}: holds other files ({odd[0]}, {len(odd)} in all): give an empty folder")

@@ -21,6 +21,7 @@ _WHAT = {
     "frames": "Neighbouring depth images of static scans, with their poses and the points that correspond.",
     "sweeps": "Neighbouring lidar sweeps, with their poses and the points that correspond.",
     "views": "Shapes, turned, shifted and scaled from frame to frame; which points are the same is known exactly.",
+    "scans": "Labelled scans, prepared for training.",
 }
 _PLAN = "| `build.json` | which scans go to which shard |"
 _MADE_OF = {"moving": "scans and shapes", "views": "shapes"}  # others: scans
@@ -45,6 +46,11 @@ class Terms(NamedTuple):
     def own(self) -> bool:
         """Whether all of it is the user's own."""
         return self.free and not self.licences
+
+    @property
+    def closed(self) -> bool:
+        """Whether something of it may not be passed on, as far as is known."""
+        return self.known and not self.free
 
 
 def terms_of(manifest: dict) -> Terms:
@@ -89,7 +95,14 @@ def readme(dataset: Dataset, terms: Terms, rows: list[dict], recipe: bool, shown
         parts += ["## Build it", _how_to_build(dataset, rows)]
     if rows:
         parts += ["## Read it", *_how_to_read(rows, "data/again" if recipe else ".")]
-    parts += ["## Files", _files(dataset, recipe, shown), "## Made by", _made(dataset), "## Cite", cited(dataset, rows)]
+    parts += [
+        "## Files",
+        _files(dataset, recipe, terms.closed, shown),
+        "## Made by",
+        _made(dataset),
+        "## Cite",
+        cited(dataset, rows),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -153,6 +166,11 @@ def _allowed(terms: Terms, recipe: bool, of: str) -> str:
             f"{holds} {why} **Do not upload the shards.** Publish the recipe: the files below, which hold no points. "
             f"Everybody builds the same data, bit by bit, from their own copies of the {of}."
         )
+    if terms.closed:  # an export, which others cannot build again
+        return (
+            f"{holds} The terms above do not let everybody pass that on. **Do not upload the shards.** `gen4d card` "
+            "writes a recipe of the data set that this was exported from, which can be published."
+        )
     return f"{holds} Before you publish them, find out whether the terms of the {of} let you."
 
 
@@ -204,7 +222,7 @@ for a in range(*g["actor/start"][s : s + 2]):
     ]
 
 
-def _files(dataset: Dataset, recipe: bool, shown: bool) -> str:
+def _files(dataset: Dataset, recipe: bool, closed: bool, shown: bool) -> str:
     lines = [
         "| | |",
         "|---|---|",
@@ -213,7 +231,7 @@ def _files(dataset: Dataset, recipe: bool, shown: bool) -> str:
         "| `export.json` | what it was exported from |" if "exported" in dataset.manifest else _PLAN,
         "| `shards/*.json` | what each shard holds, and the hashes of the files that were read |",
     ]
-    lines += [] if recipe else ["| `shards/*` else | the sequences |"]
+    lines += [] if recipe or closed else ["| `shards/*` else | the sequences |"]
     lines += [f"| `{CROISSANT}` | all of these with their hashes, in MLCommons' Croissant |"]
     return "\n".join(lines + ([f"| `{PICTURE}` | a picture |"] if shown else []))
 

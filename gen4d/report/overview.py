@@ -8,6 +8,7 @@ import pathlib
 import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 
@@ -150,7 +151,7 @@ def _look(dataset: Dataset, scans: list[_Scan], rules: Rules, beside: pathlib.Pa
         if beside is not None:
             page = beside / f"{_file_name(name, done - 1)}.html"
             write_page(dataset, numbers[first], page)
-            scan.page = f"{beside.name}/{page.name}"
+            scan.page = quote(f"./{beside.name}/{page.name}")
         progress(done, len(scans))
 
 
@@ -570,7 +571,8 @@ dataset = gen4d.open_dataset({dataset.home.where()!r})
 sequence = dataset[{first!r}]
 frame = sequence.frame(1)  # point (N, 3) in metres, label, instance, identities
 first, second = sequence.correspondences(0, 1)  # rows of the same points in both frames"""
-    without = "The shards are Zarr: docs/format.md of gen4d has a reader in twenty lines of zarr and numpy."
+    how = ("HDF5", "h5py") if "exported" in dataset.manifest else ("Zarr", "zarr")
+    without = f"The shards are {how[0]}: docs/format.md of gen4d has a reader in twenty lines of {how[1]} and numpy."
     paper = _CHEN if kind == "moving" else _HUANG
     cite = paper + _OURS % dataset.manifest["gen4d"]
     return sheet.joined(

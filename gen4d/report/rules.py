@@ -99,7 +99,8 @@ class Rules:
             values = np.concatenate([np.empty(0), *self._values[name]])
             owners = [owner for owner, count in self._owners[name] for _ in range(count)]
             if len(values) and name in _DRAWN:
-                rule = rule._replace(allowed=_share_of(self.config.get(_DRAWN[name]), len(values)))
+                share = None if _is_nothing(self.config, name) else self.config.get(_DRAWN[name])
+                rule = rule._replace(allowed=_share_of(share, len(values)))
                 values, owners = values.mean(keepdims=True), ["all sequences"]
             if len(values):
                 found.append(Measured(rule, values, owners))
@@ -208,6 +209,13 @@ def _moving_rules(c: Mapping) -> dict[str, Rule]:
 
 def _upto_one(c: Mapping, low: str) -> Ranges:
     return tuple((a, 1.0) for a, _ in _between(c, low))
+
+
+def _is_nothing(config: Mapping, drawn: str) -> bool:
+    """Whether what is drawn changes nothing: turns by no angle, say."""
+    if drawn == "scales":
+        return config.get("scale_min") == config.get("scale_max") == 1
+    return not np.any(config.get("rotate_deg" if drawn == "turns" else "shift", 1))
 
 
 def _share_of(share: object, count: float) -> Ranges:
@@ -373,10 +381,12 @@ def _measure_frames(rules: Rules, sequences: Many[Sequence], views: Views | None
     scan, config = sequences[0].scan, rules.config
     if views is not None:
         for one in views.clouds:
-            away = one.point[:, 2] if rules.kind == "frames" else np.linalg.norm(one.point.astype(np.float64), axis=1)
-            rules.add("far", scan, away.max(initial=0.0))
-            rules.add("near", scan, away.min(initial=math.inf))
             rules.add("points", scan, len(one))
+            if not len(one):
+                continue
+            away = one.point[:, 2] if rules.kind == "frames" else np.linalg.norm(one.point.astype(np.float64), axis=1)
+            rules.add("far", scan, away.max())
+            rules.add("near", scan, away.min())
             if rules.rules["voxel"].allowed:
                 rules.add("voxel", scan, _sharing(one.point, config["voxel_m"]))
         if views.overlap is not None and len(members[0]) > 1 and config.get("overlap_m"):
@@ -441,13 +451,22 @@ def _views_rules(c: Mapping) -> dict[str, Rule]:
     return rules
 
 
+def _least_angles(turn: np.ndarray) -> np.ndarray:
+    """Angles (N, 3) about x, y and z in radians, of the two triples that make the same turn the one whose largest angle
+    is smaller: turns that are drawn up to more than 90 degrees may be given back as the other one."""
+    other = turn * (1, -1, 1) + math.pi
+    other = (other + math.pi) % (2 * math.pi) - math.pi
+    less = np.abs(other).max(axis=1) < np.abs(turn).max(axis=1)
+    return np.where(less[:, None], other, turn)
+
+
 def _measure_view(rules: Rules, sequence: Sequence) -> None:
     for actor in sequence.actors:
         pose, point = actor.pose.astype(np.float64), actor.cloud.point.astype(np.float64)
         seen = point @ pose[:, :3, :3].transpose(0, 2, 1) + pose[:, None, :3, 3]
         step = (pose[1:] @ np.linalg.inv(pose[:-1]))[:, :3, :3]
         factor = np.cbrt(np.linalg.det(step))
-        turn = Rotation.from_matrix(step / factor[:, None, None]).as_euler("xyz")
+        turn = _least_angles(Rotation.from_matrix(step / factor[:, None, None]).as_euler("xyz"))
         shift = np.diff(seen.mean(axis=1), axis=0) / np.maximum(np.ptp(seen[:-1], axis=1), 1e-9)
         turns, shifts, scales = (np.abs(a).max(axis=-1) > _APPLIED for a in (turn, shift, factor[:, None] - 1))
         rules.add("turn", sequence.id, np.degrees(turn[turns]).ravel())

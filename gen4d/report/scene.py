@@ -55,6 +55,8 @@ def outward(point: np.ndarray, plan: FloorPlan) -> np.ndarray:
     cell = plan.cell_m
     at = np.floor(point[:, :2] / cell).astype(np.int64)
     near = (point[:, 2] > plan.floor_m - _AROUND_M) & (point[:, 2] < plan.floor_m + HEADROOM_M)
+    if not near.any():
+        return np.zeros(len(point), np.uint8)
     low = np.minimum(at[near].min(axis=0), plan.origin) - 2
     shape = np.maximum(at[near].max(axis=0), plan.origin + plan.valid.shape) - low + 3
     held = np.zeros(np.minimum(shape, 4000), bool)

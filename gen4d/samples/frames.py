@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from gen4d import files
 from gen4d.samples.camera.scanner import LENS
 
 _FOCAL, _CX, _CY = LENS  # of pixels whose centres are at halves; images are read with centres at whole numbers
@@ -23,7 +22,7 @@ frames:
 
 
 class FrameWriter:
-    """Writes one scan's images into a folder as they are seen."""
+    """Writes one scan's images into a folder as they are seen. Raises OSError."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.count = folder, 0
@@ -36,7 +35,7 @@ class FrameWriter:
 
         buffer = io.BytesIO()
         Image.fromarray(np.round(1000 * depth).astype(np.uint16)).save(buffer, "PNG")
-        files.write_unsynced(self.folder / "depth" / f"{self.count:04d}.png", buffer.getvalue())
+        (self.folder / "depth" / f"{self.count:04d}.png").write_bytes(buffer.getvalue())
         text = "".join(" ".join(f"{value:.8f}" for value in row) + "\n" for row in pose)
-        files.write_unsynced(self.folder / "pose" / f"{self.count:04d}.txt", text.encode())
+        (self.folder / "pose" / f"{self.count:04d}.txt").write_text(text)
         self.count += 1

@@ -80,23 +80,30 @@ def write_samples(
         "shapes": _whole(shapes, "shapes", 0, _MOST_SHAPES),
     }
     asked |= {"tilted": True} if tilted else {}  # older samples, which are level, do not say so
-    there = _what_is_there(folder, asked)
-    if there is not None:
+    if not frames and (there := _what_is_there(folder, asked)):
         _write_articulated(folder / "articulated", shapes, seed)  # which older samples lack
+        return there
+    if folder.exists() and not folder.is_dir():
+        raise SamplesError(f"{folder}: is a file; the samples need a folder of their own, name another one")
+    folder.mkdir(parents=True, exist_ok=True)
+    with files.locked(folder, what="samples, "):
+        written = _what_is_there(folder, asked) or _write(folder, asked, workers, progress)
+        _write_articulated(folder / "articulated", shapes, seed)
         if frames:
             _write_frames(folder / "frames", rooms, seed, tilted, workers)
-        return there
-    folder.mkdir(parents=True, exist_ok=True)
+        return written
+
+
+def _write(folder: Path, asked: dict, workers: int, progress: Progress | None) -> SamplesWritten:
+    """Scans, shapes and, last, the manifest."""
+    rooms, shapes, seed = (asked[name] for name in ("rooms", "shapes", "seed"))
     files.write(folder / _STARTED, (json.dumps(asked) + "\n").encode())
     (folder / MANIFEST).unlink(missing_ok=True)
-    scans = _write_scans(folder / "scans", rooms, seed, tilted, workers, progress)
+    scans = _write_scans(folder / "scans", rooms, seed, "tilted" in asked, workers, progress)
     _write_shapes(folder / "shapes", shapes, seed)
-    _write_articulated(folder / "articulated", shapes, seed)
     size, digest = _contents(folder)
     totals = {"scan_count": scans, "shape_count": shapes * len(SHAPE_STYLES), "digest": digest, "files": size}
     files.write(folder / MANIFEST, (json.dumps(asked | totals, indent=1) + "\n").encode())
-    if frames:
-        _write_frames(folder / "frames", rooms, seed, tilted, workers)
     (folder / _STARTED).unlink()
     return SamplesWritten(scans, shapes * len(SHAPE_STYLES), digest, True)
 
@@ -109,10 +116,8 @@ def _whole(value: int, name: str, least: int, most: int) -> int:
 
 def _what_is_there(folder: Path, asked: dict) -> SamplesWritten | None:
     """The samples that are there already, None where they are still to be written."""
-    if folder.exists() and not folder.is_dir():
-        raise SamplesError(f"{folder}: is a file; the samples need a folder of their own, name another one")
-    if not folder.exists() or not any(path.suffix != ".tmp" for path in folder.iterdir()):
-        return None  # a file that never got its name does not count
+    if all(name.endswith(".tmp") for name in files.others(folder)):
+        return None  # a lock, or a file that never got its name, does not count
     started = _load(folder / _STARTED)
     found = _load(folder / MANIFEST) if started is None else started
     if found is None:
