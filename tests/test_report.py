@@ -329,6 +329,16 @@ def test_frames_that_are_not_where_their_views_are_are_outside(frames, tmp_path)
     assert row(text, "distance of a frame's pose from its view's")[3] == "OUTSIDE"
 
 
+def test_a_frame_without_a_point_has_no_distances(frames, tmp_path):
+    dataset = gen4d.open_dataset(frames / "windows")
+    views, sequence = dataset.views(0), dataset[0]
+    assert max(dataset.members(0)) < len(views.clouds) - 1
+    clouds = (*views.clouds[:-1], gen4d.Cloud(np.empty((0, 3), np.float32)))
+    recording = gen4d.Recording(sequence.scan, (sequence,), views=views._replace(clouds=clouds, overlap=None))
+    gen4d.write_dataset([recording], tmp_path / "data")
+    assert "distance of the farthest point" in report(tmp_path / "data", tmp_path / "report.html")
+
+
 def test_views_have_rules_of_their_own(tmp_path):
     shapes = write_shapes(tmp_path / "shapes")
     gen4d.build_dataset(shapes=shapes, out=tmp_path / "built", kind="views", points=100, sequences=40, frames=3)
