@@ -408,5 +408,5 @@ def test_frames_without_a_common_point_are_refused_by_name():
     masks = np.zeros((4, 600), bool)
     masks[0, :300], masks[1, 300:], masks[2:] = True, True, True
     sequence.actors = (actor_of(sequence.actors[0].cloud.point[:600], masks),)
-    with pytest.raises(BatchError, match=r"frames 0 and 1 have no common point.*choose=pairs"):
+    with pytest.raises(BatchError, match=r"frames 0 and 1 have no common point.*method=strl"):
         made([sequence])

@@ -1,11 +1,13 @@
 """The named methods on a small synthetic batch: what they sum, whom they train, that they learn and when they
 collapse."""
 
+import copy
 import itertools
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from tests.make_batch import make_batch
 from train.config import ConfigError
@@ -15,6 +17,7 @@ from train.methods.contrast4d.batch import places_of
 from train.methods.contrast4d.config import METHODS, PREDICTORS, Contrast4D
 from train.methods.contrast4d.model import Contrast
 from train.nets.unet import NetShape
+from train.run.norms import share_norms
 
 NETS = {"34": NetShape((1, 1), (32, 32), 16), "14a": NetShape((1, 1), (16, 16), 16)}
 PARTS = {"3d-3d": "weight_3d", "3d-4d": "weight_3d4d", "4d-4d": "weight_4d"}
@@ -288,6 +291,8 @@ def test_batches_have_what_the_loss_of_a_method_needs_and_no_more(method, places
         ("mask_temperature", 0.0, "above 0"),
         ("far_m", 0.01, "not below near_m"),
         ("vicreg_weights", (1.0, 1.0), "three"),
+        ("vicreg_weights", (), "three"),
+        ("samples", 1, "at least 2"),
         ("vicreg_weights", (0.0, 0.0, 0.0), "one above"),
         ("vicreg_weights", (25.0, -1.0, 1.0), "none below 0"),
     ],
@@ -389,6 +394,14 @@ def test_features_collapse_without_stop_gradient():
     kept = trained_on_one_sequence("moving-3d", 30, 0.01)
     assert loss.terms["3d-3d"] < -0.95 and loss.spread["3d"] < 0.35
     assert kept.spread["3d"] > 0.6
+
+
+def test_norms_without_scale_are_shared_too():
+    """Of `contrast.centred`: one process, so that both see the same rows."""
+    plain, x = nn.BatchNorm1d(3, affine=False), torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+    shared = share_norms(nn.Sequential(copy.deepcopy(plain)), torch.device("cpu"))
+    torch.testing.assert_close(shared(x), plain(x))
+    torch.testing.assert_close(shared[0].running_var, plain.running_var)
 
 
 # On a GPU -----------------------------------------------------------------------------------------------------------

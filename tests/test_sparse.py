@@ -369,6 +369,17 @@ def test_only_one_file_of_the_trainer_imports_spconv():
     assert sorted(found) == ["backends.py", "standalone.py"]
 
 
+def test_more_cells_than_a_cpu_tells_apart_are_refused():
+    """Voxels 2^32 cells apart would be neighbours."""
+    voxel = torch.tensor([[0, 0, 5, 5], [0, 1024, 5, 6]], dtype=torch.int32)
+    one = sparse.submanifold(1, 1, (3, 3, 3), 0)
+    nn.init.ones_(one.weight)
+    assert one(sparse.tensor(voxel, torch.ones(2, 1), (1100, 1625, 1625), 1)).features.flatten().tolist() == [1, 1]
+    for size, clouds in (((2048, 2048, 2048), 1), ((1100, 1625, 1625), 2)):
+        with pytest.raises(sparse.SparseError, match=r"below 2\^32 for spconv on a CPU; use fewer clouds"):
+            one(sparse.tensor(voxel, torch.ones(2, 1), size, clouds))
+
+
 # On a GPU -----------------------------------------------------------------------------------------------------------
 
 

@@ -27,6 +27,7 @@ from train.methods.losses import prediction_loss
 from train.methods.pretrain import make, make_model, make_stream, pretrain
 from train.methods.strl.batch import draw_frames, pair_of
 from train.methods.strl.config import Strl
+from train.nets.pooled import Clouds, Pooled
 from train.run import memory
 from train.run.checkpoint import newest
 from train.run.lars import Lars, vectors_apart
@@ -354,3 +355,10 @@ def test_the_memory_that_is_asked_for_is_about_what_autograd_keeps(net):
     found += 4 * 64 * 1024 * 4  # the gradient of the last layer
     needed = memory.estimate(stream, model, "float32")
     assert 0.75 < needed.kept / (2 * found) < 1.35 and needed.widest == 0
+
+
+@pytest.mark.parametrize("net", ["pointnet", "dgcnn"])
+def test_nets_on_points_take_points_of_any_precision(net):
+    pooled = Pooled(net, 4, torch.Generator().manual_seed(0)).double()
+    point = torch.randn(2, 9, 3, generator=torch.Generator().manual_seed(1))
+    assert pooled(Clouds(point, None, 2)).dtype == torch.float64

@@ -20,13 +20,16 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
+import gen4d
 from gen4d.shards import open_dataset
 from gen4d.shards.format import seal
+from tests.makers import recordings
 from tests.makers.sequences import write_dataset
 from tests.shared import SHARED, needs_shared_data
 from tests.test_loop import digest, log_of
 from train import doctor, errors
 from train.__main__ import main
+from train.commands import frame
 from train.commands.progress import CollapseWatch, ConstantWatch, Progress
 from train.config import ConfigError, change, from_plain, leaves, resolve, to_plain
 from train.inputs.order import Share
@@ -41,8 +44,10 @@ from train.nets.weights import load_backbone
 from train.run import memory, world
 from train.run.log import Record, read_lines
 from train.run.loop import Running
+from train.run.together import Process, _wait
 from train.run.world import World
 from train.study.compare import thinned
+from train.tasks.features import read_stored_scan
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = ("net_3d=small-4d", "width=8", "hidden=4", "samples=16", "voxel_m=0.2", "voxel_4d_m=0.4", "workers=1", "steps=3")
@@ -346,6 +351,14 @@ def test_too_little_memory_is_refused_before_the_start_with_the_split_that_fits(
     assert "use larger voxels or a smaller net" in refusal(*pretrain(data, tmp_path / "run", *extra))
 
 
+def test_the_remedy_for_too_little_memory_is_never_what_is_set_already(monkeypatch):
+    """The loader's batches count too."""
+    needed = memory.Estimate(1, 0, 1, 0, 15_600_000_000, 1, 0, 13_600_000_000)
+    monkeypatch.setattr(memory, "available", lambda device: 22_600_000_000)
+    told = memory.problem(needed, Share(4), torch.device("cpu"))
+    assert re.search(r"needs about 3\d\.\d GB on cpu, 22.6 GB are free: set accumulate=2$", told), told
+
+
 def test_a_tensor_that_spconv_cannot_address_is_foreseen_with_the_split_that_fits():
     """Fine-tuning's batch of 48 scans of 90,000 voxels in one forward, on a device with memory enough for it."""
     shape = NETS["34"]
@@ -546,6 +559,29 @@ def test_processes_started_together_make_the_steps_of_one_and_say_things_once(da
     assert refused.stderr.count("does not divide into 2 processes") == 1, refused.stderr
 
 
+LEFT = "import sys, time; time.sleep(1); sys.exit(75)"
+DAMAGED = "import sys; sys.exit('Error: sequence room3/002: damaged')"
+
+
+@pytest.mark.parametrize(("first", "second", "said"), [(LEFT, DAMAGED, True), (DAMAGED, LEFT, False)])
+def test_what_failed_is_said_and_not_that_others_lost_it(first, second, said, tmp_path):
+    processes = []
+    for rank, code in enumerate((first, second)):
+        errors = open(tmp_path / str(rank), "w+b") if rank else None
+        running = subprocess.Popen([sys.executable, "-c", code], stderr=errors)
+        processes.append(Process(rank, running, errors))
+    outcome = _wait(processes)
+    assert outcome.code == 1
+    assert outcome.said == ("process 1 of 2 failed:\nError: sequence room3/002: damaged\n" if said else "")
+
+
+def test_a_lost_connection_to_another_process_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    with pytest.raises(SystemExit) as ended, frame.one_line_errors():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:4711")
+    assert ended.value.code == errors.LEFT_ALONE and "another process of the run has ended" in capsys.readouterr().err
+
+
 # Runs side by side ---------------------------------------------------------------------------------------------------
 
 
@@ -585,6 +621,15 @@ def test_features_come_one_row_a_point_with_a_picture(data, run, tmp_path):
     assert np.isfinite(values).all() and values.std(axis=0).min() > 0
     picture = np.asarray(Image.open(out.with_suffix(".png")).convert("RGB"))
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
+
+
+def test_frames_are_looked_at_where_they_stand(tmp_path):
+    recordings.write_frames_25k(tmp_path / "scans", recordings.camera_poses(4))
+    gen4d.build_dataset(tmp_path / "scans", out=tmp_path / "made", kind="frames", least_points=50, frames=3)
+    point, row, count = read_stored_scan(tmp_path / "made", None)
+    frame = open_dataset(tmp_path / "made")[0].frame(0)
+    np.testing.assert_allclose(point, frame.point, atol=1e-5)
+    assert count == len(row) == len(frame.point)
 
 
 def test_points_in_one_voxel_share_their_features_and_broken_rows_are_nan(data, run, tmp_path):

@@ -9,7 +9,7 @@ import sys
 import click
 
 from gen4d import files
-from train.errors import Refused
+from train.errors import LEFT_ALONE, Refused
 
 PATH = click.Path(path_type=pathlib.Path)
 TRAINING = {
@@ -121,6 +121,9 @@ def one_line_errors():
             raise
         raise click.ClickException(f"{missing} is not installed: {INSTALL}") from None
     except Exception as error:
+        if _is_left_alone(error):
+            click.echo("Error: another process of the run has ended, which says why", err=True)
+            raise SystemExit(LEFT_ALONE) from None
         if not _can_be_mended(error):
             raise
         text = " ".join(str(error).split()) or type(error).__name__
@@ -134,6 +137,14 @@ def one_line_errors():
             remedy = "set a larger accumulate (a divisor of batch), a smaller window_voxels, or larger voxels"
             text = f"{text.partition('.')[0]}: {remedy}"
         raise click.ClickException(text) from None
+
+
+def _is_left_alone(error: Exception) -> bool:
+    """Whether what failed is the connection to another process, which has ended."""
+    torch = sys.modules.get("torch")
+    together = torch and torch.distributed.is_available() and torch.distributed.is_initialized()
+    lost = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+    return bool(together) and isinstance(error, RuntimeError) and any(text in str(error) for text in lost)
 
 
 def _can_be_mended(error: Exception) -> bool:

@@ -73,11 +73,12 @@ def _looks(config, prepared, dataset, run, world, say):
     if not config.probe_steps or not world.leads or config.method == "strl":  # whose nets see whole clouds, not rooms
         return None
     from train.inputs.labelled import LabelUse, Places, read_labelled
-    from train.tasks.watch import Looks, Watched
+    from train.tasks.watch import SCANS, Looks, Watched
 
     labelled = None
     if config.probe_data:
-        labelled = read_labelled(Places(pathlib.Path(config.probe_data)), LabelUse(), config.run.workers, say)
+        places = Places(pathlib.Path(config.probe_data))
+        labelled = read_labelled(places, LabelUse(), config.run.workers, say, first=SCANS)
     backbone = prepared.plan.stored["backbone"]
     net = prepared.model.get_submodule(backbone["prefix"].rstrip("."))
     watched = Watched(backbone["voxel_m"], [dataset[i] for i in range(min(4, len(dataset)))], labelled)

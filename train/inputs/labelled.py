@@ -61,9 +61,16 @@ class LabelledData(NamedTuple):
 
 
 def read_labelled(
-    places: Places, use: LabelUse, workers: int, say: Callable[[str], None], inputs: Sequence[str] = GEOMETRY
+    places: Places,
+    use: LabelUse,
+    workers: int,
+    say: Callable[[str], None],
+    inputs: Sequence[str] = GEOMETRY,
+    first: tuple[int | None, int | None] = (None, None),
 ) -> LabelledData:
-    """Read the scans of both sides, with what a net of `inputs` needs. Raises SourceError, SceneError."""
+    """Read the scans of both sides, with what a net of `inputs` needs; of each side only the first so many, if said.
+
+    Raises SourceError, SceneError."""
     train, val = (
         find_part(places.data, "train", places.split),
         find_part(places.data, "val", places.val_split, "--val-split"),
@@ -74,8 +81,9 @@ def read_labelled(
     names = [source.name for source in train.scans]
     subset = choose_subset(places.data, train.entry, names, use.percent, use.subset_seed)
     check_apart(subset.names, [source.name for source in val.scans])
-    kept = [source for source in train.scans if source.name in set(subset.names)]
-    say(f"labels of {len(kept)} of {len(names)} training scans: {subset.origin}; {len(val.scans)} scans to validate on")
+    kept, asked = [source for source in train.scans if source.name in set(subset.names)], val.scans
+    kept, asked = kept[: first[0]], asked[: first[1]]
+    say(f"labels of {len(kept)} of {len(names)} training scans: {subset.origin}; {len(asked)} scans to validate on")
     seen = functools.partial(_say_progress, say)
     scans = read_scans(kept, table, workers, seen, inputs)
     digest = ""
@@ -85,7 +93,7 @@ def read_labelled(
     if places.boxes:
         scans = limit_boxes(scans, read_limited_boxes(places.boxes), places.boxes)
         digest += files.sha256(places.boxes)
-    validated = read_scans(val.scans, table, workers, seen, inputs)
+    validated = read_scans(asked, table, workers, seen, inputs)
     return LabelledData(table, scans, validated, subset.origin, digest)
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from torch import distributed
 
 from train.nets.heads import gather
 from train.run.norms import sum_over_processes
@@ -156,14 +157,16 @@ def vote_loss(vote: torch.Tensor, target: torch.Tensor, moving: torch.Tensor) ->
     """How far votes are off, a scalar, summed over frames (ours).
 
     vote: (t, S, 4), a logit of lying on a moving shape and the way to its middle, metres; target: (t, S, 3), that way;
-    moving: (t, S) bool. Cross-entropy over all samples and, over those that move, Huber's distance summed over the
-    axes, quadratic up to a quarter of a metre: at the rates of InfoNCE an L1 distance makes votes swing by metres.
+    moving: (t, S) bool. Cross-entropy over all samples and, over those that move, in all processes, Huber's distance
+    summed over the axes, quadratic up to a quarter of a metre: at the rates of InfoNCE an L1 distance makes votes swing
+    by metres.
     """
     vote = vote.to(torch.promote_types(vote.dtype, torch.float32))
     inside, target = moving.to(vote.dtype), target.to(vote.dtype)
     found = F.binary_cross_entropy_with_logits(vote[..., 0], inside, reduction="none").mean(1)
     off = F.smooth_l1_loss(vote[..., 1:], target, reduction="none", beta=0.25).sum(-1)
-    return (found + (off * inside).sum(1) / inside.sum(1).clamp(min=1)).sum()
+    moved = sum_over_processes(inside.sum(1)) / (distributed.get_world_size() if distributed.is_initialized() else 1)
+    return (found + (off * inside).sum(1) / moved.clamp(min=1)).sum()
 
 
 def _nearest_hinge(

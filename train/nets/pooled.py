@@ -52,10 +52,10 @@ class Pooled(nn.Module):
     def forward(self, clouds: Clouds) -> torch.Tensor:
         """(B, channels): the maximum over the points of each cloud and, for DGCNN, their mean beside it. Raises
         sparse.SparseError, and ValueError where a cloud has fewer points than DGCNN's k."""
-        if clouds.voxels is None:
-            features = self.backbone(clouds.point)
-            return torch.cat([features.amax(1) if pool == "max" else features.mean(1) for pool in self.pools], -1)
         like = next(self.backbone.parameters())
+        if clouds.voxels is None:
+            features = self.backbone(clouds.point.to(like.dtype))
+            return torch.cat([features.amax(1) if pool == "max" else features.mean(1) for pool in self.pools], -1)
         features = self.backbone(clouds.voxels, occupancy(clouds.voxels, like), clouds.size)
         counts = torch.bincount(clouds.voxels.coordinate[:, 0], minlength=clouds.size).tolist()
         return torch.stack([own.amax(0) for own in features.split(counts)])  # rows of a cloud are neighbours

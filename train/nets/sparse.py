@@ -171,8 +171,19 @@ def _make_rulebook(conv: Conv, x: Tensor) -> Rulebook:
     if device.type == "cuda":
         indices, _, *pairs = backend.ops.get_indice_pairs_implicit_gemm(*fixed, *shape)
     else:
+        _check_cells(x.size, x.batch_size)
         indices, *pairs = backend.ops.get_indice_pairs(*fixed, *shape)
     return Rulebook(indices, size, tuple(pairs))
+
+
+def _check_cells(size: Sequence[int], batch_size: int) -> None:
+    """On a CPU spconv tells voxels apart by a 32-bit number of their cell: beyond it, far ones become neighbours."""
+    cells = batch_size * math.prod(size)
+    if cells >= 2**32:
+        raise SparseError(
+            f"{batch_size} clouds of {' x '.join(map(str, size))} voxels = {cells:.2e} cells: below 2^32 for spconv on "
+            "a CPU; use fewer clouds in one forward (batch, accumulate), larger voxels, or drop far outliers"
+        )
 
 
 def _convolve(conv: Conv, features: torch.Tensor, book: Rulebook) -> torch.Tensor:

@@ -99,6 +99,8 @@ def available(device: torch.device) -> int:
     try:
         limit = (group / "memory.max").read_text().strip()
         used = int((group / "memory.current").read_text())
+        counted = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+        used -= next((int(value) for name, value in counted if name == "inactive_file"), 0)  # which gives way
     except (OSError, ValueError):
         return free
     return free if limit == "max" else min(free, int(limit) - used)
@@ -120,11 +122,12 @@ def problem(needed: Estimate, share, device: torch.device) -> str:
     host = 0 if device.type == "cuda" else needed.host
     parts = [n for n in range(1, share.part_size // share.least + 1) if share.part_size % n == 0]
     fixed = needed.weights * _OVERHEAD
-    fits = [n for n in parts if needed.widest / n < ADDRESSED and fixed + (needed.device - fixed) / n <= free]
+    fits = [n for n in parts if needed.widest / n < ADDRESSED and fixed + (needed.device - fixed + host) / n <= free]
     other = "use larger voxels or a smaller net, or crops (max_voxels) in fine-tuning"
     remedy = f"set accumulate={share.accumulate * fits[0]}" if fits else other
     if needed.device + host > free:
-        return f"a step needs about {needed.device / 1e9:.1f} GB on {device}, {free / 1e9:.1f} GB are free: {remedy}"
+        step = (needed.device + host) / 1e9
+        return f"a step needs about {step:.1f} GB on {device}, {free / 1e9:.1f} GB are free: {remedy}"
     if needed.widest >= ADDRESSED:
         made = f"one forward makes tensors of about {needed.widest / 1e9:.2f} GB, spconv addresses less than"
         return f"{made} {ADDRESSED / 1e9:.2f} GB: {remedy}"

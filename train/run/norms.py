@@ -46,7 +46,8 @@ class SharedNorm(nn.BatchNorm1d):
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_((variance * rows / (rows - 1)).to(self.running_var.dtype), self.momentum)
-        return (centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias).to(x.dtype)
+        normed = centred * torch.rsqrt(variance + self.eps)
+        return (normed * self.weight + self.bias if self.affine else normed).to(x.dtype)
 
 
 def share_norms(model: nn.Module, device: torch.device) -> nn.Module:
@@ -61,7 +62,7 @@ def share_norms(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def _shared(norm: nn.BatchNorm1d) -> SharedNorm:
-    shared = SharedNorm(norm.num_features, norm.eps, norm.momentum)
+    shared = SharedNorm(norm.num_features, norm.eps, norm.momentum, norm.affine)
     shared.weight, shared.bias = norm.weight, norm.bias
     shared.running_mean, shared.running_var = norm.running_mean, norm.running_var
     shared.num_batches_tracked = norm.num_batches_tracked

@@ -14,6 +14,8 @@ import tempfile
 import time
 from typing import IO, NamedTuple
 
+from train.errors import LEFT_ALONE
+
 _AGREE_S = 5.0  # for the first process to say itself why all of them end
 _END_S = 30.0  # then to end
 
@@ -76,9 +78,14 @@ def _wait(processes: list[Process]) -> Outcome:
     if failed is None:
         return Outcome(next((process.running.returncode for process in processes if process.running.returncode), 0))
     said = ""
-    if not _ended(processes[:1], _AGREE_S):
-        failed.errors.seek(0)
-        said = f"process {failed.rank} of {len(processes)} failed:\n{failed.errors.read().decode(errors='replace')}"
+    if not _ended(processes[:1], _AGREE_S) or processes[0].running.returncode == LEFT_ALONE:
+        _ended(processes, 1.0)  # those that failed with it
+        others = [one for one in processes[1:] if one.running.poll() not in (None, 0, LEFT_ALONE)]
+        failed = others[0] if others else failed
+        if failed.errors:
+            failed.errors.seek(0)
+            text = failed.errors.read().decode(errors="replace")
+            said = f"process {failed.rank} of {len(processes)} failed:\n{text}"
     for process in processes:
         if process.running.poll() is None:
             process.running.terminate()

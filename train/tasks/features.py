@@ -40,12 +40,14 @@ def read_stored_scan(data: str | os.PathLike, name: str | None) -> tuple[np.ndar
     Raises FormatError, and FeatureError for a name that is not there.
     """
     dataset = open_dataset(data)
-    wanted = name or next(iter(dataset.scan_names), None)
     for number in range(len(dataset)):
-        if dataset.scan_names[dataset.scan_of(number)] == wanted:
-            point = dataset[number].actors[0].cloud.point
+        if name is None or dataset.scan_names[dataset.scan_of(number)] == name:
+            first = dataset[number].actors[0]  # a scan, which stands still, or a frame as its sensor saw it
+            pose = first.pose[0].astype(np.float64)
+            point = (first.cloud.point @ pose[:3, :3].T + pose[:3, 3]).astype(np.float32)
             return point, np.arange(len(point)), len(point)
     known = ", ".join(dataset.scan_names[:5])
+    wanted = name or "any"
     raise FeatureError(f"{data}: no sequence of a scan {wanted!r}; there are {len(dataset.scan_names)}: {known}, ...")
 
 

@@ -33,7 +33,7 @@ from train.tasks.features import FeatureError, principal_colours
 from train.tasks.metrics import confusion, scores
 from train.tasks.pictures import Panel, draw
 
-_SCANS, _QUERIED = 8, 4  # labelled scans that k-NN learns from, and that it is asked for
+SCANS = 8, 4  # labelled scans that k-NN learns from, and that it is asked for
 _POINTS = 1000  # of a pair of frames, among which a point's counterpart is looked for
 _TURN = 1.0  # radians between the two frames: at rest, a static point would be found by its place
 
@@ -100,8 +100,8 @@ def _look(watched: Watched, seen: Backbone, step: int, run: pathlib.Path, device
 def neighbours(seen: Backbone, data: LabelledData, device: torch.device) -> dict[str, float]:
     """k-NN by features over a few labelled scans, as `train.tasks.probe` has it: mean IoU and share of right points."""
     config, classes = probe.PRESETS["small"], len(data.table.names)
-    known, scale = probe.standardised(seen, data.train[:_SCANS], config, classes, device)
-    asked = probe.sample_points(seen, data.val[:_QUERIED], config, device)
+    known, scale = probe.standardised(seen, data.train[: SCANS[0]], config, classes, device)
+    asked = probe.sample_points(seen, data.val[: SCANS[1]], config, device)
     found = probe.vote(known, scale.of(asked.features), classes, config.neighbours, config.temperature)
     scored = scores(confusion(asked.label.cpu().numpy(), found.cpu().numpy(), classes))
     return {"knn/miou": scored.miou, "knn/accuracy": scored.accuracy}

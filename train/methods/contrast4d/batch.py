@@ -260,8 +260,8 @@ def _some(parts: list[Part], i: int, j: int, recipe: Recipe) -> list[Part]:
         raise BatchError(f"frames {i} and {j} {rule}: set a smaller mask_patch or mask_share")
     if not parts:
         raise BatchError(
-            f"frames {i} and {j} have no common point, so there is nothing to compare: take --set method=strl, or "
-            "build sequences of frames that overlap (gen4d build --set choose=pairs)"
+            f"frames {i} and {j} have no common point, so there is nothing to compare: contrastive methods know "
+            "points by their rows, which frames and sweeps do not share; for these take --set method=strl"
         )
     return parts
 
