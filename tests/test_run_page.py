@@ -102,6 +102,19 @@ def test_a_term_above_a_constant_is_said_to_be(tmp_path):
     assert f"--weights {run}" in section_of(text, "How to go on")
 
 
+@pytest.mark.parametrize(
+    ("net", "command"),
+    [("small", "finetune --data SCANS --preset small"), ("34", "finetune --data SCANS --weights"),
+     ("pointnet", "classify --data SHAPES"), ("dgcnn-seg", "finetune --task blocks --data S3DIS")],
+)  # fmt: skip
+def test_a_backbone_goes_on_to_what_takes_it(net, command, tmp_path):
+    run = pretrained(tmp_path / "run", [record(step, fit=fit(0.9, 0.4)) for step in range(1, 121)])
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"backbone": {"net": net}}))
+    told = section_of(page_of(run), "How to go on")
+    assert command in told and ("probe --data" in told) == (net in ("small", "34"))
+
+
 def test_a_segmentation_has_its_scores_confusion_and_pictures(tmp_path):
     run = finetuned(tmp_path / "run", "segment", [record(200)], [{"step": 200} | segmented(0.25)])
     matrix = [[3, 1, 0, 0], [0, 0, 0, 0], [0, 2, 2, 0]]

@@ -19,6 +19,7 @@ from gen4d.report.sheet import Html, number, tag
 from train.config import flatten, to_plain
 from train.errors import Refused
 from train.methods.config import PRESETS
+from train.nets.pooled import POINT_NETS
 from train.run.log import read_lines
 from train.study import scores
 from train.study.compare import Run, read_run, thinned
@@ -291,12 +292,7 @@ def _going_on(told: Told) -> Html:
     again["classify"] = f"gen4d-train classify --data SHAPES --weights {weights} --run {run}"
     tuned = f"gen4d-train finetune --task {told.task} --data SCANS --weights {weights}"
     after = {
-        "pretrain": [
-            f"gen4d-train finetune --data SCANS --weights {run} --run runs/finetune",
-            f"gen4d-train probe --data SCANS --weights {run}",
-            f"gen4d-train features {run} --scan SCAN.ply",
-            f"gen4d-train export-weights {run} --out backbone.safetensors",
-        ],
+        "pretrain": [*_uses(told, run), f"gen4d-train export-weights {run} --out backbone.safetensors"],
         "segment": [f"gen4d-train evaluate {run} --data SCANS", f"gen4d-train predict {run} SCAN.ply"],
         "instances": [f"gen4d-train evaluate {run} --data SCANS"],
         "detect": [f"gen4d-train evaluate {run} --data SCANS"],
@@ -311,3 +307,18 @@ def _going_on(told: Told) -> Html:
         return Html("")
     said = "With your files in place of capitals:"
     return sheet.section("How to go on", sheet.note(said), tag("pre", "\n".join(commands)))
+
+
+def _uses(told: Told, run: str) -> list[str]:
+    """Commands that take a pre-trained backbone."""
+    net = told.config.get("backbone", {}).get("net")
+    if net == "dgcnn-seg":
+        return [f"gen4d-train finetune --task blocks --data S3DIS --weights {run} --run runs/finetune"]
+    if net in POINT_NETS:
+        return [f"gen4d-train classify --data SHAPES --weights {run} --run runs/classify"]
+    preset = " --preset small" if net == "small" else ""
+    return [
+        f"gen4d-train finetune --data SCANS{preset} --weights {run} --run runs/finetune",
+        f"gen4d-train probe --data SCANS --weights {run}",
+        f"gen4d-train features {run} --scan SCAN.ply",
+    ]
