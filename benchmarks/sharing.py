@@ -183,11 +183,8 @@ def steps_of_a_run(given: tuple, folder: pathlib.Path, seed: int, together) -> C
         start, steps, waited, spent = time.perf_counter(), 0, 0.0, 0.0
         while spent < seconds:
             timing = next(records).timing
-            steps, waited, spent = (
-                steps + 1,
-                waited + timing["wait_share"] * timing["seconds"],
-                time.perf_counter() - start,
-            )
+            steps, spent = steps + 1, time.perf_counter() - start
+            waited += timing["wait_share"] * timing["seconds"]
     return Counted(steps, spent, waited, began)
 
 

@@ -489,3 +489,15 @@ def test_a_perfect_prediction_has_every_figure_at_its_best_and_no_gradient():
     found = losses.fit(3 * z, z, torch.arange(30), 1)
     assert [found[name].item() for name in ("cos", "centred", "top1")] == pytest.approx([1, 1, 1])
     assert not any(value.requires_grad for value in found.values())
+
+
+def test_votes_of_two_processes_with_unlike_counts_make_the_loss_of_one(monkeypatch):
+    generator = torch.Generator().manual_seed(3)
+    vote, target = torch.randn(2, 8, 4, generator=generator), torch.randn(2, 8, 3, generator=generator)
+    moving = torch.tensor([[1, 1, 1, 0, 0, 0, 1, 0], [0, 0, 0, 1, 0, 0, 0, 0]], dtype=torch.bool)
+    whole = losses.vote_loss(vote, target, moving)
+    monkeypatch.setattr(losses, "sum_over_processes", lambda own: moving.sum(1).to(own.dtype))
+    monkeypatch.setattr(losses.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(losses.distributed, "get_world_size", lambda: 2)
+    halves = [losses.vote_loss(*(x[:, part] for x in (vote, target, moving))) for part in (slice(4), slice(4, 8))]
+    torch.testing.assert_close(sum(halves) / 2, whole)

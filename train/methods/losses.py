@@ -165,8 +165,9 @@ def vote_loss(vote: torch.Tensor, target: torch.Tensor, moving: torch.Tensor) ->
     inside, target = moving.to(vote.dtype), target.to(vote.dtype)
     found = F.binary_cross_entropy_with_logits(vote[..., 0], inside, reduction="none").mean(1)
     off = F.smooth_l1_loss(vote[..., 1:], target, reduction="none", beta=0.25).sum(-1)
-    moved = sum_over_processes(inside.sum(1)) / (distributed.get_world_size() if distributed.is_initialized() else 1)
-    return (found + (off * inside).sum(1) / moved.clamp(min=1)).sum()
+    processes = distributed.get_world_size() if distributed.is_initialized() else 1  # whose losses are averaged
+    moved = sum_over_processes(inside.sum(1)).clamp(min=1) / processes
+    return (found + (off * inside).sum(1) / moved).sum()
 
 
 def _nearest_hinge(

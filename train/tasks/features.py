@@ -47,8 +47,8 @@ def read_stored_scan(data: str | os.PathLike, name: str | None) -> tuple[np.ndar
             point = (first.cloud.point @ pose[:3, :3].T + pose[:3, 3]).astype(np.float32)
             return point, np.arange(len(point)), len(point)
     known = ", ".join(dataset.scan_names[:5])
-    wanted = name or "any"
-    raise FeatureError(f"{data}: no sequence of a scan {wanted!r}; there are {len(dataset.scan_names)}: {known}, ...")
+    wanted = "" if name is None else f" of a scan {name!r}"
+    raise FeatureError(f"{data}: no sequence{wanted}; there are {len(dataset.scan_names)} scans: {known}, ...")
 
 
 def point_features(backbone: Backbone, point: np.ndarray, device: torch.device) -> np.ndarray:
