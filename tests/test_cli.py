@@ -146,6 +146,13 @@ def test_dry_run_estimates_and_writes_nothing(rooms, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_fails_as_the_build_would_where_a_scan_is_refused(tmp_path):
+    commands.write_rooms(tmp_path)
+    (tmp_path / "scans" / "gone.ply").symlink_to("nowhere")
+    outcome = gen4d(*commands.build_arguments(tmp_path, "--dry-run"))
+    assert outcome.code == 1 and "refused: " in outcome.err and "gone.ply" in outcome.err and "memory" in outcome.out
+
+
 def test_split_and_classes_choose(rooms, tmp_path):
     (tmp_path / "list.txt").write_text("# two of three\nroom0\nroom2\n")
     arguments = commands.build_arguments(rooms, "--out", str(tmp_path / "out"), "--split", str(tmp_path / "list.txt"))

@@ -180,6 +180,13 @@ def test_validation_rooms_that_were_pre_trained_on_are_warned_about(data, run, w
     assert "pre-trained on" not in call("evaluate", run, "--data", data, "--out", tmp_path / "o2").output
 
 
+def test_the_first_scans_of_each_side_are_read_alone(data):
+    whole, few = (read_labelled(Places(data), CONFIG.labels, 1, print, first=first) for first in ((None, None), (2, 1)))
+    assert len(whole.train) > 2 and len(whole.val) > 1
+    for wanted, found in ((whole.train[:2], few.train), (whole.val[:1], few.val)):
+        assert [scan.name for scan in found] == [scan.name for scan in wanted]
+
+
 def test_a_share_of_the_labels_is_drawn_by_room_and_written_beside_the_run(data, tmp_path):
     chosen = {}
     for percent in (25, 50):
